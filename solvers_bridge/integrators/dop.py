@@ -1,0 +1,46 @@
+"""Hairer's Fortran codes of Dormand and Prince's explicit Runge-Kutta methods of order 5(4) and 8(5,3)."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.integrate import ode
+
+from ..statistics import SolverError
+from .base import Integrator
+from .fortran import Callbacks, both_tolerances
+from .multistep import signed_first_step
+
+ORDER = {"dopri5": 5, "dop853": 8}
+
+
+class Dop(Integrator):
+    """method "dopri5" or "dop853": a call of the Fortran for each output time, as scipy.integrate.ode makes them."""
+
+    known_options = ("first_step", "max_step", "max_num_steps")
+
+    def solve(self, rhs, z0, ts, rtol, atol, options, statistics):
+        callbacks = Callbacks(muffle_stdout=False)
+        f = callbacks.wrap(rhs)
+        rtol, atol = both_tolerances(rtol, atol, rhs.size)
+        integrator = ode(f).set_integrator(
+            statistics.method, rtol=rtol, atol=atol, nsteps=options.max_num_steps,
+            first_step=signed_first_step(options, ts), max_step=options.max_step or 0.0)._integrator
+        accepted = float(ts[0])
+
+        def after_step(t, z):
+            nonlocal accepted
+            if t != accepted:
+                statistics.add_step(t, t - accepted, ORDER[statistics.method])
+                accepted = t
+
+        integrator.set_solout(after_step)
+        integrator.reset(rhs.size, False)
+        zs = np.empty((len(ts), rhs.size))
+        zs[0] = z0
+        for i in range(1, len(ts)):
+            answer = callbacks.call(integrator.run, f, None, zs[i - 1].copy(), float(ts[i - 1]), float(ts[i]), (), ())
+            if not integrator.success or integrator.istate < 0:
+                reason = integrator.messages.get(integrator.istate, f"idid = {integrator.istate}")
+                raise SolverError(reason, t_reached=accepted)
+            zs[i] = answer[0]
+        return zs

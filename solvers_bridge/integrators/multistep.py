@@ -1,0 +1,83 @@
+"""What VODE and LSODA share: f2py's ode interface, with optional outputs read from the work space."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.integrate import ode
+
+from ..statistics import SolverError
+from .fortran import Callbacks, both_tolerances, exclusive, with_messages
+
+# 0-based places of the optional outputs in RWORK and IWORK, the same in VODE and ODEPACK.
+HU, TCUR = 10, 12
+NST, NJE, NQU = 10, 12, 13
+
+
+def signed_first_step(options, ts):
+    """first_step with the sign of the direction of time, as the Fortran wants it; 0 for the integrator's own choice."""
+    return 0.0 if options.first_step is None else float(np.copysign(options.first_step, ts[-1] - ts[0]))
+
+
+def solve_by_ode(name, scipy_lock, rhs, z0, ts, rtol, atol, options, statistics, **scipy_parameters):
+    """States at ts by scipy.integrate.ode(name), which goes on from one output time to the next without a restart.
+
+    If statistics keep steps, or have to tell the first one, the integrator is asked to return after internal steps; it takes the
+    same ones, and interpolates at the output times as it would have done by itself.
+    """
+    callbacks = Callbacks(muffle_stdout=True)
+    f = callbacks.wrap(rhs)
+    jacobian = None if rhs.jacobian is None else callbacks.wrap(rhs.jacobian)
+    rtol, atol = both_tolerances(rtol, atol, rhs.size)
+    with exclusive(*scipy_lock):
+        integrator = ode(f, jacobian).set_integrator(
+            name, rtol=rtol, atol=atol, nsteps=options.max_num_steps, first_step=signed_first_step(options, ts),
+            max_step=options.max_step or 0.0, **scipy_parameters)._integrator
+        integrator.reset(rhs.size, jacobian is not None)
+
+        def call(routine, z, t, t_out):
+            answer = callbacks.call(routine, f, jacobian or _no_jacobian, z, t, t_out, (), ())
+            if not integrator.success or integrator.istate < 0:
+                reason = integrator.messages.get(integrator.istate, f"istate = {integrator.istate}")
+                raise SolverError(with_messages(reason, callbacks.messages), t_reached=_time_reached(integrator, t))
+            return answer
+
+        def step(z, t, t_out):
+            z, t = call(integrator.step, z, t, t_out)
+            statistics.add_step(t, integrator.rwork[HU], integrator.iwork[NQU])
+            return z, t
+
+        zs = np.empty((len(ts), rhs.size))
+        zs[0] = z0
+        z, t = zs[0].copy(), float(ts[0])
+        reached, forwards = t, ts[-1] > ts[0]
+        try:
+            for i in range(1, len(ts)):
+                t_out, steps_before = float(ts[i]), statistics.steps
+                while statistics.needs_step_by_step() and reached != t_out and (reached < t_out) == forwards:
+                    if statistics.steps - steps_before == options.max_num_steps:
+                        raise SolverError(integrator.messages[-1], t_reached=reached)
+                    z, reached = step(z, t, t_out)
+                    t = reached
+                z, t = call(integrator.run, z, t, t_out)
+                zs[i] = z
+        finally:
+            _read_statistics(integrator, statistics)
+    return zs
+
+
+def _no_jacobian():
+    """What scipy.integrate.ode hands its routines in place of a Jacobian."""
+
+
+def _time_reached(integrator, t):
+    t_current = float(integrator.rwork[TCUR])
+    return t_current if integrator.iwork[NST] else float(t)
+
+
+def _read_statistics(integrator, statistics):
+    statistics.nje = int(integrator.iwork[NJE])
+    if statistics.t is None:
+        statistics.steps = int(integrator.iwork[NST])
+        if statistics.steps:
+            statistics.last_step = float(integrator.rwork[HU])
+            statistics.last_order = int(integrator.iwork[NQU])

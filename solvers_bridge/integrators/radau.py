@@ -1,0 +1,56 @@
+"""Radau IIA of order 5 (Hairer and Wanner 1996), SciPy's Python implementation, as in solve_ivp(method="Radau")."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.integrate
+import scipy.sparse
+
+from ..statistics import SolverError
+from .base import Integrator, check_dense_workspace
+
+ORDER = 5
+
+
+class Radau(Integrator):
+    """method "radau": steps across the output times, with dense output at them.
+
+    jacobian None or "finite_difference": SciPy's finite differences of the whole matrix; "diagonal": of the diagonal alone, with
+    sparse factors; "autodiff": from the dynamics. A vector rtol enters by its least entry, which SciPy's Radau asks for.
+    """
+
+    known_options = ("first_step", "max_step", "max_num_steps", "jacobian")
+
+    def solve(self, rhs, z0, ts, rtol, atol, options, statistics):
+        sparsity = None
+        if options.jacobian == "diagonal":
+            sparsity = scipy.sparse.identity(rhs.size, format="csc")
+        else:
+            check_dense_workspace("radau", rhs.size, options.jacobian, words_per_entry=5)
+        solver = scipy.integrate.Radau(
+            # The copy: Radau keeps derivatives, which a func that returns the same buffer each time would overwrite.
+            lambda t, z: np.array(rhs(t, z)), float(ts[0]), np.array(z0), float(ts[-1]), max_step=options.max_step or np.inf,
+            rtol=float(np.min(rtol)), atol=atol, jac=rhs.jacobian, jac_sparsity=sparsity, first_step=options.first_step)
+        zs = np.empty((len(ts), rhs.size))
+        zs[0] = z0
+        done, steps_since_output = 1, 0
+        while done < len(ts):
+            if steps_since_output == options.max_num_steps:
+                raise SolverError(f"max_num_steps = {options.max_num_steps} steps taken before the next output time",
+                                  t_reached=float(solver.t))
+            t_before = solver.t
+            message = solver.step()
+            if solver.status == "failed":
+                raise SolverError(message, t_reached=float(solver.t))
+            statistics.add_step(solver.t, solver.t - t_before, ORDER)
+            statistics.nje = int(solver.njev)
+            steps_since_output += 1
+            dense = None
+            while done < len(ts) and solver.direction * (ts[done] - solver.t) <= 0:
+                if ts[done] == solver.t:
+                    zs[done] = solver.y
+                else:
+                    dense = dense or solver.dense_output()
+                    zs[done] = dense(ts[done])
+                done, steps_since_output = done + 1, 0
+        return zs

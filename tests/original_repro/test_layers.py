@@ -1,0 +1,244 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from original_repro import layers
+
+
+def normal(rng, *shape):
+    return rng.normal(size=shape)
+
+
+def group_norm_parameters(rng, channels):
+    return {"scale": normal(rng, channels), "shift": normal(rng, channels)}
+
+
+def as_float64(params):
+    return tf.nest.map_structure(lambda leaf: np.asarray(leaf, np.float64), params)
+
+
+def numpy_group_norm(params, x, groups, epsilon=1e-5):
+    y = np.empty_like(x)
+    size = x.shape[-1] // groups
+    for sample in range(len(x)):
+        for first in range(0, x.shape[-1], size):
+            block = x[sample, ..., first : first + size]
+            y[sample, ..., first : first + size] = (block - block.mean()) / np.sqrt(block.var() + epsilon)
+    return y * params["scale"] + params["shift"]
+
+
+def naive_group_norm(params, x, groups, epsilon=1e-5):
+    batch, height, width, channels = x.shape
+    grouped = tf.reshape(x, (batch, height, width, groups, channels // groups))
+    mean, variance = tf.nn.moments(grouped, (1, 2, 4), keepdims=True)
+    normalised = tf.reshape((grouped - mean) / tf.sqrt(variance + epsilon), x.shape)
+    return normalised * params["scale"] + params["shift"]
+
+
+def naive_time_conv(params, t, x):
+    weight = tf.concat([params["time_weight"][:, :, None], params["weight"]], 2)
+    time_channel = tf.ones_like(x[..., :1]) * tf.cast(t, x.dtype)
+    return tf.nn.conv2d(tf.concat([time_channel, x], -1), weight, 1, "SAME") + params["bias"]
+
+
+def numpy_conv(weight, bias, x, strides, padding):
+    x = np.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
+    size = len(weight)
+    rows, columns = ((length - size) // strides + 1 for length in x.shape[1:3])
+    y = np.empty((len(x), rows, columns, weight.shape[-1]))
+    for i in range(rows):
+        for j in range(columns):
+            window = x[:, i * strides : i * strides + size, j * strides : j * strides + size]
+            y[:, i, j] = np.tensordot(window, weight, 3) + bias
+    return y
+
+
+def vjp(function, arguments, y_bar):
+    """y_bar^T d function / d arguments, as a flat list of arrays."""
+    leaves = [tf.constant(leaf) for leaf in tf.nest.flatten(arguments)]
+    with tf.GradientTape() as tape:
+        tape.watch(leaves)
+        y = function(*tf.nest.pack_sequence_as(arguments, leaves))
+    gradients = tape.gradient(y, leaves, output_gradients=tf.constant(y_bar), unconnected_gradients="zero")
+    return [gradient.numpy() for gradient in gradients]
+
+
+def directional_difference(function, arguments, direction, h=1e-5):
+    """Central difference of function along direction, a list of arrays like the flattened arguments."""
+    leaves = tf.nest.flatten(arguments)
+
+    def shifted(step):
+        moved = [leaf + step * d for leaf, d in zip(leaves, direction, strict=True)]
+        return np.asarray(function(*tf.nest.pack_sequence_as(arguments, moved)))
+
+    return (shifted(h) - shifted(-h)) / (2 * h)
+
+
+def assert_vjp_agrees_with_differences(function, arguments, rng, rtol=1e-6):
+    y_bar = normal(rng, *np.shape(function(*arguments)))
+    gradients = vjp(function, arguments, y_bar)
+    direction = [normal(rng, *np.shape(leaf)) for leaf in tf.nest.flatten(arguments)]
+    expected = np.sum(y_bar * directional_difference(function, arguments, direction))
+    actual = sum(np.sum(g * d) for g, d in zip(gradients, direction, strict=True))
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=1e-6)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@settings(max_examples=15, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)),
+    groups=st.integers(1, 4),
+    group_size=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_group_norm_and_its_gradient_agree_with_the_plain_formula(relu, shape, groups, group_size, seed):
+    rng = np.random.default_rng(seed)
+    x, params = normal(rng, *shape, groups * group_size), group_norm_parameters(rng, groups * group_size)
+    expected = numpy_group_norm(params, x, groups)
+    expected = np.maximum(expected, 0) if relu else expected
+    np.testing.assert_allclose(layers.group_norm(params, x, groups, relu=relu), expected, atol=1e-9)
+
+    def plain(params, x):
+        return tf.nn.relu(naive_group_norm(params, x, groups)) if relu else naive_group_norm(params, x, groups)
+
+    y_bar = normal(rng, *x.shape)
+    actual = vjp(lambda params, x: layers.group_norm(params, x, groups, relu=relu), (params, x), y_bar)
+    for gradient, reference in zip(actual, vjp(plain, (params, x), y_bar), strict=True):
+        np.testing.assert_allclose(gradient, reference, rtol=1e-7, atol=1e-7 * max(1, np.abs(reference).max()))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_group_norm_gradient_agrees_with_finite_differences(relu):
+    rng = np.random.default_rng(0)
+    x, params = normal(rng, 2, 3, 4, 6), group_norm_parameters(rng, 6)
+    assert_vjp_agrees_with_differences(lambda p, x: layers.group_norm(p, x, 3, relu=relu), (params, x), rng)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+def test_gradient_of_group_norm_may_be_differentiated(relu, compiled):
+    rng = np.random.default_rng(1)
+    x, y_bar, params = normal(rng, 2, 3, 4, 6), normal(rng, 2, 3, 4, 6), group_norm_parameters(rng, 6)
+
+    def gradient(params, x, y_bar):
+        with tf.GradientTape() as tape:
+            tape.watch((x, params))
+            y = layers.group_norm(params, x, 3, relu=relu)
+        x_bar, params_bar = tape.gradient(y, (x, params), output_gradients=y_bar)
+        return tf.concat([tf.reshape(leaf, [-1]) for leaf in tf.nest.flatten((x_bar, params_bar))], 0)
+
+    def of_arrays(*arguments):
+        arguments = tf.nest.map_structure(tf.convert_to_tensor, arguments)
+        return (tf.function(gradient) if compiled else gradient)(*arguments)
+
+    assert_vjp_agrees_with_differences(of_arrays, (params, x, y_bar), rng)
+
+
+def test_group_norm_in_float32_is_as_exact_as_its_input():
+    rng = np.random.default_rng(2)
+    params = {"scale": np.ones(4, np.float32), "shift": np.zeros(4, np.float32)}
+    x = (100 + normal(rng, 3, 6, 6, 4)).astype(np.float32)
+    y = layers.group_norm(params, x, 2)
+    assert y.dtype == tf.float32
+    np.testing.assert_allclose(y, numpy_group_norm(as_float64(params), x.astype(np.float64), 2), atol=5e-5)
+
+
+def test_group_norm_of_a_constant_is_its_shift():
+    params = group_norm_parameters(np.random.default_rng(3), 4)
+    y = layers.group_norm(params, np.full((1, 2, 2, 4), 1e3), 2)
+    np.testing.assert_allclose(y, np.broadcast_to(params["shift"], y.shape), atol=1e-6)
+
+
+def test_group_norm_takes_any_batch_in_one_graph():
+    params = group_norm_parameters(np.random.default_rng(4), 4)
+    graph = tf.function(
+        lambda x: layers.group_norm(params, x, 2),
+        input_signature=[tf.TensorSpec((None, None, None, 4), tf.float64)],
+    )
+    for shape in [(0, 2, 3, 4), (1, 2, 3, 4), (5, 1, 1, 4)]:
+        x = normal(np.random.default_rng(5), *shape)
+        np.testing.assert_allclose(graph(x), numpy_group_norm(params, x, 2), atol=1e-9)
+
+
+def test_group_norm_refuses_groups_that_do_not_divide_the_channels():
+    with pytest.raises(ValueError, match="6 channels cannot be divided into 4 groups"):
+        layers.group_norm(layers.init_group_norm(6), np.zeros((1, 2, 2, 6), np.float32), 4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6)),
+    channels=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    kernel_size=st.integers(1, 4),
+    t=st.floats(-2, 2),
+)
+def test_time_conv_and_its_gradient_agree_with_t_as_a_channel(shape, channels, kernel_size, t):
+    rng = np.random.default_rng(6)
+    params = as_float64(layers.init_time_conv(rng, *channels, kernel_size))
+    x = normal(rng, *shape, channels[0])
+    arguments = (params, np.float64(t), x)
+    expected = naive_time_conv(*arguments)
+    np.testing.assert_allclose(layers.time_conv(*arguments), expected, atol=1e-12)
+    y_bar = normal(rng, *expected.shape)
+    for gradient, reference in zip(
+        vjp(layers.time_conv, arguments, y_bar), vjp(naive_time_conv, arguments, y_bar), strict=True
+    ):
+        np.testing.assert_allclose(gradient, reference, atol=1e-10)
+
+
+def test_time_conv_in_numpy():
+    rng = np.random.default_rng(7)
+    params = as_float64(layers.init_time_conv(rng, 2, 3, 3))
+    x = normal(rng, 2, 5, 4, 2)
+    weight = np.concatenate([params["time_weight"][:, :, None], params["weight"]], 2)
+    with_time = np.concatenate([np.full((2, 5, 4, 1), 0.7), x], -1)
+    expected = numpy_conv(weight, params["bias"], with_time, 1, 1)
+    np.testing.assert_allclose(layers.time_conv(params, 0.7, x), expected, atol=1e-12)
+
+
+def test_time_conv_gradient_agrees_with_finite_differences():
+    rng = np.random.default_rng(8)
+    params = as_float64(layers.init_time_conv(rng, 2, 3, 3))
+    assert_vjp_agrees_with_differences(layers.time_conv, (params, np.float64(0.3), normal(rng, 2, 4, 4, 2)), rng)
+
+
+@pytest.mark.parametrize(("strides", "padding", "zeros"), [(1, "VALID", 0), (1, "SAME", 1), (2, 1, 1), (1, 2, 2)])
+def test_conv_in_numpy(strides, padding, zeros):
+    rng = np.random.default_rng(9)
+    params = as_float64(layers.init_conv(rng, 2, 3, 3))
+    x = normal(rng, 2, 7, 7, 2)
+    expected = numpy_conv(params["weight"], params["bias"], x, strides, zeros)
+    np.testing.assert_allclose(layers.conv(params, x, strides=strides, padding=padding), expected, atol=1e-12)
+
+
+def test_dense_is_an_affine_map():
+    rng = np.random.default_rng(10)
+    params = layers.init_dense(rng, 5, 3)
+    x = normal(rng, 4, 5).astype(np.float32)
+    np.testing.assert_allclose(layers.dense(params, x), x @ params["weight"] + params["bias"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("params", "fan_in"),
+    [
+        (layers.init_conv(np.random.default_rng(0), 64, 64, 3), 64 * 9),
+        (layers.init_time_conv(np.random.default_rng(0), 64, 64, 3), 65 * 9),
+        (layers.init_dense(np.random.default_rng(0), 64, 1000), 64),
+    ],
+)
+def test_initial_values_are_pytorchs(params, fan_in):
+    bound = 1 / np.sqrt(fan_in)
+    for leaf in params.values():
+        assert leaf.dtype == np.float32
+        assert np.abs(leaf).max() <= bound * (1 + 1e-6)
+    assert params["weight"].std() == pytest.approx(bound / np.sqrt(3), rel=0.02)
+    assert np.abs(params["bias"]).max() > 0.9 * bound
+
+
+def test_initial_values_follow_the_generator():
+    first, again, other = (layers.init_time_conv(np.random.default_rng(seed), 2, 3, 3) for seed in (0, 0, 1))
+    for name, leaf in first.items():
+        np.testing.assert_array_equal(leaf, again[name])
+        assert (leaf != other[name]).any()
