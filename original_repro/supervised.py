@@ -1,11 +1,14 @@
-"""The ODE-Net of Table 1 (section 3 of the paper) as TensorFlow functions: stem, dynamics, head.
+"""The ODE-Net of Table 1 (section 3 of the paper): stem, dynamics and head in TensorFlow, joined by odeint under autograd.
 
 The architecture is that of the authors' later example: 208,266 parameters, in NHWC layout.
 """
 
 import math
 
+import numpy as np
 import tensorflow as tf
+from autograd import value_and_grad
+from autograd.tracer import getval
 
 from original_repro.layers import (
     conv,
@@ -17,6 +20,7 @@ from original_repro.layers import (
     init_time_conv,
     time_conv,
 )
+from solvers_bridge import TensorFlowDynamics, odeint, record_solves, tensorflow_primitive
 
 # Mean and standard deviation of the pixels of MNIST's training images.
 PIXEL_MEAN, PIXEL_DEVIATION = 0.1307, 0.3081
@@ -77,3 +81,54 @@ def head_loss(params, z, labels, *, groups=32):
 def parameter_count(params):
     """Number of scalars in a nesting of dicts, lists and tuples of arrays."""
     return sum(math.prod(leaf.shape) for leaf in tf.nest.flatten(params))
+
+
+class OdeNet:
+    """Stem, one ODESolve over t in [0, 1], head: a classifier as a function of `params`, whatever solves the ODE.
+
+    method, rtol, atol and further solver settings are those of `solvers_bridge.odeint`; the paper's tolerance for
+    classification is 1e-3. A batch is solved as one ODE of dimension batch * height * width * channels (section 6).
+    The object holds the compiled graphs; keep it for the whole of a training.
+    """
+
+    def __init__(self, method="adams", rtol=1e-3, atol=1e-3, *, groups=32, device=None, **solver_settings):
+        self.solver = {"method": method, "rtol": rtol, "atol": atol, **solver_settings}
+        self.stem = tensorflow_primitive(lambda params, images: stem(params, images, groups=groups), "float32", device)
+        self.dynamics = TensorFlowDynamics(lambda t, z, params: conv_dynamics(t, z, params, groups=groups), "float32", device)
+        self.head_loss = tensorflow_primitive(
+            lambda params, z, labels: head_loss(params, z, labels, groups=groups), "float32", device)
+
+    def loss(self, params, images, labels):
+        """(mean cross-entropy in nats, number of correct predictions) of images (batch, 28, 28, 1) in [0, 1], labels (batch,)."""
+        z0 = self.stem(params["stem"], images)
+        z1 = odeint(self.dynamics, z0, [0.0, 1.0], params["dynamics"], **self.solver)[-1]
+        return self.head_loss(params["head"], z1, labels)
+
+    def value_and_grad(self, params, images, labels):
+        """(metrics, gradient) for `training.fit`: loss, accuracy, and evaluations of the dynamics forward and backward."""
+        correct = []
+
+        def mean_loss(params):
+            loss, batch_correct = self.loss(params, images, labels)
+            correct.append(getval(batch_correct))
+            return loss
+
+        with record_solves() as solves:
+            loss, grads = value_and_grad(mean_loss)(params)
+        return {"loss": float(loss), "accuracy": float(correct[0]) / len(labels),
+                **{f"nfe_{way}": sum(solve.nfe for solve in solves if solve.direction == way)
+                   for way in ("forward", "backward")}}, grads
+
+    def evaluate(self, params, images, labels, batch_size=250):
+        """{"loss", "errors", "error_rate", "nfe_forward"} over all examples, in batches that divide their number."""
+        if len(labels) % batch_size:
+            raise ValueError(f"batch_size must divide the {len(labels)} examples, got {batch_size}")
+        losses, correct = [], 0
+        with record_solves() as solves:
+            for start in range(0, len(labels), batch_size):
+                loss, batch_correct = self.loss(params, images[start:start + batch_size], labels[start:start + batch_size])
+                losses.append(float(loss))
+                correct += int(batch_correct)
+        errors = len(labels) - correct
+        return {"loss": float(np.mean(losses)), "errors": errors, "error_rate": errors / len(labels),
+                "nfe_forward": float(np.mean([solve.nfe for solve in solves]))}

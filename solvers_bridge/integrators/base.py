@@ -28,8 +28,8 @@ class RightHandSide:
     def __call__(self, t, z):
         self.nfe += 1
         dz = self.rhs(t, z)
-        # One BLAS pass instead of isfinite and all; an overflow of the sum of squares alone is not an error.
-        if not math.isfinite(dz.dot(dz)) and not np.isfinite(dz).all():
+        # One pass instead of isfinite and all; an overflow of the sum alone is not an error.
+        if not math.isfinite(np.add.reduce(dz)) and not np.isfinite(dz).all():
             bad = np.flatnonzero(~np.isfinite(dz))
             state = "" if np.isfinite(z).all() else " (the state itself was not finite: a step had left the region "\
                 "where func is defined; try first_step or max_step)"

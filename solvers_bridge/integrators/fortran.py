@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import tempfile
 import threading
 import warnings
@@ -15,9 +14,6 @@ import scipy
 from scipy.integrate import _dop, _ode, _odepack_py, _vode
 
 from ..statistics import SolverError
-
-# SciPy warns of a failed solve where it returns to its caller, which is this package: SolverError says the same, better.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"solvers_bridge\.integrators\.")
 
 _lock = threading.Lock()
 _owner = None
@@ -42,6 +38,21 @@ def warn_of_c_translations():
         warnings.warn(f"SciPy {found['scipy']} has C translations of {', '.join(translated)} instead of the Fortran "
                       "integrators of the paper; results may differ (dop853 takes other steps). "
                       "Install 'scipy>=1.11,<1.17' for the Fortran.", RuntimeWarning, stacklevel=3)
+
+
+_our_filter = None
+
+
+def ignore_scipy_warnings():
+    """Keep SciPy's warnings of failed solves from the user: SolverError says the same, better.
+
+    They are attributed to this package, which called SciPy, and are ignored by that. Put in front again if other filters came
+    since; a catch_warnings around each solve would make the user's own warnings forget that they were shown.
+    """
+    global _our_filter
+    if _our_filter is None or not warnings.filters or warnings.filters[0] is not _our_filter:
+        warnings.filterwarnings("ignore", category=Warning, module=r"solvers_bridge\.integrators\.")
+        _our_filter = warnings.filters[0]
 
 
 class _SameThreadGuard:
@@ -106,12 +117,17 @@ class _Muffler:
 
     def turn(self, descriptor):
         """Turn a descriptor to the file; returns the copy of the original that turn_back takes."""
-        original = os.dup(descriptor)
+        try:
+            original = os.dup(descriptor)
+        except OSError:
+            # A process without standard streams: to it, and from it, there is nothing to lose.
+            original = os.open(os.devnull, os.O_RDWR)
         os.dup2(self.file.fileno(), descriptor)
         return original
 
     @staticmethod
     def turn_back(descriptor, original):
+        """The descriptor as it was before turn."""
         os.dup2(original, descriptor)
         os.close(original)
 
@@ -187,23 +203,18 @@ class Callbacks:
         self.exception = exception
         if self.stderr is None:
             self.muffler.lock.acquire()
-            sys.stderr.flush()
             self.stderr = self.muffler.turn(2)
 
     def call(self, routine, *args):
         """routine(*args), raising what a callback raised; text that Fortran printed is added to self.messages."""
+        ignore_scipy_warnings()
         if self.muffle_stdout:
-            if sys.stdout is not None:
-                sys.stdout.flush()
             self.stdout = self.muffler.turn(1)
         try:
             return routine(*args)
-        except BaseException as error:
+        except BaseException:
             if self.exception is not None:
-                raise self.exception from self.exception.__cause__
-            if isinstance(error, UserWarning):
-                # The user has turned warnings into errors; the integrator's status says the same.
-                return None
+                raise self.exception
             raise
         finally:
             if self.muffle_stdout:

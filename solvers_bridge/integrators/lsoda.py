@@ -57,10 +57,7 @@ def _solve_in_one_call(rhs, z0, ts, rtol, atol, options, statistics, diagonal, o
             mxstep=options.max_num_steps, mxordn=order_adams, mxords=order_bdf, **bands)
 
     with exclusive(*ODEPACK_LOCK):
-        answer = callbacks.call(run)
-    if answer is None:
-        raise SolverError(with_messages("LSODA did not reach the end", callbacks.messages), t_reached=rhs.last_t)
-    zs, info = answer
+        zs, info = callbacks.call(run)
     _read_info(info, statistics)
     if info["message"] != "Integration successful.":
         reached = [t for t in info["tcur"] if t != 0.0]

@@ -1,0 +1,26 @@
+# make repro: the quick preset of every experiment, with its report.  make test: the tests.
+# Each sets up .venv by itself, from PYTHON (3.11) and the pinned versions in constraints.txt.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+OUT ?= build/repro
+INSTALLED = $(VENV)/.installed
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: repro test clean
+
+repro: $(INSTALLED)
+	$(VENV)/bin/python -m experiments run all --preset quick --fresh --out $(OUT) --checkpoints $(OUT)/checkpoints
+	$(VENV)/bin/python -m experiments report --out $(OUT)
+
+test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGUMENTS)
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build

@@ -1,0 +1,521 @@
+"""Timings and memory of the bridge, from one run: beside bare convolutions, autograd's own odeint and torchdiffeq.
+
+Candidates of a table take turns, round by round, so that noise on the machine hits all alike; trust ratios more than seconds.
+The ODE layer is that of the ODE-Net at its initialisation, its z(0) made by the stem from real digits, its cotangent by the head
+and the mean cross-entropy. The memory of a training step is measured in a fresh process for each tolerance.
+"""
+
+import importlib.util
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import autograd.numpy as anp
+import numpy as np
+import tensorflow as tf
+from autograd import grad, make_vjp
+from autograd.scipy.integrate import odeint as autograd_odeint
+from tabulate import tabulate
+
+from original_repro import supervised
+from original_repro.datasets import mnist
+from solvers_bridge import TensorFlowDynamics, odeint, record_solves, tensorflow_primitive
+from solvers_bridge.dynamics import Dynamics, leaf_tuple, num_params
+from solvers_bridge.nested import flatten
+
+from . import records
+
+NAME = "bench"
+BATCH, CHANNELS, TOLERANCE = 128, 64, 1e-3
+LAYER_ROUNDS, GRAPH_ROUNDS, SMALL_ROUNDS = 5, 40, 15
+SMALL_TOLERANCE = 1e-6
+MEMORY_TOLERANCES = (1e-2, 1e-6)
+GOALS = {"f": 2.0, "fused_vjp": 6.0, "small_speedup": 8.0, "torchdiffeq_ratio": 1.0, "memory_ratio": 1.05}
+
+
+def run(out):
+    """Measure everything, print it, write the record bench/quick-seed0.json under `out`; returns the record's path."""
+    begun = time.perf_counter()
+    layer = make_layer(BATCH, CHANNELS)
+    metrics = {**bench_layer(layer, LAYER_ROUNDS), **bench_graphs(layer, GRAPH_ROUNDS), **bench_small(SMALL_ROUNDS),
+               **bench_torchdiffeq(layer, LAYER_ROUNDS), **bench_memory(BATCH, CHANNELS)}
+    configuration = {
+        "batch": BATCH, "channels": CHANNELS, "tolerance": TOLERANCE, "small_tolerance": SMALL_TOLERANCE,
+        "memory_tolerances": MEMORY_TOLERANCES, "goals": GOALS, "threads": threads(),
+        "rounds": {"layer": LAYER_ROUNDS, "graphs": GRAPH_ROUNDS, "small": SMALL_ROUNDS}}
+    path = records.record_path(out, NAME, "quick-seed0")
+    records.write_record(path, experiment=NAME, preset="quick", seed=0, configuration=configuration, metrics=metrics, history=[],
+                         wall_seconds=time.perf_counter() - begun)
+    print(f"\nrecord: {path}")
+    return path
+
+
+def threads():
+    """Threads that each library may use; TensorFlow's 0 means all cores."""
+    found = {"tensorflow_intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
+             "tensorflow_inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
+             **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name in os.environ}}
+    if "torch" in sys.modules:
+        found["torch"] = sys.modules["torch"].get_num_threads()
+    return found
+
+
+class Step(NamedTuple):
+    """One forward solve and its gradient: seconds and evaluations, shares of the solves outside the graphs, the gradient."""
+
+    forward: float
+    backward: float
+    nfe_forward: int
+    nfe_backward: int
+    gradient: object
+    outside_forward: float = float("nan")
+    outside_backward: float = float("nan")
+
+    @property
+    def seconds(self):
+        return self.forward + self.backward
+
+
+def take_turns(candidates, rounds):
+    """{name: [result of each round]} of functions of no argument, called in turn after one round that is not kept."""
+    results = {name: [] for name in candidates}
+    for i in range(rounds + 1):
+        for name, candidate in candidates.items():
+            result = candidate()
+            if i:
+                results[name].append(result)
+    return results
+
+
+def compare(seconds, others):
+    """(median of the ratios seconds / others round by round, ratio of the two minima)."""
+    return float(np.median(np.divide(seconds, others))), min(seconds) / min(others)
+
+
+class TimedDynamics(Dynamics):
+    """Another Dynamics, with a count of the seconds spent inside its right-hand sides (and, in `adjoint`, its adjoint's)."""
+
+    def __init__(self, dynamics):
+        self.dynamics, self.seconds, self.adjoint = dynamics, 0.0, None
+
+    def bind(self, shape, structure, leaves):
+        rhs = self.dynamics.bind(shape, structure, leaves)
+
+        def timed(t, z):
+            begun = time.perf_counter()
+            dz = rhs(t, z)
+            self.seconds += time.perf_counter() - begun
+            return dz
+
+        return timed
+
+    def bind_jacobian(self, shape, structure, leaves):
+        return self.dynamics.bind_jacobian(shape, structure, leaves)
+
+    def augmented(self, shape, structure):
+        self.adjoint = self.adjoint or TimedDynamics(self.dynamics.augmented(shape, structure))
+        return self.adjoint
+
+
+def solve_and_differentiate(func, y0, t, params, states_bar, solve=odeint, **solver):
+    """A Step: solve(func, y0, t, params, **solver) and its gradient with respect to y0 and params, cotangent states_bar."""
+    timed = TimedDynamics(func) if isinstance(func, Dynamics) else None
+    with record_solves() as solves:
+        begun = time.perf_counter()
+        pullback, _ = make_vjp(lambda y0, params: solve(timed or func, y0, t, params, **solver), (0, 1))(y0, params)
+        middle = time.perf_counter()
+        seconds_in_f = timed.seconds if timed else np.nan
+        gradient = pullback(states_bar)
+        end = time.perf_counter()
+    wall = {way: sum(s.wall_seconds for s in solves if s.direction == way) for way in ("forward", "backward")}
+    nfe = {way: sum(s.nfe for s in solves if s.direction == way) for way in ("forward", "backward")}
+    step = Step(middle - begun, end - middle, nfe["forward"], nfe["backward"], gradient)
+    if timed:
+        step = step._replace(outside_forward=1 - seconds_in_f / wall["forward"],
+                             outside_backward=1 - timed.adjoint.seconds / wall["backward"])
+    return step
+
+
+def summarise(results, prefix, unit_scale, headers):
+    """Print one row for each name in results, {name: [Step, ...]}; returns the same as metrics, in seconds."""
+    metrics, rows = {}, []
+    for name, steps in results.items():
+        row = [name]
+        for what in ("forward", "backward", "seconds"):
+            values = [getattr(step, what) for step in steps]
+            label = f"{prefix}_{name}_" + ("step" if what == "seconds" else what)
+            metrics |= {f"{label}_seconds_median": float(np.median(values)), f"{label}_seconds_min": min(values)}
+            row.append(f"{np.median(values) * unit_scale:.3g} ({min(values) * unit_scale:.3g})")
+        last = steps[-1]
+        metrics |= {f"{prefix}_{name}_nfe_forward": last.nfe_forward, f"{prefix}_{name}_nfe_backward": last.nfe_backward}
+        rows.append([*row, last.nfe_forward, last.nfe_backward])
+        for way in ("forward", "backward"):
+            share = float(np.median([getattr(step, f"outside_{way}") for step in steps]))
+            if not np.isnan(share):
+                metrics[f"{prefix}_{name}_outside_graphs_{way}"] = share
+                rows[-1].append(f"{100 * share:.0f} %")
+    print(tabulate(rows, ["", *headers], disable_numparse=True), flush=True)
+    return metrics
+
+
+def heading(title):
+    print(f"\n{title}\n{'=' * len(title)}", flush=True)
+
+
+class Layer(NamedTuple):
+    """The ODE layer of an ODE-Net: dz/dt = conv_dynamics, z0 (batch, 6, 6, channels), its cotangent z1_bar, all float32."""
+
+    dynamics: TensorFlowDynamics
+    params: dict
+    z0: np.ndarray
+    z1_bar: np.ndarray
+
+    def step(self, **solver):
+        """A Step of the layer at tolerance 1e-3."""
+        return solve_and_differentiate(self.dynamics, self.z0, [0.0, 1.0], self.params, np.stack([0 * self.z1_bar, self.z1_bar]),
+                                       rtol=TOLERANCE, atol=TOLERANCE, **solver)
+
+
+def digits(batch):
+    """The first `batch` images (batch, 28, 28, 1) in [0, 1] of a fixed shuffle of the embedded sample, and their labels."""
+    data = mnist.load_sample()
+    chosen = np.random.default_rng(0).permutation(len(data.train_labels))[:batch]
+    return data.train_images[chosen, ..., None] / np.float32(255), data.train_labels[chosen]
+
+
+def make_layer(batch, channels):
+    """The Layer of an ODE-Net of `channels` channels (even) at its initialisation, in groups of two, as the paper's."""
+    groups = channels // 2
+    params = supervised.init_odenet(np.random.default_rng(0), channels=channels)
+    images, labels = digits(batch)
+    net = supervised.OdeNet(groups=groups)
+    z0 = supervised.stem(params["stem"], images, groups=groups).numpy()
+    z1 = odeint(net.dynamics, z0, [0.0, 1.0], params["dynamics"], rtol=TOLERANCE, atol=TOLERANCE)[-1]
+    z1_bar = grad(lambda z: net.head_loss(params["head"], z, labels)[0])(z1)
+    return Layer(net.dynamics, params["dynamics"], z0, z1_bar)
+
+
+def bench_layer(layer, rounds):
+    """Forward and backward solve of the layer by three of the library's ways; metrics layer_*."""
+    heading(f"ODE layer, {' x '.join(map(str, layer.z0.shape))} unknowns, tolerance {TOLERANCE:g}: "
+            "seconds, median (minimum); evaluations; share of the solve outside graphs")
+    results = take_turns({
+        "adams": layer.step,
+        "adams_seminorm": lambda: layer.step(adjoint_options={"norm": "seminorm"}),
+        "lsoda": lambda: layer.step(method="lsoda"),
+    }, rounds)
+    return summarise(results, "layer", 1, LAYER_HEADERS)
+
+
+LAYER_HEADERS = ["forward (s)", "backward (s)", "both (s)", "nfe forward", "nfe backward", "outside forward", "outside backward"]
+
+
+def bound_graphs(layer):
+    """Functions of no argument that make one bare graph call each: the bridge's f and fused VJP, and f's two convolutions alone."""
+    leaves, structure = flatten(layer.params)
+    shape, n = layer.z0.shape, layer.z0.size
+    f = layer.dynamics.bind(shape, structure, leaves)
+    size = 2 * n + num_params(leaves) + 1
+    fused = layer.dynamics.augmented(shape, structure).bind((size,), leaf_tuple(leaves), leaves)
+    z = layer.z0.reshape(-1).astype(np.float64)
+    s = np.concatenate([z, np.reshape(layer.z1_bar, -1), np.zeros(size - 2 * n)])
+    weights = [tf.constant(layer.params[name]["weight"]) for name in ("conv1", "conv2")]
+    x = tf.constant(layer.z0)
+
+    @tf.function
+    def convolve(x):
+        for weight in weights:
+            x = tf.nn.conv2d(x, weight, 1, "SAME")
+        return x
+
+    concrete = convolve.get_concrete_function(x)
+    return {"two_convolutions": lambda: concrete(x), "f": lambda: f(0.3, z), "fused_vjp": lambda: fused(0.3, s)}
+
+
+def bench_graphs(layer, rounds):
+    """One call of each graph over one call of its two bare convolutions; metrics graph_*."""
+    heading("One graph call as the bridge makes it, over one call of its two bare convolutions: milliseconds, ratios")
+
+    def timed(call):
+        begun = time.perf_counter()
+        call()
+        return time.perf_counter() - begun
+
+    seconds = take_turns({name: lambda call=call: timed(call) for name, call in bound_graphs(layer).items()}, rounds)
+    metrics, rows = {}, []
+    for name, values in seconds.items():
+        ratio, ratio_of_minima = compare(values, seconds["two_convolutions"])
+        metrics |= {f"graph_{name}_seconds_median": float(np.median(values)), f"graph_{name}_seconds_min": min(values),
+                    f"graph_{name}_ratio": ratio, f"graph_{name}_ratio_of_minima": ratio_of_minima}
+        rows.append([name, 1e3 * np.median(values), 1e3 * min(values), ratio, ratio_of_minima, GOALS.get(name)])
+    print(tabulate(rows, ["", "median (ms)", "minimum (ms)", "ratio, median", "ratio of minima", "at most"], floatfmt=".2f"),
+          flush=True)
+    return metrics
+
+
+class SmallProblem(NamedTuple):
+    """dy/dt = tanh(y W1 + b1) W2 + b2, a 2-50-2 network, at 30 times; states_bar (30, 2) is the cotangent of the states."""
+
+    params: tuple
+    y0: np.ndarray
+    t: np.ndarray
+    states_bar: np.ndarray
+
+    def step(self, func, **solver):
+        """A Step at the small problem's tolerance, unless solver says otherwise."""
+        return solve_and_differentiate(func, self.y0, self.t, self.params, self.states_bar,
+                                       **{"rtol": SMALL_TOLERANCE, "atol": SMALL_TOLERANCE, **solver})
+
+
+def make_small_problem(units=50, times=30):
+    """A SmallProblem whose weights turn y a few times around the origin."""
+    rng = np.random.default_rng(0)
+    turn = np.array([[-0.1, 2.0], [-2.0, -0.1]])
+    first = rng.normal(size=(2, units))
+    second = np.linalg.pinv(first) @ turn + 0.1 * rng.normal(size=(units, 2)) / np.sqrt(units)
+    params = (first, 0.1 * rng.normal(size=units), second, 0.1 * rng.normal(size=2))
+    return SmallProblem(params, np.array([2.0, 0.0]), np.linspace(0.0, 10.0, times), rng.normal(size=(times, 2)) / times)
+
+
+def mlp(t, y, params, tanh=anp.tanh):
+    """The small problem's dy/dt, for any library whose arrays know @ and whose tanh is given."""
+    w1, b1, w2, b2 = params
+    return tanh(y @ w1 + b1) @ w2 + b2
+
+
+def mlp_tensorflow(t, y, params):
+    """`mlp` in TensorFlow operations."""
+    return mlp(t, y[None], params, tf.tanh)[0]
+
+
+def autograd_own(problem):
+    """A function that makes a Step through autograd.scipy.integrate.odeint."""
+    calls = []
+
+    def func(y, t, *params):
+        calls.append(t)
+        return mlp(t, y, params)
+
+    autograd_odeint(func, problem.y0, problem.t, problem.params, rtol=SMALL_TOLERANCE, atol=SMALL_TOLERANCE)
+    nfe_forward = len(calls)
+
+    def step():
+        calls.clear()
+        measured = problem.step(func, solve=autograd_odeint)
+        # Its reverse sweep also calls func once at each output time but the first, for the gradient of the times.
+        return measured._replace(nfe_forward=nfe_forward, nfe_backward=len(calls) - nfe_forward - (len(problem.t) - 1))
+
+    return step
+
+
+def bench_small(rounds, problem=None):
+    """The small problem by autograd's own odeint, by ours and, where installed, by torchdiffeq; metrics small_*."""
+    problem = problem or make_small_problem()
+    heading(f"Small problem, 2-{len(problem.params[1])}-2 tanh network, {len(problem.t)} output times, tolerance {SMALL_TOLERANCE:g}: "
+            "milliseconds, median (minimum); evaluations")
+    tensorflow = TensorFlowDynamics(mlp_tensorflow, "float64")
+    candidates = {
+        "autograd_odeint": autograd_own(problem),
+        "lsoda": lambda: problem.step(mlp, method="lsoda"),
+        "adams": lambda: problem.step(mlp),
+        "lsoda_tensorflow": lambda: problem.step(tensorflow, method="lsoda"),
+        "adams_tensorflow": lambda: problem.step(tensorflow),
+        "adams_tensorflow_warm": lambda: problem.step(tensorflow, adjoint_options={"restart": "warm"}),
+    }
+    if torchdiffeq_is_installed():
+        candidates["torchdiffeq"] = torch_small(problem)
+    results = take_turns(candidates, rounds)
+    metrics = summarise(results, "small", 1e3, SMALL_HEADERS)
+    reference = flat(problem.step(mlp, method="dop853", rtol=1e-12, atol=1e-12).gradient)
+    rows = []
+    for name, steps in results.items():
+        own = [step.seconds for step in results["autograd_odeint"]]
+        speedup, speedup_of_minima = compare(own, [step.seconds for step in steps])
+        error = float(np.max(np.abs(flat(steps[-1].gradient) - reference)) / np.max(np.abs(reference)))
+        metrics |= {f"small_{name}_speedup": speedup, f"small_{name}_speedup_of_minima": speedup_of_minima,
+                    f"small_{name}_gradient_error": error}
+        rows.append([name, f"{speedup:.1f}", f"{speedup_of_minima:.1f}", f"{error:.1e}"])
+    print(f"\nForward and gradient together: times faster than autograd's own odeint (goal: at least {GOALS['small_speedup']:g});")
+    print("greatest error of the gradient over its greatest entry, against dop853 at 1e-12")
+    print(tabulate(rows, ["", "speed-up, median", "speed-up of minima", "gradient error"], disable_numparse=True), flush=True)
+    return metrics
+
+
+SMALL_HEADERS = ["forward (ms)", "gradient (ms)", "both (ms)", "nfe forward", "nfe backward", "outside forward", "outside backward"]
+
+
+def flat(gradient):
+    """All numbers of a nesting of arrays in one vector."""
+    return np.concatenate([np.reshape(leaf, -1) for leaf in flatten(gradient)[0]])
+
+
+def torchdiffeq_is_installed():
+    return all(importlib.util.find_spec(package) for package in ("torch", "torchdiffeq"))
+
+
+def bench_torchdiffeq(layer, rounds):
+    """The layer beside torchdiffeq's MNIST example (dopri5, adjoint); metrics torchdiffeq_*."""
+    heading(f"The same ODE layer in torchdiffeq (dopri5, adjoint, tolerance {TOLERANCE:g}): seconds, median (minimum); evaluations")
+    if not torchdiffeq_is_installed():
+        print('torch and torchdiffeq are not installed: pip install "neural-ode-repro[modern]"', flush=True)
+        return {}
+    results = take_turns({"ours": layer.step, "torchdiffeq": torch_layer(layer)}, rounds)
+    metrics = summarise(results, "beside", 1, LAYER_HEADERS)
+    ratio, ratio_of_minima = compare(*([step.seconds for step in results[name]] for name in ("ours", "torchdiffeq")))
+    print(f"Training step of the layer, ours over torchdiffeq's: {ratio:.2f} (median), {ratio_of_minima:.2f} (minima); "
+          f"goal: at most {GOALS['torchdiffeq_ratio']:g}. Threads: {threads()}", flush=True)
+    return {**metrics, "torchdiffeq_ratio": ratio, "torchdiffeq_ratio_of_minima": ratio_of_minima}
+
+
+def torch_step(module, y0, t, tolerance, states_bar):
+    """A Step of torchdiffeq.odeint_adjoint for a module that counts its evaluations in `nfe`."""
+    from torchdiffeq import odeint_adjoint
+
+    y0 = y0.clone().requires_grad_()
+    module.zero_grad()
+    module.nfe = 0
+    begun = time.perf_counter()
+    states = odeint_adjoint(module, y0, t, rtol=tolerance, atol=tolerance, method="dopri5")
+    middle, nfe_forward = time.perf_counter(), module.nfe
+    states.backward(states_bar)
+    end = time.perf_counter()
+    gradient = (y0.grad.numpy(), tuple(parameter.grad.numpy() for parameter in module.parameters()))
+    return Step(middle - begun, end - middle, nfe_forward, module.nfe - nfe_forward, gradient)
+
+
+def torch_layer(layer):
+    """A function that makes a Step of `layer` in PyTorch, as torchdiffeq's MNIST example writes it, with the same weights.
+
+    Raises RuntimeError if its dz/dt differs from ours by more than 1e-4.
+    """
+    import torch
+
+    def normalise(params):
+        norm = torch.nn.GroupNorm(len(params["scale"]) // 2, len(params["scale"]))
+        return _with_values(norm, params["scale"], params["shift"])
+
+    def convolve(params):
+        weight = np.concatenate([params["time_weight"][:, :, None], params["weight"]], 2).transpose(3, 2, 0, 1)
+        return _with_values(torch.nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1), weight, params["bias"])
+
+    class Example(torch.nn.Module):
+        def __init__(self, params):
+            super().__init__()
+            self.norm1, self.norm2, self.norm3 = (normalise(params[name]) for name in ("norm1", "norm2", "norm3"))
+            self.conv1, self.conv2 = convolve(params["conv1"]), convolve(params["conv2"])
+            self.relu = torch.nn.ReLU(inplace=True)
+            self.nfe = 0
+
+        def forward(self, t, x):
+            self.nfe += 1
+            x = self.conv1(self.with_time(t, self.relu(self.norm1(x))))
+            x = self.conv2(self.with_time(t, self.relu(self.norm2(x))))
+            return self.norm3(x)
+
+        def with_time(self, t, x):
+            return torch.cat([torch.ones_like(x[:, :1]) * t, x], 1)
+
+    module = Example(layer.params)
+    z0, z1_bar = (torch.tensor(np.ascontiguousarray(array.transpose(0, 3, 1, 2)), dtype=torch.float32)
+                  for array in (layer.z0, layer.z1_bar))
+    with torch.no_grad():
+        difference = np.abs(module(torch.tensor(0.3), z0).numpy().transpose(0, 2, 3, 1)
+                            - layer.dynamics.func(0.3, tf.constant(layer.z0), layer.params).numpy()).max()
+    if difference > 1e-4:
+        raise RuntimeError(f"the layer in PyTorch differs from ours by {difference:g}")
+    t, states_bar = torch.tensor([0.0, 1.0]), torch.stack([torch.zeros_like(z1_bar), z1_bar])
+    return lambda: torch_step(module, z0, t, TOLERANCE, states_bar)
+
+
+def torch_small(problem):
+    """A function that makes a Step of the small problem in torchdiffeq."""
+    import torch
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = torch.nn.ParameterList(torch.tensor(array) for array in problem.params)
+            self.nfe = 0
+
+        def forward(self, t, y):
+            self.nfe += 1
+            return mlp(t, y, self.weights, torch.tanh)
+
+    module = Network()
+    y0, t, states_bar = (torch.tensor(array) for array in (problem.y0, problem.t, problem.states_bar))
+    return lambda: torch_step(module, y0, t, SMALL_TOLERANCE, states_bar)
+
+
+def _with_values(module, weight, bias):
+    """A PyTorch module with these arrays for its weight and bias."""
+    import torch
+
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor(np.ascontiguousarray(weight)))
+        module.bias.copy_(torch.tensor(bias))
+    return module
+
+
+def bench_memory(batch, channels):
+    """Peak memory of a training step of the ODE-Net at a loose and a tight tolerance; metrics memory_*."""
+    heading(f"One training step of the whole ODE-Net (stem, ODE, head), batch {batch}, each in a fresh process: "
+            "resident memory (MiB), evaluations")
+    loose, tight = (peak_memory(tolerance, batch, channels) for tolerance in MEMORY_TOLERANCES)
+    rows = [[f"{tolerance:g}", f"{m['peak_mib']:.0f}", f"{m['peak_mib'] - m['before_mib']:.0f}", m["nfe_forward"], m["nfe_backward"]]
+            for tolerance, m in zip(MEMORY_TOLERANCES, (loose, tight))]
+    print(tabulate(rows, ["tolerance", "peak", "of it the step", "nfe forward", "nfe backward"], disable_numparse=True))
+    ratio = tight["peak_mib"] / loose["peak_mib"]
+    evaluations = total_evaluations(tight) / total_evaluations(loose)
+    print(f"Peak {ratio:.3f} times as high (goal: at most {GOALS['memory_ratio']:g}) for {evaluations:.1f} times the evaluations",
+          flush=True)
+    return {"memory_ratio": ratio, "memory_evaluations_ratio": evaluations,
+            **{f"memory_{name}_{key}": value for name, m in (("loose", loose), ("tight", tight)) for key, value in m.items()}}
+
+
+def total_evaluations(measured):
+    """Evaluations forward and backward of what peak_memory returned."""
+    return measured["nfe_forward"] + measured["nfe_backward"]
+
+
+def peak_memory(tolerance, batch=BATCH, channels=CHANNELS):
+    """Memory of one training step in a fresh process: {"peak_mib", "before_mib", "nfe_forward", "nfe_backward"}."""
+    child = subprocess.run([sys.executable, "-m", "experiments.bench", "memory", str(tolerance), str(batch), str(channels)],
+                           cwd=records.REPOSITORY, capture_output=True, text=True)
+    if child.returncode:
+        raise RuntimeError(f"measuring memory failed with status {child.returncode}: {child.stderr[-2000:]}")
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def measure_memory(tolerance, batch, channels):
+    """What peak_memory returns, for this process: it must not have done anything before."""
+    params = supervised.init_odenet(np.random.default_rng(0), channels=channels)
+    net = supervised.OdeNet("adams", tolerance, tolerance, groups=channels // 2)
+    images, labels = digits(batch)
+    before = resident_peak()
+    metrics, _ = net.value_and_grad(params, images, labels)
+    return {"peak_mib": resident_peak(), "before_mib": before,
+            **{name: metrics[name] for name in ("nfe_forward", "nfe_backward")}}
+
+
+def resident_peak():
+    """The most memory (MiB) that this process has had resident.
+
+    Linux hands ru_maxrss on from the process that started this one, large as it may have been; VmHWM begins anew.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 2**10)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 5 or sys.argv[1] != "memory":
+        raise SystemExit("usage: python -m experiments.bench memory TOLERANCE BATCH CHANNELS (all: python -m experiments bench)")
+    print(json.dumps(measure_memory(float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))))

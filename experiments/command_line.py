@@ -1,0 +1,100 @@
+"""The command line: list | run NAME | bench | report."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import report, table1_mnist
+
+EXPERIMENTS = {module.NAME: module for module in (table1_mnist,)}
+
+
+def main(argv=None):
+    """Run the command in argv (default: sys.argv); returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    return arguments.handler(arguments) or 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="python -m experiments", description="Tables and figures of Neural ODEs (2018), measured.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("list", help="the experiments").set_defaults(handler=_list)
+    run = commands.add_parser("run", help="run an experiment, or all of them one after another")
+    names = run.add_subparsers(required=True, metavar="NAME")
+    for name, module in EXPERIMENTS.items():
+        one = names.add_parser(name, help=module.TITLE, description=module.__doc__,
+                               formatter_class=argparse.RawDescriptionHelpFormatter)
+        _add_common_arguments(one)
+        module.add_arguments(one)
+        one.set_defaults(handler=_run, name=name, parser=one)
+    every = names.add_parser("all", help="every experiment with its own defaults")
+    _add_common_arguments(every)
+    every.set_defaults(handler=_run_all)
+    bench = commands.add_parser("bench", help="timings and memory of the bridge, beside other libraries where installed")
+    bench.add_argument("--out", type=Path, default=Path("results"), help="folder for the record (default: results)")
+    bench.set_defaults(handler=_bench)
+    make_report = commands.add_parser("report", help="write OUT/README.md from the records in OUT/runs")
+    make_report.add_argument("--out", type=Path, default=Path("results"), help="folder of the records (default: results)")
+    make_report.set_defaults(handler=_report)
+    return parser
+
+
+def _add_common_arguments(parser):
+    parser.add_argument("--preset", choices=("quick", "paper"), default="quick", help="quick: minutes; paper: the paper's setting")
+    parser.add_argument("--seed", type=_seed, default=0, help="a whole number from 0 (default: 0)")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for records and figures (default: results)")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="folder from which a stopped run goes on")
+    parser.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint")
+
+
+COMMON_ARGUMENTS = ("preset", "seed", "out", "checkpoints", "fresh", "handler", "name", "parser")
+
+
+def _seed(text):
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def _list(arguments):
+    for name, module in EXPERIMENTS.items():
+        print(f"{name}\n    {module.TITLE}")
+
+
+def _run(arguments):
+    module = EXPERIMENTS[arguments.name]
+    stem = run_name(arguments, arguments.parser, module.LOCATION_ARGUMENTS)
+    if arguments.fresh:
+        (arguments.checkpoints / arguments.name / f"{stem}.npz").unlink(missing_ok=True)
+    try:
+        path = module.run(arguments, stem)
+    except (ValueError, TypeError, RuntimeError, FloatingPointError) as error:
+        # Errors of ours name the argument and what would be right; anything else deserves its traceback.
+        if not type(error).__module__.startswith(("builtins", "solvers_bridge", "original_repro")):
+            raise
+        print(f"{arguments.name}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(f"record: {path}")
+    print(report.summary(path))
+
+
+def _run_all(arguments):
+    common = ["--preset", arguments.preset, "--seed", str(arguments.seed), "--out", str(arguments.out),
+              "--checkpoints", str(arguments.checkpoints), *(["--fresh"] if arguments.fresh else [])]
+    return max(main(["run", name, *common]) for name in EXPERIMENTS)
+
+
+def run_name(arguments, parser, location_arguments):
+    """<preset>-seed<N>, and every option that differs from its default, so that no record overwrites another's."""
+    chosen = [f"{name}={value}" for name, value in sorted(vars(arguments).items())
+              if name not in COMMON_ARGUMENTS + location_arguments and value != parser.get_default(name)]
+    return "-".join([arguments.preset, f"seed{arguments.seed}", *(text.replace("/", "_") for text in chosen)])
+
+
+def _bench(arguments):
+    from . import bench
+    bench.run(arguments.out)
+
+
+def _report(arguments):
+    print(f"report: {report.write(arguments.out)}")

@@ -1,0 +1,104 @@
+import time
+
+import numpy as np
+import pytest
+
+from experiments import bench
+from solvers_bridge import TensorFlowDynamics, odeint
+
+
+@pytest.fixture(scope="module")
+def layer():
+    return bench.make_layer(batch=2, channels=4)
+
+
+def test_layer_has_the_shapes_of_an_odenet_of_its_size(layer):
+    assert layer.z0.shape == layer.z1_bar.shape == (2, 6, 6, 4)
+    assert layer.z0.dtype == np.float32
+    assert np.abs(layer.z1_bar).max() > 0
+
+
+def test_a_step_measures_solves_and_the_share_outside_graphs(layer):
+    step = layer.step()
+    z_bar, params_bar = step.gradient
+    assert z_bar.shape == layer.z0.shape
+    assert params_bar.keys() == layer.params.keys()
+    assert step.nfe_forward > 2 and step.nfe_backward > 2
+    assert step.seconds == step.forward + step.backward > 0
+    assert 0 < step.outside_forward < 1 and 0 < step.outside_backward < 1
+
+
+def test_timed_dynamics_are_the_same_dynamics(layer):
+    timed = bench.TimedDynamics(layer.dynamics)
+    plain, through = (odeint(f, layer.z0, [0.0, 0.1], layer.params, rtol=1e-3, atol=1e-3) for f in (layer.dynamics, timed))
+    np.testing.assert_array_equal(plain, through)
+    assert timed.seconds > 0 and timed.adjoint is None
+
+
+def test_graph_calls_are_those_of_the_layer(layer):
+    calls = bench.bound_graphs(layer)
+    n, p = layer.z0.size, sum(array.size for array in map(np.asarray, bench.flatten(layer.params)[0]))
+    assert calls["f"]().shape == (n,)
+    assert calls["fused_vjp"]().shape == (2 * n + p + 1,)
+    np.testing.assert_allclose(calls["fused_vjp"]()[:n], calls["f"](), rtol=1e-5, atol=1e-5)
+    assert calls["two_convolutions"]().shape == layer.z0.shape
+
+
+def test_candidates_take_turns_after_one_round_to_warm_up():
+    order = []
+    results = bench.take_turns({name: lambda name=name: order.append(name) or len(order) for name in "ab"}, 2)
+    assert "".join(order) == "ababab"
+    assert results == {"a": [3, 5], "b": [4, 6]}
+
+
+def test_compare_takes_ratios_round_by_round():
+    assert bench.compare([2.0, 6.0, 10.0], [1.0, 2.0, 2.0]) == (3.0, 2.0)
+
+
+def test_candidates_of_the_small_problem_agree():
+    problem = bench.make_small_problem(units=6, times=4)
+    reference = bench.flat(problem.step(bench.mlp, method="dop853", rtol=1e-11, atol=1e-11).gradient)
+    tensorflow = TensorFlowDynamics(bench.mlp_tensorflow, "float64")
+    for step in (bench.autograd_own(problem)(), problem.step(bench.mlp, method="lsoda"), problem.step(tensorflow)):
+        np.testing.assert_allclose(bench.flat(step.gradient), reference, atol=1e-4 * np.abs(reference).max())
+        assert step.nfe_forward > 10 and step.nfe_backward > 10
+
+
+def test_autograds_own_evaluations_are_those_of_the_same_lsoda():
+    problem = bench.make_small_problem(units=6, times=4)
+    own, ours = bench.autograd_own(problem)(), problem.step(bench.mlp, method="lsoda")
+    assert own.nfe_forward == ours.nfe_forward
+    assert own.nfe_backward == pytest.approx(ours.nfe_backward, rel=0.3)
+
+
+def test_torchdiffeq_computes_the_same_layer_and_small_problem(layer):
+    pytest.importorskip("torchdiffeq")
+    step = bench.torch_layer(layer)()
+    np.testing.assert_allclose(step.gradient[0].transpose(0, 2, 3, 1), layer.step().gradient[0],
+                               atol=0.05 * np.abs(layer.z1_bar).max())
+    problem = bench.make_small_problem(units=6, times=4)
+    reference = bench.flat(problem.step(bench.mlp, method="dop853", rtol=1e-11, atol=1e-11).gradient)
+    np.testing.assert_allclose(bench.flat(bench.torch_small(problem)().gradient), reference, atol=1e-3 * np.abs(reference).max())
+
+
+def test_memory_is_measured_in_a_process_that_knows_nothing_of_this_one():
+    ballast = np.ones(2**27)  # 1 GiB, which ru_maxrss would hand on
+    measured = bench.peak_memory(1e-2, batch=2, channels=4)
+    assert ballast.nbytes / 2**20 <= bench.resident_peak()
+    assert 50 < measured["before_mib"] < measured["peak_mib"]
+    assert measured["nfe_forward"] > 2 and measured["nfe_backward"] > 2
+
+
+def test_bench_without_torchdiffeq_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "torchdiffeq_is_installed", lambda: False)
+    assert bench.bench_torchdiffeq(bench.Layer(None, {}, np.zeros(1), np.zeros(1)), 1) == {}
+    assert 'pip install "neural-ode-repro[modern]"' in capsys.readouterr().out
+
+
+def test_small_bench_prints_and_returns_numbers(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "torchdiffeq_is_installed", lambda: False)
+    begun = time.perf_counter()
+    metrics = bench.bench_small(1, bench.make_small_problem(units=6, times=3))
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert 0 < metrics["small_adams_step_seconds_min"] < time.perf_counter() - begun
+    assert "adams_tensorflow_warm" in capsys.readouterr().out
