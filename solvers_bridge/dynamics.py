@@ -21,9 +21,13 @@ class Dynamics(ABC):
     the leaves of a nesting (see nested.flatten), so that nothing is packed or unpacked inside a solve.
     """
 
+    def send(self, leaves):
+        """leaves where the dynamics are evaluated, on a device perhaps, for every binding of one solve or reverse sweep."""
+        return leaves
+
     @abstractmethod
     def bind(self, shape, structure, leaves):
-        """rhs(t, z) -> dz/dt for one solve: parameters are looked at, and sent to a device, here and not again."""
+        """rhs(t, z) -> dz/dt for one solve; leaves that were not sent yet are sent now, and not again."""
 
     @abstractmethod
     def bind_jacobian(self, shape, structure, leaves):
@@ -41,15 +45,18 @@ class Dynamics(ABC):
         """f(t, z, *leaves) on flat states as an autograd primitive, differentiable to any order by the augmented system."""
         bound = _LastBinding(self, shape, structure)
         n = prod(shape)
+        f_augmented = None
 
         @primitive
         def f(t, z, *leaves):
             return bound(leaves)(t, z)
 
         def vjp_argnums(argnums, dz, args, kwargs):
+            nonlocal f_augmented
             t, z, *leaves = args
             p = num_params(leaves)
-            f_augmented = self.augmented(shape, structure).differentiable((2 * n + p + 1,), leaf_tuple(leaves))
+            if f_augmented is None:
+                f_augmented = self.augmented(shape, structure).differentiable((2 * n + p + 1,), leaf_tuple(leaves))
 
             def vjp(dz_bar):
                 s = anp.concatenate([z, -dz_bar, np.zeros(p + 1)])
@@ -135,11 +142,11 @@ class AutogradDynamics(Dynamics):
 
     def bind_jacobian(self, shape, structure, leaves):
         func, params = self.func, structure.unflatten(leaves)
-        basis = np.eye(prod(shape))
+        n = prod(shape)
 
         def jacobian(t, z):
             _, pullback = vjp(lambda y: _traced_derivative(func(t, y, params), shape), z.reshape(shape))
-            return np.stack([np.reshape(pullback(row.reshape(shape))[0], -1) for row in basis])
+            return np.stack([np.reshape(pullback(row.reshape(shape))[0], -1) for row in np.eye(n)])
 
         return jacobian
 
@@ -218,7 +225,10 @@ def _checked_derivative(dy, shape):
 def _traced_derivative(dy, shape):
     """dy where it may be a box: sequences of boxes become one, and the shape is checked."""
     if isinstance(dy, (list, tuple)):
-        dy = anp.array(dy)
+        try:
+            dy = anp.array(dy)
+        except ValueError as error:
+            raise ValueError(f"func must return an array of shape {shape}: {error}") from error
     if not isbox(dy):
         return _checked_derivative(dy, shape)
     if anp.shape(dy) != shape:

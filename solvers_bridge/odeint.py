@@ -109,6 +109,7 @@ def odeint(func, y0, t, params=(), *, method="adams", rtol=1.5e-8, atol=1.5e-8, 
 @primitive
 def _odeint(problem, z0, t, *leaves):
     """States (T, n) of the flat problem: the primitive that autograd sees."""
+    leaves = problem.dynamics.send(leaves)
     rhs = problem.dynamics.bind(problem.shape, problem.structure, leaves)
     return _solve(problem, rhs, z0, t, leaves)
 
@@ -127,8 +128,9 @@ def _odeint_vjp(argnums, zs, args, kwargs):
             def solve(s, times):
                 return _odeint(adjoint, s, anp.array(times), *leaves)[-1]
         else:
-            f = problem.dynamics.bind(problem.shape, problem.structure, leaves)
-            solve = _reverse_solver(adjoint, leaves)
+            sent = problem.dynamics.send(leaves)
+            f = problem.dynamics.bind(problem.shape, problem.structure, sent)
+            solve = _reverse_solver(adjoint, sent)
         z0_bar, t_bar, theta_bar = reverse_sweep(solve, f, t, zs, zs_bar, num_params(leaves))
         bars = [None, z0_bar, t_bar, *unpack_like(theta_bar, leaves)]
         return [_in_dtype_of(args[argnum], bars[argnum]) for argnum in argnums]
@@ -192,9 +194,7 @@ def _solve_and_tell(problem, rhs, z0, t, leaves):
     z0 = np.ascontiguousarray(z0, dtype=np.float64)
     if len(t) == 1:
         return z0[None].copy(), statistics
-    jacobian = None
-    if solver.options.jacobian == "autodiff":
-        jacobian = problem.dynamics.bind_jacobian(problem.shape, problem.structure, leaves)
+    jacobian = _lazy_jacobian(problem, leaves) if solver.options.jacobian == "autodiff" else None
     counted = RightHandSide(rhs, z0.size, jacobian)
     start = time.perf_counter()
     try:
@@ -213,6 +213,19 @@ def _solve_and_tell(problem, rhs, z0, t, leaves):
         statistics.nfe = counted.nfe
         publish(statistics)
     return zs, statistics
+
+
+def _lazy_jacobian(problem, leaves):
+    """jacobian(t, z) that is bound at its first call, after the integrator has seen whether a dense matrix fits."""
+    bound = None
+
+    def jacobian(t, z):
+        nonlocal bound
+        if bound is None:
+            bound = problem.dynamics.bind_jacobian(problem.shape, problem.structure, leaves)
+        return bound(t, z)
+
+    return jacobian
 
 
 def _solve_traced(problem, z0, t, leaves):
@@ -260,9 +273,16 @@ def _checked_dynamics(func):
     return AutogradDynamics(func)
 
 
+def _as_array(value, name):
+    try:
+        return anp.array(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array of real numbers: {error}") from error
+
+
 def _checked_state(y0):
     if not isbox(y0):
-        y0 = anp.array(y0)
+        y0 = _as_array(y0, "y0")
     value = np.asarray(getval(y0))
     if value.dtype.kind == "c":
         raise TypeError("y0 must be real; for a complex state pass numpy.stack([y0.real, y0.imag]) and give func the same form")
@@ -277,7 +297,7 @@ def _checked_state(y0):
 
 def _checked_times(t):
     if not isbox(t):
-        t = anp.array(t)
+        t = _as_array(t, "t")
     value = np.asarray(getval(t))
     if value.dtype.kind not in "fiu":
         raise TypeError(f"t must be an array of real numbers, got dtype {value.dtype}")

@@ -40,6 +40,10 @@ class TensorFlowDynamics(Dynamics):
         self._graphs = {}
         self._augmented = {}
 
+    def send(self, leaves):
+        with tf.device(self.device):
+            return [leaf if isinstance(leaf, tf.Tensor) else tf.constant(np.asarray(leaf), self.dtype) for leaf in leaves]
+
     def bind(self, shape, structure, leaves):
         return self._bound("rhs", self.flat_function, shape, structure, leaves)
 
@@ -88,14 +92,14 @@ class TensorFlowDynamics(Dynamics):
         return prod(shape)
 
     def _bound(self, kind, make_function, shape, structure, leaves):
-        """call(t, z) of a compiled function, with leaves sent to the device once."""
-        arrays = [np.asarray(leaf) for leaf in leaves]
-        key = (kind, shape, structure, tuple(array.shape for array in arrays))
+        """call(t, z) of a compiled function, with leaves on the device."""
+        leaves = self.send(leaves)
+        leaf_shapes = tuple(tuple(leaf.shape) for leaf in leaves)
+        key = (kind, shape, structure, leaf_shapes)
         if key not in self._graphs:
-            sent = self.num_sent(shape)
-            self._graphs[key] = _StateGraph(make_function(shape, structure), sent, [array.shape for array in arrays],
-                                            self.dtype, self.device)
-        return self._graphs[key].bind(arrays)
+            self._graphs[key] = _StateGraph(make_function(shape, structure), self.num_sent(shape), leaf_shapes, self.dtype,
+                                            self.device)
+        return self._graphs[key].bind(leaves)
 
 
 class _AugmentedTensorFlowDynamics(TensorFlowDynamics):
@@ -138,9 +142,8 @@ class _StateGraph:
         specs = [tf.TensorSpec([num_sent + 1], dtype), *(tf.TensorSpec(shape, dtype) for shape in leaf_shapes)]
         self.call = _compiled(graph, specs, device)
 
-    def bind(self, arrays):
-        with tf.device(self.device):
-            leaves = [tf.constant(array, self.dtype) for array in arrays]
+    def bind(self, leaves):
+        """call(t, z) -> float64 array, for leaves that are tensors on the device."""
         call, dtype, num_sent = self.call, self.numpy_dtype, self.num_sent
 
         def bound(t, z):
@@ -223,6 +226,8 @@ def tensorflow_primitive(fn, dtype=None, device=None):
     if not callable(fn):
         raise TypeError(f"fn must be a function of tensors, got {type(fn).__name__}")
     dtype = None if dtype is None else tf.as_dtype(dtype)
+    if dtype is not None and dtype.name not in FLOAT_TYPES:
+        raise ValueError(f"dtype must be None or one of {', '.join(FLOAT_TYPES)}, got {dtype.name!r}")
     device = _checked_device(device)
     name = getattr(fn, "__name__", "arguments")
     primitives = {}
@@ -242,7 +247,6 @@ class _LeafPrimitive:
 
     def __init__(self, fn, structure, dtype, device):
         self.dtype, self.device = dtype, device
-        self.outputs = None
 
         @tf.function
         def graph(leaves):
@@ -250,31 +254,32 @@ class _LeafPrimitive:
                 outputs = fn(*structure.unflatten(leaves))
             if outputs is None:
                 raise TypeError(f"{getattr(fn, '__name__', 'fn')} returned None; it must return a tensor or a nesting of tensors")
-            self.outputs = tf.nest.map_structure(lambda _: None, outputs)
-            return [tf.convert_to_tensor(output) for output in tf.nest.flatten(outputs)]
+            return tf.nest.map_structure(tf.convert_to_tensor, outputs)
 
         self.graph = graph
         self.primitive = primitive(self._evaluate)
         defvjp_argnums(self.primitive, self._vjp_argnums)
 
     def __call__(self, leaves):
-        call = _Call() if any(isbox(leaf) for leaf in leaves) else None
+        call = _Call(differentiated=any(isbox(leaf) for leaf in leaves))
         flat = self.primitive(call, *leaves)
-        if not tf.nest.is_nested(self.outputs):
+        if not tf.nest.is_nested(call.nesting):
             return flat
-        return tf.nest.pack_sequence_as(self.outputs, [flat[i] for i in range(len(tf.nest.flatten(self.outputs)))])
+        return tf.nest.pack_sequence_as(call.nesting, [flat[i] for i in range(len(call.outputs))])
 
     def _evaluate(self, call, *leaves):
+        """An array, or a tuple of them where fn returns a nesting; what the gradient needs is left in call."""
         tensors = [self._send(leaf) for leaf in leaves]
-        if call is None:
-            outputs = self.graph(tensors)
-        else:
+        if call.differentiated:
             with tf.GradientTape(persistent=True) as call.tape:
                 call.tape.watch([tensor for tensor in tensors if tensor.dtype.is_floating])
                 outputs = self.graph(tensors)
-            call.tensors, call.outputs = tensors, outputs
-        arrays = tuple(output.numpy() for output in outputs)
-        return arrays if tf.nest.is_nested(self.outputs) else np.asarray(arrays[0])
+            call.tensors = tensors
+        else:
+            outputs = self.graph(tensors)
+        call.nesting, call.outputs = tf.nest.map_structure(lambda _: None, outputs), tf.nest.flatten(outputs)
+        arrays = tuple(np.asarray(output) for output in call.outputs)
+        return arrays if tf.nest.is_nested(outputs) else arrays[0]
 
     def _send(self, leaf):
         array = np.asarray(leaf)
@@ -284,7 +289,7 @@ class _LeafPrimitive:
         call, *leaves = args
 
         def vjp(outputs_bar):
-            bars = outputs_bar if tf.nest.is_nested(self.outputs) else (outputs_bar,)
+            bars = outputs_bar if tf.nest.is_nested(call.nesting) else (outputs_bar,)
             bars = [bars[i] for i in range(len(call.outputs))]
             if any(isbox(value) for value in (*leaves, *bars)):
                 return self._traced_vjp(argnums, leaves, bars)
@@ -298,16 +303,19 @@ class _LeafPrimitive:
         def gradients(leaves, bars):
             with tf.GradientTape() as tape:
                 tape.watch([leaf for leaf in leaves if leaf.dtype.is_floating])
-                outputs = self.graph(leaves)
+                outputs = tf.nest.flatten(self.graph(leaves))
             return _gradients(tape, outputs, [leaves[i - 1] for i in argnums], bars)
 
         return tensorflow_primitive(gradients, self.dtype, self.device)(list(leaves), list(bars))
 
 
 class _Call:
-    """What one evaluation leaves for its vector-Jacobian product: the tape, its inputs and its outputs."""
+    """One evaluation: the nesting of its outputs, and what its vector-Jacobian product needs (tape, inputs, outputs)."""
 
-    __slots__ = ("tape", "tensors", "outputs")
+    __slots__ = ("differentiated", "nesting", "tape", "tensors", "outputs")
+
+    def __init__(self, differentiated):
+        self.differentiated = differentiated
 
 
 def _gradients(tape, outputs, inputs, bars):

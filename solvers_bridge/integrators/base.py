@@ -82,7 +82,7 @@ def check_options(method, integrator, options, name="options"):
     for key, value in options.items():
         where = f"{name}[{key!r}]"
         if key == "jacobian":
-            if value not in JACOBIANS:
+            if not (value is None or isinstance(value, str)) or value not in JACOBIANS:
                 raise ValueError(f"{where} must be one of {', '.join(map(repr, JACOBIANS))}, got {value!r}")
             checked[key] = value
         elif value is None:
@@ -111,6 +111,12 @@ def _positive_number(value, where):
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{where} must be positive and finite, got {value!r}")
     return number
+
+
+def step_limit_reason(options):
+    """Why a solve ended at its step limit, and what would help."""
+    return (f"max_num_steps = {options.max_num_steps} steps taken before the next output time; the problem may be stiff for this "
+            "method, blow up, or need a larger options['max_num_steps']")
 
 
 def check_dense_workspace(method, size, jacobian, words_per_entry):

@@ -6,11 +6,12 @@ import numpy as np
 from scipy.integrate import ode
 
 from ..statistics import SolverError
-from .base import Integrator
+from .base import Integrator, step_limit_reason
 from .fortran import Callbacks, both_tolerances
 from .multistep import signed_first_step
 
 ORDER = {"dopri5": 5, "dop853": 8}
+LARGER_NSTEPS_NEEDED = -2  # idid
 
 
 class Dop(Integrator):
@@ -19,7 +20,7 @@ class Dop(Integrator):
     known_options = ("first_step", "max_step", "max_num_steps")
 
     def solve(self, rhs, z0, ts, rtol, atol, options, statistics):
-        callbacks = Callbacks(muffle_stdout=False)
+        callbacks = Callbacks(fortran_prints=False)
         f = callbacks.wrap(rhs)
         rtol, atol = both_tolerances(rtol, atol, rhs.size)
         integrator = ode(f).set_integrator(
@@ -40,7 +41,8 @@ class Dop(Integrator):
         for i in range(1, len(ts)):
             answer = callbacks.call(integrator.run, f, None, zs[i - 1].copy(), float(ts[i - 1]), float(ts[i]), (), ())
             if not integrator.success or integrator.istate < 0:
-                reason = integrator.messages.get(integrator.istate, f"idid = {integrator.istate}")
+                reason = step_limit_reason(options) if integrator.istate == LARGER_NSTEPS_NEEDED \
+                    else integrator.messages.get(integrator.istate, f"idid = {integrator.istate}")
                 raise SolverError(reason, t_reached=accepted)
             zs[i] = answer[0]
         return zs

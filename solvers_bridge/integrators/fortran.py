@@ -7,17 +7,12 @@ import os
 import tempfile
 import threading
 import warnings
-from contextlib import contextmanager
 
 import numpy as np
 import scipy
 from scipy.integrate import _dop, _ode, _odepack_py, _vode
 
 from ..statistics import SolverError
-
-_lock = threading.Lock()
-_owner = None
-
 
 def provenance():
     """Which integrator binaries this SciPy holds: {"scipy": version, "vode": kind, "lsoda": kind, "dop": kind}.
@@ -55,21 +50,12 @@ def ignore_scipy_warnings():
         _our_filter = warnings.filters[0]
 
 
-class _SameThreadGuard:
-    """Stands in for SciPy's own lock during a solve: the solving thread gets an error from it, where it would wait for itself."""
+# Re-entrant only so that it can tell whether this thread holds it: nobody takes it twice.
+_solving = threading.RLock()
 
-    def __init__(self, lock):
-        self.lock, self.entered_by = lock, None
-
-    def __enter__(self):
-        if self.entered_by == threading.get_ident():
-            raise _nested_error("scipy.integrate's VODE or LSODA")
-        self.lock.acquire()
-        self.entered_by = threading.get_ident()
-
-    def __exit__(self, *_):
-        self.entered_by = None
-        self.lock.release()
+VODE_LOCK = (_ode, "VODE_LOCK")
+LSODA_LOCK = (_ode, "LSODA_LOCK")
+ODEPACK_LOCK = (_odepack_py, "ODE_LOCK")
 
 
 def _nested_error(what):
@@ -77,156 +63,197 @@ def _nested_error(what):
                        "would overwrite; use dopri5, dop853, radau or a fixed-grid method for one of the two")
 
 
-@contextmanager
-def exclusive(scipy_module, scipy_lock):
-    """Run the block as the only VODE or LSODA solve of the process.
+def run_exclusively(scipy_lock, solve):
+    """solve() as the only VODE or LSODA solve of the process.
 
-    Other threads wait. A solve inside the block by the same thread, through this package or through SciPy itself, raises
-    SolverError. scipy_lock names the lock with which SciPy guards the same routine, where this SciPy has it.
+    Other threads wait, also those that call SciPy themselves. A solve inside it by the same thread, through this package or through
+    SciPy, raises SolverError. scipy_lock: module and name of the lock with which SciPy (since 1.15) guards the same routine.
     """
-    global _owner
-    me = threading.get_ident()
-    if _owner == me:
+    if _solving._is_owned():
         raise _nested_error("A VODE or LSODA solve")
-    with _lock:
-        _owner = me
-        theirs = getattr(scipy_module, scipy_lock, None)
-        if theirs is not None:
-            setattr(scipy_module, scipy_lock, _SameThreadGuard(theirs))
-        try:
-            yield
-        finally:
-            if theirs is not None:
-                setattr(scipy_module, scipy_lock, theirs)
-            _owner = None
+    module, name = scipy_lock
+    with _solving:
+        theirs = getattr(module, name, None)
+        if theirs is None:
+            return solve()
+        if isinstance(theirs, _Guard):
+            theirs = theirs.lock  # An interrupt had come between a solve and its end.
+        with theirs:
+            try:
+                setattr(module, name, _Guard(theirs))
+                return solve()
+            finally:
+                setattr(module, name, theirs)
 
 
-VODE_LOCK = (_ode, "VODE_LOCK")
-LSODA_LOCK = (_ode, "LSODA_LOCK")
-ODEPACK_LOCK = (_odepack_py, "ODE_LOCK")
+class _Guard:
+    """Stands in for SciPy's lock during a solve, which holds it: lets SciPy's own use of it by the solve through, once at a time.
+
+    A second use by the same thread comes from inside the right-hand side: an error, where the lock would wait for itself for ever.
+    """
+
+    def __init__(self, lock):
+        self.lock, self.entered = lock, False
+
+    def __enter__(self):
+        if not _solving._is_owned():
+            self.lock.acquire()
+        elif self.entered:
+            raise _nested_error("scipy.integrate's VODE or LSODA")
+        else:
+            self.entered = True
+
+    def __exit__(self, *_):
+        if _solving._is_owned():
+            self.entered = False
+        else:
+            self.lock.release()
 
 
-class _Muffler:
-    """File descriptors 1 and 2 turned to a file while Fortran or f2py run, and back while Python runs."""
+class _Sink:
+    """A file to which descriptors 1 and 2 are turned for the moments in which Fortran or f2py print."""
 
     def __init__(self):
         self.pid = os.getpid()
         self.file = tempfile.TemporaryFile()
         self.lock = threading.RLock()
-        self.flush = _gfortran_flush()
+        self.flush_fortran = _gfortran_flush()
 
-    def turn(self, descriptor):
-        """Turn a descriptor to the file; returns the copy of the original that turn_back takes."""
-        try:
-            original = os.dup(descriptor)
-        except OSError:
-            # A process without standard streams: to it, and from it, there is nothing to lose.
-            original = os.open(os.devnull, os.O_RDWR)
-        os.dup2(self.file.fileno(), descriptor)
-        return original
-
-    @staticmethod
-    def turn_back(descriptor, original):
-        """The descriptor as it was before turn."""
-        os.dup2(original, descriptor)
-        os.close(original)
-
-    def take(self):
-        """What was printed since the last call, white space folded."""
-        size = os.fstat(self.file.fileno()).st_size
+    def take(self, is_ours, descriptor):
+        """Text whose lines is_ours, white space folded; other lines, of other threads, go on to the descriptor."""
+        handle = self.file.fileno()
+        size = os.fstat(handle).st_size
         if not size:
             return ""
-        text = os.pread(self.file.fileno(), size, 0).decode(errors="replace")
-        os.ftruncate(self.file.fileno(), 0)
-        os.lseek(self.file.fileno(), 0, os.SEEK_SET)
-        return " ".join(text.split())
+        lines = os.pread(handle, size, 0).splitlines(keepends=True)
+        os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        foreign = b"".join(line for line in lines if not is_ours(line))
+        if foreign:
+            os.write(descriptor, foreign)
+        return " ".join(b" ".join(line for line in lines if is_ours(line)).decode(errors="replace").split())
 
 
-_muffler = None
+_the_sink = None
 
 
-def _the_muffler():
-    global _muffler
-    if _muffler is None or _muffler.pid != os.getpid():
-        _muffler = _Muffler()
-    return _muffler
+def _sink():
+    global _the_sink
+    if _the_sink is None or _the_sink.pid != os.getpid():
+        _the_sink = _Sink()
+    return _the_sink
 
 
 def _gfortran_flush():
-    """libgfortran's flush of all units (it buffers what does not go to a terminal), or None where it is not found."""
+    """libgfortran's flush of all units, or None where it is not found."""
     try:
         with open("/proc/self/maps") as maps:
             paths = {line.split()[-1] for line in maps if "libgfortran" in line}
-        functions = [ctypes.CDLL(path)._gfortran_flush_i4 for path in paths]
+        # PyDLL keeps the GIL, so that no other thread prints meanwhile.
+        functions = [ctypes.PyDLL(path)._gfortran_flush_i4 for path in paths]
     except (OSError, AttributeError):
-        return lambda: None
-    return lambda: [function(None) for function in functions]
+        return None
+    return (lambda: [function(None) for function in functions]) if functions else None
+
+
+def _prints_at_once():
+    """Whether Fortran's output goes out as it is written: libgfortran keeps it until flushed where stdout is no terminal."""
+    return os.isatty(1) or "GFORTRAN_UNBUFFERED_ALL" in os.environ or "GFORTRAN_UNBUFFERED_PRECONNECTED" in os.environ
+
+
+# libgfortran decides when it is loaded, which is about now.
+_PRINTED_AT_ONCE_WHEN_LOADED = _prints_at_once()
+
+
+def _is_fortran_line(line):
+    return line.startswith(b" ")
+
+
+def _is_f2py_line(line):
+    return line.startswith((b"capi_return is NULL", b"Call-back cb_"))
 
 
 class Callbacks:
     """Python functions for Fortran to call, during one solve.
 
-    Between callbacks, descriptor 1 is muffled if muffle_stdout (VODE and LSODA print there; what other threads' C code prints
-    in those moments goes the same way). An exception in a callback is kept and comes out of call unchanged.
+    Fortran's text goes to a sink, and from there into messages; what Python code prints in callbacks does not. An exception in a
+    callback comes out of call unchanged, without the line that f2py prints about it.
     """
 
-    def __init__(self, muffle_stdout):
-        self.muffler = _the_muffler()
-        self.muffle_stdout = muffle_stdout
-        self.stdout = None
-        self.stderr = None
+    def __init__(self, fortran_prints):
+        self.sink = _sink()
+        self.fortran_prints = fortran_prints
+        self.at_once = fortran_prints and (
+            _PRINTED_AT_ONCE_WHEN_LOADED or _prints_at_once() or self.sink.flush_fortran is None)
+        self.originals = {}
         self.exception = None
         self.messages = ""
 
     def wrap(self, function):
         """function(t, z) as a callback. (f2py reads the number of arguments off the signature.)"""
-        muffled = self.muffler.file.fileno()
+        sink, originals = self.sink.file.fileno(), self.originals
 
         def callback(t, z):
             try:
                 return function(t, z)
             except BaseException as exception:
-                self._leave(exception)
+                self.exception = exception
+                self._turn(2)
                 raise
 
-        def callback_unmuffled(t, z):
-            os.dup2(self.stdout, 1)
+        def callback_with_stdout(t, z):
             try:
+                os.dup2(originals[1], 1)
                 return callback(t, z)
             finally:
-                os.dup2(muffled, 1)
+                os.dup2(sink, 1)
 
-        return callback_unmuffled if self.muffle_stdout else callback
-
-    def _leave(self, exception):
-        """Before an exception crosses Fortran: f2py prints a message of its own on descriptor 2."""
-        self.exception = exception
-        if self.stderr is None:
-            self.muffler.lock.acquire()
-            self.stderr = self.muffler.turn(2)
+        return callback_with_stdout if self.at_once else callback
 
     def call(self, routine, *args):
-        """routine(*args), raising what a callback raised; text that Fortran printed is added to self.messages."""
+        """routine(*args), raising what a callback raised."""
         ignore_scipy_warnings()
-        if self.muffle_stdout:
-            self.stdout = self.muffler.turn(1)
         try:
+            if self.at_once:
+                self._turn(1)
             return routine(*args)
         except BaseException:
             if self.exception is not None:
                 raise self.exception
             raise
         finally:
-            if self.muffle_stdout:
-                self.muffler.flush()
-                self.muffler.turn_back(1, self.stdout)
-                self.stdout = None
-                self.messages += self.muffler.take()
-            if self.stderr is not None:
-                self.muffler.turn_back(2, self.stderr)
-                self.stderr = None
-                self.muffler.take()
-                self.muffler.lock.release()
+            if self.fortran_prints:
+                self._take_fortran_output()
+            if 2 in self.originals:
+                self._turn_back(2)
+                self.sink.take(_is_f2py_line, 2)
+                self.sink.lock.release()
+
+    def _take_fortran_output(self):
+        self._turn(1)
+        try:
+            if self.sink.flush_fortran is not None:
+                self.sink.flush_fortran()
+        finally:
+            self._turn_back(1)
+        text = self.sink.take(_is_fortran_line, 1)
+        self.messages = f"{self.messages} {text}".strip()
+
+    def _turn(self, descriptor):
+        if descriptor in self.originals:
+            return
+        if descriptor == 2:
+            self.sink.lock.acquire()
+        try:
+            self.originals[descriptor] = os.dup(descriptor)
+        except OSError:
+            # A process without standard streams: to it, and from it, there is nothing to lose.
+            self.originals[descriptor] = os.open(os.devnull, os.O_RDWR)
+        os.dup2(self.sink.file.fileno(), descriptor)
+
+    def _turn_back(self, descriptor):
+        os.dup2(self.originals[descriptor], descriptor)
+        os.close(self.originals.pop(descriptor))
 
 
 def with_messages(reason, messages):

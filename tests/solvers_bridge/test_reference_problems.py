@@ -1,7 +1,8 @@
 """Every adaptive method on the classic test problems, against closed forms or published values.
 
-Non-stiff: DETEST (Hull, Enright, Fellen and Sedgwick 1972) on [0, 20], the Brusselator and the Arenstorf orbit (Hairer, Norsett and
-Wanner, Solving ODEs I). Stiff: Van der Pol, HIRES and Robertson from the Test Set for IVP Solvers. Errors are counted in tolerances.
+Non-stiff: DETEST (Hull, Enright, Fellen and Sedgwick 1972) on [0, 20], the Brusselator and the Arenstorf orbit (Hairer,
+Norsett and Wanner, Solving ODEs I). Stiff: Van der Pol, HIRES and Robertson from the Test Set for IVP Solvers.
+Errors are counted in tolerances.
 """
 from functools import cache
 from typing import Callable, NamedTuple
@@ -37,7 +38,7 @@ def linear(matrix, y0):
 
 def orbit(t, y, _):
     r_cubed = (y[0] ** 2 + y[1] ** 2) ** 1.5
-    return anp.array([y[2], y[3], -y[0] / r_cubed, -y[1] / r_cubed])
+    return np.array([y[2], y[3], -y[0] / r_cubed, -y[1] / r_cubed])
 
 
 def kepler(eccentricity):
@@ -70,8 +71,8 @@ def a5(t):
 
 
 def b4(t, y, _):
-    r = anp.sqrt(y[0] ** 2 + y[1] ** 2)
-    return anp.array([-y[1] - y[0] * y[2] / r, y[0] - y[1] * y[2] / r, y[0] / r])
+    r = np.sqrt(y[0] ** 2 + y[1] ** 2)
+    return np.array([-y[1] - y[0] * y[2] / r, y[0] - y[1] * y[2] / r, y[0] / r])
 
 
 def e1(t):
@@ -92,25 +93,25 @@ HEAT = -2 * np.eye(51) + np.eye(51, k=-1) + np.eye(51, k=1)
 NON_STIFF = {
     "A1 exponential": Problem(lambda t, y, _: -y, lambda t: [np.exp(-t)]),
     "A2 Riccati": Problem(lambda t, y, _: -(y**3) / 2, lambda t: [(1 + t) ** -0.5]),
-    "A3 oscillating": Problem(lambda t, y, _: y * anp.cos(t), lambda t: [np.exp(np.sin(t))]),
+    "A3 oscillating": Problem(lambda t, y, _: y * np.cos(t), lambda t: [np.exp(np.sin(t))]),
     "A4 logistic": Problem(lambda t, y, _: y / 4 * (1 - y / 20), lambda t: [20 / (1 + 19 * np.exp(-t / 4))]),
     "A5 spiral": Problem(lambda t, y, _: (y - t) / (y + t), a5),
-    "B1 Lotka-Volterra": computed(lambda t, y, _: anp.array([2 * (y[0] - y[0] * y[1]), y[0] * y[1] - y[1]]), [1.0, 3.0], 5),
+    "B1 Lotka-Volterra": computed(lambda t, y, _: np.array([2 * (y[0] - y[0] * y[1]), y[0] * y[1] - y[1]]), [1.0, 3.0], 5),
     "B2 reaction": linear(np.array([[-1.0, 1, 0], [1, -2, 1], [0, 1, -1]]), [2.0, 0, 1]),
     "B4 torus": Problem(b4, lambda t: [(2 + np.cos(t)) * np.cos(t), (2 + np.cos(t)) * np.sin(t), np.sin(t)], hundreds=20),
-    "B5 rigid body": Problem(lambda t, y, _: anp.array([y[1] * y[2], -y[0] * y[2], -0.51 * y[0] * y[1]]),
+    "B5 rigid body": Problem(lambda t, y, _: np.array([y[1] * y[2], -y[0] * y[2], -0.51 * y[0] * y[1]]),
                              lambda t: ellipj(t, 0.51)[:3], hundreds=5),
     "C1 decay chain": linear(DECAY_CHAIN, np.eye(10)[0]),
     "C4 heat": linear(HEAT, np.eye(51)[0]),
     "D1 orbit": kepler(0.1), "D2 orbit": kepler(0.3), "D3 orbit": kepler(0.5), "D4 orbit": kepler(0.7), "D5 orbit": kepler(0.9),
-    "E1 Bessel": Problem(lambda t, y, _: anp.array([y[1], -y[1] / (t + 1) - (1 - 0.25 / (t + 1) ** 2) * y[0]]), e1),
-    "E2 Van der Pol": computed(lambda t, y, _: anp.array([y[1], (1 - y[0] ** 2) * y[1] - y[0]]), [2.0, 0.0], 1),
-    "E3 Duffing": computed(lambda t, y, _: anp.array([y[1], y[0] ** 3 / 6 - y[0] + 2 * anp.sin(2.78535 * t)]), [0.0, 0.0], 5),
-    "E4 falling body": Problem(lambda t, y, _: anp.array([y[1], 0.032 - 0.4 * y[1] ** 2]),
+    "E1 Bessel": Problem(lambda t, y, _: np.array([y[1], -y[1] / (t + 1) - (1 - 0.25 / (t + 1) ** 2) * y[0]]), e1),
+    "E2 Van der Pol": computed(lambda t, y, _: np.array([y[1], (1 - y[0] ** 2) * y[1] - y[0]]), [2.0, 0.0], 1),
+    "E3 Duffing": computed(lambda t, y, _: np.array([y[1], y[0] ** 3 / 6 - y[0] + 2 * np.sin(2.78535 * t)]), [0.0, 0.0], 5),
+    "E4 falling body": Problem(lambda t, y, _: np.array([y[1], 0.032 - 0.4 * y[1] ** 2]),
                                lambda t: [30 + 2.5 * np.log(np.cosh(np.sqrt(0.0128) * t)),
                                           np.sqrt(0.08) * np.tanh(np.sqrt(0.0128) * t)]),
-    "E5 pursuit": Problem(lambda t, y, _: anp.array([y[1], anp.sqrt(1 + y[1] ** 2) / (25 - t)]), e5),
-    "Brusselator": computed(lambda t, y, _: anp.array([1 + y[0] ** 2 * y[1] - 4 * y[0], 3 * y[0] - y[0] ** 2 * y[1]]),
+    "E5 pursuit": Problem(lambda t, y, _: np.array([y[1], np.sqrt(1 + y[1] ** 2) / (25 - t)]), e5),
+    "Brusselator": computed(lambda t, y, _: np.array([1 + y[0] ** 2 * y[1] - 4 * y[0], 3 * y[0] - y[0] ** 2 * y[1]]),
                             [1.5, 3.0], 3),
 }
 METHODS = ("adams", "bdf", "lsoda", "dopri5", "dop853", "radau")
@@ -122,7 +123,7 @@ def exact_states(problem):
 
 def tolerances(method):
     """1e-3 to 1e-12; a step of Radau, in Python, costs a hundred times one of the others."""
-    return (1e-3, 1e-5, 1e-7) if method == "radau" else 10.0 ** -np.arange(3, 13)
+    return (1e-3, 1e-5, 1e-7) if method == "radau" else (1e-3, 1e-6, 1e-9, 1e-12)
 
 
 def allowed(problem, method, tol):
@@ -149,8 +150,8 @@ def test_error_within_a_hundred_tolerances(name, method):
 def test_problems_allowed_more_do_amplify_errors(name):
     problem, h = NON_STIFF[name], 1e-6
     y0 = exact_states(problem)[0]
-    times = np.linspace(0.0, 20.0, 200)
-    base, *moved = [odeint(problem.f, y, times, method="dop853", rtol=1e-12, atol=1e-12)
+    times = np.linspace(0.0, 20.0, 100)
+    base, *moved = [odeint(problem.f, y, times, method="dop853", rtol=1e-10, atol=1e-10)
                     for y in (y0, *(y0 + h * np.eye(len(y0))))]
     assert np.abs(np.array(moved) - base).sum(axis=0).max() > problem.hundreds * h
 
@@ -160,7 +161,7 @@ def three_bodies(t, y, _):
     mu = 0.012277471
     d1 = ((y[0] + mu) ** 2 + y[1] ** 2) ** 1.5
     d2 = ((y[0] - 1 + mu) ** 2 + y[1] ** 2) ** 1.5
-    return anp.array([y[2], y[3],
+    return np.array([y[2], y[3],
                       y[0] + 2 * y[3] - (1 - mu) * (y[0] + mu) / d1 - mu * (y[0] - 1 + mu) / d2,
                       y[1] - 2 * y[2] - (1 - mu) * y[1] / d1 - mu * y[1] / d2])
 
@@ -215,13 +216,13 @@ STIFF = {
 
 
 @pytest.mark.parametrize("rtol", [1e-4, 1e-6])
-@pytest.mark.parametrize("jacobian", [None, "finite_difference", "autodiff"])
-@pytest.mark.parametrize("method", ["bdf", "lsoda", "radau"])
+@pytest.mark.parametrize("method, jacobian", [
+    # Without one, VODE has functional iteration, which is not for stiff problems; the other two, finite differences.
+    ("bdf", "finite_difference"), ("bdf", "autodiff"), ("lsoda", None), ("lsoda", "autodiff"), ("radau", None),
+    ("radau", "autodiff")])
 @pytest.mark.parametrize("name", STIFF)
 def test_stiff_problems_reach_the_published_values(name, method, jacobian, rtol):
     """Relative errors of every component within a hundred tolerances."""
-    if method == "bdf" and jacobian is None:
-        pytest.skip("functional iteration, SciPy's default for VODE, is not for stiff problems")
     problem = STIFF[name]
     end = odeint(problem.f, problem.y0, [0.0, problem.end], method=method, rtol=rtol, atol=problem.atol * rtol,
                  options={"jacobian": jacobian})[-1]

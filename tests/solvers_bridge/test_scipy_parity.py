@@ -7,7 +7,8 @@ from solvers_bridge import odeint, record_solves
 
 TOLERANCES = (1e-3, 1e-6, 1.5e-8)
 FORWARDS = np.array([0.0, 0.3, 1.0, 4.0, 9.0])
-TIMES = {"one output": np.array([0.0, 9.0]), "increasing": FORWARDS, "decreasing": FORWARDS[::-1], "many": np.linspace(0.0, 9.0, 40)}
+TIMES = {"one output": np.array([0.0, 9.0]), "increasing": FORWARDS, "decreasing": FORWARDS[::-1],
+         "many": np.linspace(0.0, 9.0, 40)}
 Y0 = np.array([2.0, 0.1])
 # In time units of the problem, whose solution turns about once in 9.
 FIRST_STEP, MAX_STEP, MAX_ORDER = 1e-3, 0.03, 3
