@@ -33,7 +33,7 @@ from . import records
 
 NAME = "bench"
 BATCH, CHANNELS, TOLERANCE = 128, 64, 1e-3
-LAYER_ROUNDS, GRAPH_ROUNDS, SMALL_ROUNDS = 5, 40, 15
+LAYER_ROUNDS, GRAPH_ROUNDS, SMALL_ROUNDS = 5, 40, 10
 SMALL_TOLERANCE = 1e-6
 MEMORY_TOLERANCES = (1e-2, 1e-6)
 GOALS = {"f": 2.0, "fused_vjp": 6.0, "small_speedup": 8.0, "torchdiffeq_ratio": 1.0, "memory_ratio": 1.05}
@@ -142,16 +142,18 @@ def solve_and_differentiate(func, y0, t, params, states_bar, solve=odeint, **sol
     return step
 
 
-def summarise(results, prefix, unit_scale, headers):
-    """Print one row for each name in results, {name: [Step, ...]}; returns the same as metrics, in seconds."""
-    metrics, rows = {}, []
+def summarise(results, prefix, unit):
+    """Print one row for each name in results, {name: [Step, ...]}, in "s" or "ms"; returns the same as metrics, in seconds."""
+    metrics, rows, scale = {}, [], {"s": 1, "ms": 1e3}[unit]
+    headers = [f"forward ({unit})", f"backward ({unit})", f"both ({unit})", "nfe forward", "nfe backward",
+               "outside forward", "outside backward"]
     for name, steps in results.items():
         row = [name]
         for what in ("forward", "backward", "seconds"):
             values = [getattr(step, what) for step in steps]
             label = f"{prefix}_{name}_" + ("step" if what == "seconds" else what)
             metrics |= {f"{label}_seconds_median": float(np.median(values)), f"{label}_seconds_min": min(values)}
-            row.append(f"{np.median(values) * unit_scale:.3g} ({min(values) * unit_scale:.3g})")
+            row.append(f"{np.median(values) * scale:.3g} ({min(values) * scale:.3g})")
         last = steps[-1]
         metrics |= {f"{prefix}_{name}_nfe_forward": last.nfe_forward, f"{prefix}_{name}_nfe_backward": last.nfe_backward}
         rows.append([*row, last.nfe_forward, last.nfe_backward])
@@ -177,9 +179,9 @@ class Layer(NamedTuple):
     z1_bar: np.ndarray
 
     def step(self, **solver):
-        """A Step of the layer at tolerance 1e-3."""
+        """A Step of the layer at tolerance 1e-3, unless solver says otherwise."""
         return solve_and_differentiate(self.dynamics, self.z0, [0.0, 1.0], self.params, np.stack([0 * self.z1_bar, self.z1_bar]),
-                                       rtol=TOLERANCE, atol=TOLERANCE, **solver)
+                                       **{"rtol": TOLERANCE, "atol": TOLERANCE, **solver})
 
 
 def digits(batch):
@@ -210,14 +212,11 @@ def bench_layer(layer, rounds):
         "adams_seminorm": lambda: layer.step(adjoint_options={"norm": "seminorm"}),
         "lsoda": lambda: layer.step(method="lsoda"),
     }, rounds)
-    return summarise(results, "layer", 1, LAYER_HEADERS)
-
-
-LAYER_HEADERS = ["forward (s)", "backward (s)", "both (s)", "nfe forward", "nfe backward", "outside forward", "outside backward"]
+    return summarise(results, "layer", "s")
 
 
 def bound_graphs(layer):
-    """Functions of no argument that make one bare graph call each: the bridge's f and fused VJP, and f's two convolutions alone."""
+    """Functions that make one bare graph call each: the bridge's f and fused VJP, and the two convolutions of f alone."""
     leaves, structure = flatten(layer.params)
     shape, n = layer.z0.shape, layer.z0.size
     f = layer.dynamics.bind(shape, structure, leaves)
@@ -317,8 +316,8 @@ def autograd_own(problem):
 def bench_small(rounds, problem=None):
     """The small problem by autograd's own odeint, by ours and, where installed, by torchdiffeq; metrics small_*."""
     problem = problem or make_small_problem()
-    heading(f"Small problem, 2-{len(problem.params[1])}-2 tanh network, {len(problem.t)} output times, tolerance {SMALL_TOLERANCE:g}: "
-            "milliseconds, median (minimum); evaluations")
+    heading(f"Small problem, 2-{len(problem.params[1])}-2 tanh network, {len(problem.t)} output times, "
+            f"tolerance {SMALL_TOLERANCE:g}: milliseconds, median (minimum); evaluations")
     tensorflow = TensorFlowDynamics(mlp_tensorflow, "float64")
     candidates = {
         "autograd_odeint": autograd_own(problem),
@@ -331,7 +330,7 @@ def bench_small(rounds, problem=None):
     if torchdiffeq_is_installed():
         candidates["torchdiffeq"] = torch_small(problem)
     results = take_turns(candidates, rounds)
-    metrics = summarise(results, "small", 1e3, SMALL_HEADERS)
+    metrics = summarise(results, "small", "ms")
     reference = flat(problem.step(mlp, method="dop853", rtol=1e-12, atol=1e-12).gradient)
     rows = []
     for name, steps in results.items():
@@ -341,13 +340,10 @@ def bench_small(rounds, problem=None):
         metrics |= {f"small_{name}_speedup": speedup, f"small_{name}_speedup_of_minima": speedup_of_minima,
                     f"small_{name}_gradient_error": error}
         rows.append([name, f"{speedup:.1f}", f"{speedup_of_minima:.1f}", f"{error:.1e}"])
-    print(f"\nForward and gradient together: times faster than autograd's own odeint (goal: at least {GOALS['small_speedup']:g});")
+    print(f"\nForward and backward: times faster than autograd's own odeint (goal: at least {GOALS['small_speedup']:g});")
     print("greatest error of the gradient over its greatest entry, against dop853 at 1e-12")
     print(tabulate(rows, ["", "speed-up, median", "speed-up of minima", "gradient error"], disable_numparse=True), flush=True)
     return metrics
-
-
-SMALL_HEADERS = ["forward (ms)", "gradient (ms)", "both (ms)", "nfe forward", "nfe backward", "outside forward", "outside backward"]
 
 
 def flat(gradient):
@@ -361,105 +357,98 @@ def torchdiffeq_is_installed():
 
 def bench_torchdiffeq(layer, rounds):
     """The layer beside torchdiffeq's MNIST example (dopri5, adjoint); metrics torchdiffeq_*."""
-    heading(f"The same ODE layer in torchdiffeq (dopri5, adjoint, tolerance {TOLERANCE:g}): seconds, median (minimum); evaluations")
+    heading(f"The same ODE layer in torchdiffeq (dopri5, adjoint, tolerance {TOLERANCE:g}): "
+            "seconds, median (minimum); evaluations")
     if not torchdiffeq_is_installed():
         print('torch and torchdiffeq are not installed: pip install "neural-ode-repro[modern]"', flush=True)
         return {}
     results = take_turns({"ours": layer.step, "torchdiffeq": torch_layer(layer)}, rounds)
-    metrics = summarise(results, "beside", 1, LAYER_HEADERS)
+    metrics = summarise(results, "beside", "s")
     ratio, ratio_of_minima = compare(*([step.seconds for step in results[name]] for name in ("ours", "torchdiffeq")))
     print(f"Training step of the layer, ours over torchdiffeq's: {ratio:.2f} (median), {ratio_of_minima:.2f} (minima); "
-          f"goal: at most {GOALS['torchdiffeq_ratio']:g}. Threads: {threads()}", flush=True)
+          f"goal: at most {GOALS['torchdiffeq_ratio']:g}.")
+    print("On a busy machine read the minima: PyTorch's threads wait for each other and suffer more from neighbours.")
+    print(f"Threads: {threads()}", flush=True)
     return {**metrics, "torchdiffeq_ratio": ratio, "torchdiffeq_ratio_of_minima": ratio_of_minima}
 
 
-def torch_step(module, y0, t, tolerance, states_bar):
-    """A Step of torchdiffeq.odeint_adjoint for a module that counts its evaluations in `nfe`."""
+def torch_candidate(f, arrays, y0, t, states_bar, tolerance):
+    """A function that makes a Step of torchdiffeq.odeint_adjoint for f(t, y, parameters) in PyTorch."""
+    import torch
     from torchdiffeq import odeint_adjoint
 
-    y0 = y0.clone().requires_grad_()
-    module.zero_grad()
-    module.nfe = 0
-    begun = time.perf_counter()
-    states = odeint_adjoint(module, y0, t, rtol=tolerance, atol=tolerance, method="dopri5")
-    middle, nfe_forward = time.perf_counter(), module.nfe
-    states.backward(states_bar)
-    end = time.perf_counter()
-    gradient = (y0.grad.numpy(), tuple(parameter.grad.numpy() for parameter in module.parameters()))
-    return Step(middle - begun, end - middle, nfe_forward, module.nfe - nfe_forward, gradient)
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = torch.nn.ParameterList(torch.tensor(array) for array in arrays)
+            self.nfe = 0
+
+        def forward(self, t, y):
+            self.nfe += 1
+            return f(t, y, self.weights)
+
+    module = Module()
+    y0, states_bar = torch.tensor(y0, requires_grad=True), torch.tensor(states_bar)
+    t = torch.tensor(t, dtype=y0.dtype)
+
+    def step():
+        module.nfe, y0.grad = 0, None
+        module.zero_grad()
+        begun = time.perf_counter()
+        states = odeint_adjoint(module, y0, t, rtol=tolerance, atol=tolerance, method="dopri5")
+        middle, nfe_forward = time.perf_counter(), module.nfe
+        states.backward(states_bar)
+        end = time.perf_counter()
+        gradient = (y0.grad.numpy(), tuple(weight.grad.numpy() for weight in module.weights))
+        return Step(middle - begun, end - middle, nfe_forward, module.nfe - nfe_forward, gradient)
+
+    return step
 
 
-def torch_layer(layer):
-    """A function that makes a Step of `layer` in PyTorch, as torchdiffeq's MNIST example writes it, with the same weights.
+def torch_layer(layer, tolerance=TOLERANCE):
+    """A function that makes a Step of `layer` in PyTorch with the same weights, t concatenated as torchdiffeq's example does it.
 
     Raises RuntimeError if its dz/dt differs from ours by more than 1e-4.
     """
     import torch
+    from torch.nn import functional
 
-    def normalise(params):
-        norm = torch.nn.GroupNorm(len(params["scale"]) // 2, len(params["scale"]))
-        return _with_values(norm, params["scale"], params["shift"])
+    groups = layer.z0.shape[-1] // 2
 
-    def convolve(params):
-        weight = np.concatenate([params["time_weight"][:, :, None], params["weight"]], 2).transpose(3, 2, 0, 1)
-        return _with_values(torch.nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1), weight, params["bias"])
+    def convolve(t, x, weight, bias):
+        return functional.conv2d(torch.cat([torch.ones_like(x[:, :1]) * t, x], 1), weight, bias, padding=1)
 
-    class Example(torch.nn.Module):
-        def __init__(self, params):
-            super().__init__()
-            self.norm1, self.norm2, self.norm3 = (normalise(params[name]) for name in ("norm1", "norm2", "norm3"))
-            self.conv1, self.conv2 = convolve(params["conv1"]), convolve(params["conv2"])
-            self.relu = torch.nn.ReLU(inplace=True)
-            self.nfe = 0
+    def f(t, x, weights):
+        x = convolve(t, functional.relu(functional.group_norm(x, groups, *weights[0:2]), inplace=True), *weights[2:4])
+        x = convolve(t, functional.relu(functional.group_norm(x, groups, *weights[4:6]), inplace=True), *weights[6:8])
+        return functional.group_norm(x, groups, *weights[8:10])
 
-        def forward(self, t, x):
-            self.nfe += 1
-            x = self.conv1(self.with_time(t, self.relu(self.norm1(x))))
-            x = self.conv2(self.with_time(t, self.relu(self.norm2(x))))
-            return self.norm3(x)
+    def images(z):
+        return np.ascontiguousarray(z.transpose(0, 3, 1, 2), dtype=np.float32)
 
-        def with_time(self, t, x):
-            return torch.cat([torch.ones_like(x[:, :1]) * t, x], 1)
-
-    module = Example(layer.params)
-    z0, z1_bar = (torch.tensor(np.ascontiguousarray(array.transpose(0, 3, 1, 2)), dtype=torch.float32)
-                  for array in (layer.z0, layer.z1_bar))
+    arrays = []
+    for name in ("norm1", "conv1", "norm2", "conv2", "norm3"):
+        params = layer.params[name]
+        if "scale" in params:
+            arrays += [params["scale"], params["shift"]]
+        else:
+            weight = np.concatenate([params["time_weight"][:, :, None], params["weight"]], 2)
+            arrays += [np.ascontiguousarray(weight.transpose(3, 2, 0, 1)), params["bias"]]
     with torch.no_grad():
-        difference = np.abs(module(torch.tensor(0.3), z0).numpy().transpose(0, 2, 3, 1)
-                            - layer.dynamics.func(0.3, tf.constant(layer.z0), layer.params).numpy()).max()
+        theirs = f(0.3, torch.tensor(images(layer.z0)), [torch.tensor(array) for array in arrays]).numpy()
+    difference = np.abs(theirs - images(layer.dynamics.func(0.3, layer.z0, layer.params).numpy())).max()
     if difference > 1e-4:
         raise RuntimeError(f"the layer in PyTorch differs from ours by {difference:g}")
-    t, states_bar = torch.tensor([0.0, 1.0]), torch.stack([torch.zeros_like(z1_bar), z1_bar])
-    return lambda: torch_step(module, z0, t, TOLERANCE, states_bar)
+    z1_bar = images(layer.z1_bar)
+    return torch_candidate(f, arrays, images(layer.z0), [0.0, 1.0], np.stack([0 * z1_bar, z1_bar]), tolerance)
 
 
 def torch_small(problem):
     """A function that makes a Step of the small problem in torchdiffeq."""
     import torch
 
-    class Network(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weights = torch.nn.ParameterList(torch.tensor(array) for array in problem.params)
-            self.nfe = 0
-
-        def forward(self, t, y):
-            self.nfe += 1
-            return mlp(t, y, self.weights, torch.tanh)
-
-    module = Network()
-    y0, t, states_bar = (torch.tensor(array) for array in (problem.y0, problem.t, problem.states_bar))
-    return lambda: torch_step(module, y0, t, SMALL_TOLERANCE, states_bar)
-
-
-def _with_values(module, weight, bias):
-    """A PyTorch module with these arrays for its weight and bias."""
-    import torch
-
-    with torch.no_grad():
-        module.weight.copy_(torch.tensor(np.ascontiguousarray(weight)))
-        module.bias.copy_(torch.tensor(bias))
-    return module
+    return torch_candidate(lambda t, y, weights: mlp(t, y, weights, torch.tanh), problem.params, problem.y0, problem.t,
+                           problem.states_bar, SMALL_TOLERANCE)
 
 
 def bench_memory(batch, channels):
@@ -467,8 +456,8 @@ def bench_memory(batch, channels):
     heading(f"One training step of the whole ODE-Net (stem, ODE, head), batch {batch}, each in a fresh process: "
             "resident memory (MiB), evaluations")
     loose, tight = (peak_memory(tolerance, batch, channels) for tolerance in MEMORY_TOLERANCES)
-    rows = [[f"{tolerance:g}", f"{m['peak_mib']:.0f}", f"{m['peak_mib'] - m['before_mib']:.0f}", m["nfe_forward"], m["nfe_backward"]]
-            for tolerance, m in zip(MEMORY_TOLERANCES, (loose, tight))]
+    rows = [[f"{tolerance:g}", f"{m['peak_mib']:.0f}", f"{m['peak_mib'] - m['before_mib']:.0f}",
+             m["nfe_forward"], m["nfe_backward"]] for tolerance, m in zip(MEMORY_TOLERANCES, (loose, tight))]
     print(tabulate(rows, ["tolerance", "peak", "of it the step", "nfe forward", "nfe backward"], disable_numparse=True))
     ratio = tight["peak_mib"] / loose["peak_mib"]
     evaluations = total_evaluations(tight) / total_evaluations(loose)

@@ -65,7 +65,7 @@ def odeint(func, y0, t, params=(), *, method="adams", rtol=1.5e-8, atol=1.5e-8, 
     method : "adams" (VODE, the paper's implicit Adams), "bdf" (VODE), "lsoda" (ODEPACK), "dopri5", "dop853" (Hairer's Fortran),
         "radau" (Radau IIA), or on a fixed grid "euler", "midpoint", "rk4".
     rtol, atol : relative and absolute tolerance, positive; numbers or arrays that broadcast to the shape of y0. The default is
-        that of scipy.integrate.odeint, which the paper used for time series.
+        the paper's for time series (section 6), scipy.integrate.odeint's rounded.
     options : dict of the integrator's own options. "first_step", "max_step" (positive, in units of t); "max_num_steps" between
         two output times (default 50,000); "max_order" (adams 12, bdf 5, lsoda 12); "jacobian" for the implicit methods: None
         (SciPy's default for the integrator), "diagonal", "finite_difference" or "autodiff"; "step_size" for fixed grids (default:

@@ -11,7 +11,6 @@ import numpy as np
 from ..statistics import SolverError, SolveStatistics
 
 DEFAULT_MAX_NUM_STEPS = 50_000
-JACOBIANS = (None, "diagonal", "finite_difference", "autodiff")
 
 
 class RightHandSide:
@@ -53,13 +52,14 @@ class Options(NamedTuple):
 class Integrator(ABC):
     """A family of integration methods. Stateless: everything of one solve lives in the call of solve.
 
-    known_options : names that options may hold.
-    reentrant : whether a solve may run inside the right-hand side of another.
+    known_options : names that options may hold; jacobians : values of its entry "jacobian".
     rms_norm : whether the error norm is a root mean square over all unknowns (otherwise a maximum).
+    restart_from_last_step : whether a warm restart takes up the last step; a multistep code, which begins at order 1, takes up
+        the first one again.
     """
 
     known_options: tuple[str, ...] = ()
-    reentrant = True
+    jacobians = (None, "diagonal", "finite_difference", "autodiff")
     rms_norm = True
     restart_from_last_step = True
 
@@ -82,8 +82,9 @@ def check_options(method, integrator, options, name="options"):
     for key, value in options.items():
         where = f"{name}[{key!r}]"
         if key == "jacobian":
-            if not (value is None or isinstance(value, str)) or value not in JACOBIANS:
-                raise ValueError(f"{where} must be one of {', '.join(map(repr, JACOBIANS))}, got {value!r}")
+            if not (value is None or isinstance(value, str)) or value not in integrator.jacobians:
+                raise ValueError(f"{where} must be one of {', '.join(map(repr, integrator.jacobians))} for method {method!r}, "
+                                 f"got {value!r}")
             checked[key] = value
         elif value is None:
             continue
@@ -127,4 +128,4 @@ def check_dense_workspace(method, size, jacobian, words_per_entry):
     gibibytes = 8 * words_per_entry * size**2 / 2**30
     if gibibytes > 8:
         raise ValueError(f"options['jacobian'] = {jacobian!r} of method {method!r} needs a dense {size} x {size} matrix "
-                         f"({gibibytes:.0f} GiB of work space); use jacobian='diagonal', or for adams and bdf None")
+                         f"({gibibytes:.0f} GiB of work space); use adams or bdf with jacobian None, or lsoda, adams or bdf with 'diagonal'")

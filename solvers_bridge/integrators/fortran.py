@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 import tempfile
 import threading
 import warnings
@@ -111,28 +112,57 @@ class _Guard:
 
 
 class _Sink:
-    """A file to which descriptors 1 and 2 are turned for the moments in which Fortran or f2py print."""
+    """A file to which descriptors 1 and 2 are turned for the moments in which Fortran or f2py print.
+
+    Every method may be broken off by an interrupt and called again: the copies of the originals have fixed places, so that none
+    is lost between being made and being noted.
+    """
 
     def __init__(self):
         self.pid = os.getpid()
-        self.file = tempfile.TemporaryFile()
-        self.lock = threading.RLock()
+        self.descriptor, path = tempfile.mkstemp()
+        os.unlink(path)
+        self.originals = {1: os.dup(self.descriptor), 2: os.dup(self.descriptor)}
+        self.turned = set()
         self.flush_fortran = _gfortran_flush()
 
-    def take(self, is_ours, descriptor):
-        """Text whose lines is_ours, white space folded; other lines, of other threads, go on to the descriptor."""
-        handle = self.file.fileno()
-        size = os.fstat(handle).st_size
+    def turn(self, descriptor):
+        """Turn a descriptor to the file."""
+        if descriptor in self.turned:
+            return
+        try:
+            os.dup2(descriptor, self.originals[descriptor], inheritable=False)
+        except OSError:
+            # A process without standard streams: to it, and from it, there is nothing to lose.
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, self.originals[descriptor], inheritable=False)
+            os.close(nowhere)
+        self.turned.add(descriptor)
+        os.dup2(self.descriptor, descriptor)
+
+    def turn_back(self, descriptor):
+        """Turn a descriptor back, and let go of its copy, which could keep a pipe open."""
+        if descriptor in self.turned:
+            os.dup2(self.originals[descriptor], descriptor)
+            self.turned.discard(descriptor)
+            os.dup2(self.descriptor, self.originals[descriptor], inheritable=False)
+
+    def take(self):
+        """Fortran's text, white space folded. f2py's is dropped; lines of other threads, caught by chance, go on to stdout."""
+        size = os.fstat(self.descriptor).st_size
         if not size:
             return ""
-        lines = os.pread(handle, size, 0).splitlines(keepends=True)
-        os.ftruncate(handle, 0)
-        os.lseek(handle, 0, os.SEEK_SET)
-        foreign = b"".join(line for line in lines if not is_ours(line))
+        lines = os.pread(self.descriptor, size, 0).splitlines(keepends=True)
+        os.ftruncate(self.descriptor, 0)
+        os.lseek(self.descriptor, 0, os.SEEK_SET)
+        foreign = b"".join(line for line in lines if not line.startswith(FORTRAN_LINES + F2PY_LINES))
         if foreign:
-            os.write(descriptor, foreign)
-        return " ".join(b" ".join(line for line in lines if is_ours(line)).decode(errors="replace").split())
+            os.write(1, foreign)
+        return " ".join(b"".join(line for line in lines if line.startswith(FORTRAN_LINES)).decode(errors="replace").split())
 
+
+FORTRAN_LINES = b" DVODE--", b" DVINDY--", b" lsoda--", b" intdy--", b"      "
+F2PY_LINES = b"capi_return is NULL", b"Call-back cb_"
 
 _the_sink = None
 
@@ -157,20 +187,15 @@ def _gfortran_flush():
 
 
 def _prints_at_once():
-    """Whether Fortran's output goes out as it is written: libgfortran keeps it until flushed where stdout is no terminal."""
-    return os.isatty(1) or "GFORTRAN_UNBUFFERED_ALL" in os.environ or "GFORTRAN_UNBUFFERED_PRECONNECTED" in os.environ
+    """Whether Fortran's output goes out as it is written: libgfortran keeps it until flushed only where stdout is a file."""
+    try:
+        return not stat.S_ISREG(os.fstat(1).st_mode) or any(name.startswith("GFORTRAN_UNBUFFERED") for name in os.environ)
+    except OSError:
+        return True
 
 
 # libgfortran decides when it is loaded, which is about now.
 _PRINTED_AT_ONCE_WHEN_LOADED = _prints_at_once()
-
-
-def _is_fortran_line(line):
-    return line.startswith(b" ")
-
-
-def _is_f2py_line(line):
-    return line.startswith((b"capi_return is NULL", b"Call-back cb_"))
 
 
 class Callbacks:
@@ -185,28 +210,27 @@ class Callbacks:
         self.fortran_prints = fortran_prints
         self.at_once = fortran_prints and (
             _PRINTED_AT_ONCE_WHEN_LOADED or _prints_at_once() or self.sink.flush_fortran is None)
-        self.originals = {}
         self.exception = None
         self.messages = ""
 
     def wrap(self, function):
         """function(t, z) as a callback. (f2py reads the number of arguments off the signature.)"""
-        sink, originals = self.sink.file.fileno(), self.originals
+        sink = self.sink
 
         def callback(t, z):
             try:
                 return function(t, z)
             except BaseException as exception:
                 self.exception = exception
-                self._turn(2)
+                sink.turn(2)
                 raise
 
         def callback_with_stdout(t, z):
             try:
-                os.dup2(originals[1], 1)
+                os.dup2(sink.originals[1], 1)
                 return callback(t, z)
             finally:
-                os.dup2(sink, 1)
+                os.dup2(sink.descriptor, 1)
 
         return callback_with_stdout if self.at_once else callback
 
@@ -215,45 +239,30 @@ class Callbacks:
         ignore_scipy_warnings()
         try:
             if self.at_once:
-                self._turn(1)
+                self.sink.turn(1)
             return routine(*args)
         except BaseException:
             if self.exception is not None:
                 raise self.exception
             raise
         finally:
-            if self.fortran_prints:
-                self._take_fortran_output()
-            if 2 in self.originals:
-                self._turn_back(2)
-                self.sink.take(_is_f2py_line, 2)
-                self.sink.lock.release()
+            try:
+                self._take_messages()
+            finally:
+                # For an interrupt that broke it off; otherwise there is nothing left to do.
+                self._restore_streams()
 
-    def _take_fortran_output(self):
-        self._turn(1)
-        try:
-            if self.sink.flush_fortran is not None:
-                self.sink.flush_fortran()
-        finally:
-            self._turn_back(1)
-        text = self.sink.take(_is_fortran_line, 1)
-        self.messages = f"{self.messages} {text}".strip()
+    def _take_messages(self):
+        if self.fortran_prints and self.sink.flush_fortran is not None:
+            self.sink.turn(1)
+            self.sink.flush_fortran()
+        self._restore_streams()
+        self.messages = f"{self.messages} {self.sink.take()}".strip()
 
-    def _turn(self, descriptor):
-        if descriptor in self.originals:
-            return
-        if descriptor == 2:
-            self.sink.lock.acquire()
-        try:
-            self.originals[descriptor] = os.dup(descriptor)
-        except OSError:
-            # A process without standard streams: to it, and from it, there is nothing to lose.
-            self.originals[descriptor] = os.open(os.devnull, os.O_RDWR)
-        os.dup2(self.sink.file.fileno(), descriptor)
-
-    def _turn_back(self, descriptor):
-        os.dup2(self.originals[descriptor], descriptor)
-        os.close(self.originals.pop(descriptor))
+    def _restore_streams(self):
+        self.sink.turn_back(1)
+        if self.exception is not None:
+            self.sink.turn_back(2)
 
 
 def with_messages(reason, messages):

@@ -22,7 +22,6 @@ class Lsoda(Integrator):
     """
 
     known_options = ("first_step", "max_step", "max_num_steps", "max_order", "jacobian")
-    reentrant = False
     rms_norm = False
     restart_from_last_step = False
 

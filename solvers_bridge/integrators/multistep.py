@@ -13,6 +13,8 @@ from .fortran import Callbacks, both_tolerances, run_exclusively, with_messages
 HU, TCUR = 10, 12
 NST, NJE, NQU = 10, 12, 13
 EXCESS_WORK = -1  # istate
+ITASK = 2  # place in call_args
+TO_OUTPUT_TIME, ONE_STEP = 1, 2  # its values
 
 
 def signed_first_step(options, ts):
@@ -34,12 +36,14 @@ def solve_by_ode(name, scipy_lock, rhs, z0, ts, rtol, atol, options, statistics,
         name, rtol=rtol, atol=atol, nsteps=options.max_num_steps, first_step=signed_first_step(options, ts),
         max_step=options.max_step or 0.0, **scipy_parameters)._integrator
     integrator.reset(rhs.size, jacobian is not None)
+    if hasattr(*scipy_lock):
+        # We hold that lock for the whole solve; a thread that waits for it has taken the handle that would be checked.
+        integrator.check_handle = _nothing
 
-    def call(routine, z, t, t_out):
-        if integrator.initialized and hasattr(*scipy_lock):
-            # A thread that waits for SciPy's lock has already taken the handle, which only that lock makes good for.
-            integrator.handle = integrator.active_global_handle
-        answer = callbacks.call(routine, f, jacobian or _no_jacobian, z, t, t_out, (), ())
+    def advance(itask, z, t, t_out):
+        # What SciPy's own step() does; its warnings would not be attributed to us.
+        integrator.call_args[ITASK] = itask
+        answer = callbacks.call(integrator.run, f, jacobian or _nothing, z, t, t_out, (), ())
         if not integrator.success or integrator.istate < 0:
             fail(integrator.istate, t)
         return answer
@@ -51,7 +55,7 @@ def solve_by_ode(name, scipy_lock, rhs, z0, ts, rtol, atol, options, statistics,
         raise SolverError(with_messages(reason, callbacks.messages), t_reached=float(t_reached))
 
     def step(z, t, t_out):
-        z, t = call(integrator.step, z, t, t_out)
+        z, t = advance(ONE_STEP, z, t, t_out)
         statistics.add_step(t, integrator.rwork[HU], integrator.iwork[NQU])
         return z, t
 
@@ -67,7 +71,7 @@ def solve_by_ode(name, scipy_lock, rhs, z0, ts, rtol, atol, options, statistics,
                     fail(EXCESS_WORK, t)
                 z, reached = step(z, t, t_out)
                 t = reached
-            z, t = call(integrator.run, z, t, t_out)
+            z, t = advance(TO_OUTPUT_TIME, z, t, t_out)
             zs[i] = z
         return zs
 
@@ -77,8 +81,8 @@ def solve_by_ode(name, scipy_lock, rhs, z0, ts, rtol, atol, options, statistics,
         _read_statistics(integrator, statistics)
 
 
-def _no_jacobian():
-    """What scipy.integrate.ode hands its routines in place of a Jacobian."""
+def _nothing():
+    """What scipy.integrate.ode hands its routines in place of a Jacobian, too."""
 
 
 def _read_statistics(integrator, statistics):

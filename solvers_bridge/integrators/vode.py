@@ -17,7 +17,6 @@ class Vode(Integrator):
     """
 
     known_options = ("first_step", "max_step", "max_num_steps", "max_order", "jacobian")
-    reentrant = False
     restart_from_last_step = False
 
     def highest_order(self, method):

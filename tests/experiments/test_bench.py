@@ -60,7 +60,7 @@ def test_candidates_of_the_small_problem_agree():
     reference = bench.flat(problem.step(bench.mlp, method="dop853", rtol=1e-11, atol=1e-11).gradient)
     tensorflow = TensorFlowDynamics(bench.mlp_tensorflow, "float64")
     for step in (bench.autograd_own(problem)(), problem.step(bench.mlp, method="lsoda"), problem.step(tensorflow)):
-        np.testing.assert_allclose(bench.flat(step.gradient), reference, atol=1e-4 * np.abs(reference).max())
+        np.testing.assert_allclose(bench.flat(step.gradient), reference, atol=1e-3 * np.abs(reference).max())
         assert step.nfe_forward > 10 and step.nfe_backward > 10
 
 
@@ -73,9 +73,10 @@ def test_autograds_own_evaluations_are_those_of_the_same_lsoda():
 
 def test_torchdiffeq_computes_the_same_layer_and_small_problem(layer):
     pytest.importorskip("torchdiffeq")
-    step = bench.torch_layer(layer)()
-    np.testing.assert_allclose(step.gradient[0].transpose(0, 2, 3, 1), layer.step().gradient[0],
-                               atol=0.05 * np.abs(layer.z1_bar).max())
+    pytest.importorskip("torch").set_num_threads(1)
+    theirs = bench.torch_layer(layer, tolerance=1e-6)().gradient[0].transpose(0, 2, 3, 1)
+    ours = layer.step(rtol=1e-6, atol=1e-6).gradient[0]
+    np.testing.assert_allclose(theirs, ours, atol=0.05 * np.abs(ours).max())
     problem = bench.make_small_problem(units=6, times=4)
     reference = bench.flat(problem.step(bench.mlp, method="dop853", rtol=1e-11, atol=1e-11).gradient)
     np.testing.assert_allclose(bench.flat(bench.torch_small(problem)().gradient), reference, atol=1e-3 * np.abs(reference).max())

@@ -35,11 +35,10 @@ BOUND = 1e-9
 LAST_STEP_BOUND = 1e-3
 # name of a trace, up to a blank: (bound on states and gradients, why); counts are the same there too.
 WIDER = {
-    "classics/pleiades": (1e-4, "close encounters of seven bodies amplify the last bits of OpenBLAS's daxpy with fused multiply-add "
-                                "in VODE; with OPENBLAS_CORETYPE=Nehalem today's states are those of 2018 to the last bit"),
-    "adjoint/tanh_minibatch": (1e-7, "the last bits of NumPy's tanh move step sizes by 1e-6, and those an error of 1e-3; with the "
-                                     "mathematical library's tanh and OPENBLAS_CORETYPE=Nehalem gradients are those of 2018 to the "
-                                     "last bit"),
+    "classics/pleiades": (1e-4, "close encounters of seven bodies amplify the last bits of OpenBLAS's daxpy, which fuses "
+                                "multiplication and addition, in VODE; without that every bit is as in 2018 (the last test)"),
+    "adjoint/tanh_minibatch": (1e-7, "the last bits of NumPy's tanh move step sizes by 1e-6, and those an error of 1e-3; with "
+                                     "the mathematical library's tanh and OPENBLAS_CORETYPE=Nehalem every bit is as in 2018"),
 }
 
 
@@ -153,7 +152,8 @@ def replayed_sweep(entry):
 
     with record_solves() as solves:
         y0_bar, times_bar, params_bar = grad(loss, (0, 1, 2))(y0, np.array(entry["times"]), params)
-    gradients = {"y0_bar": y0_bar, "times_bar": times_bar, "params_bar": np.concatenate([leaf.reshape(-1) for leaf in params_bar])}
+    params_bar = np.concatenate([leaf.reshape(-1) for leaf in params_bar])
+    gradients = {"y0_bar": y0_bar, "times_bar": times_bar, "params_bar": params_bar}
     forward, *backward = solves
     return gradients, forward, backward
 
@@ -193,7 +193,7 @@ def test_classics(problem):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients(name, method):
     entries = [entry for entry in trace("adjoint")["sweeps"] if entry["network"] == name and entry["method"] == method]
-    assert len(entries) == 9
+    assert len(entries) == 7
     lines = []
     for entry in entries:
         gradients, forward, backward = replayed_sweep(entry)
@@ -206,9 +206,9 @@ def test_gradients(name, method):
     assert not lines
 
 
-# Bounds for the ODE-Net in float32. TensorFlow 1.8 and today's add in other orders, f differs by 4e-7, and with it the step sizes that
-# are not yet given by the dynamics. In a training step the adjoint is as small as the absolute tolerance, and its discretisation
-# error is seen: the same dynamics in float64 and float32 are 3e-3 apart in today's gradients, at the same counts.
+# Bounds for the ODE-Net in float32. TensorFlow 1.8 and today's add in other orders: f differs by 4e-7, and step sizes follow. In
+# a training step the adjoint is as small as the absolute tolerance, so that its discretisation error shows: today's gradients
+# with the dynamics in float64 are 3e-3 from those in float32, at the same counts.
 LAYER = {"evaluations": 0, "states": 2e-6, "gradients": 1e-4}
 STEP = {"evaluations": 0, "states": 1e-5, "gradients": 5e-3, "loss": 1e-6}
 # Where the trace has a reason for another course at tolerance 1e-3: so many evaluations more or fewer in a solve.
@@ -261,7 +261,7 @@ def named_leaves(params, prefix=""):
 
 
 def estimated_difference(arrays, key, now, sign_seed):
-    """Norm of the difference to a recorded array, relative to its norm; estimated from projections where only those are stored."""
+    """Norm of the difference to a recorded array, relative to its norm; estimated where only projections are stored."""
     if key in arrays:
         return np.linalg.norm(now - arrays[key]) / np.linalg.norm(arrays[key])
     then = arrays[f"{key}/projections"]
@@ -312,8 +312,14 @@ def test_odenet_layer(entry, conv_dynamics):
             assert estimated_difference(arrays, f"{entry['name']}/{name}", value, seeds["signs"]) < bounds["gradients"], name
 
 
+@pytest.fixture(scope="module")
+def network_of_today():
+    from original_repro import supervised
+    return supervised.OdeNet()
+
+
 @pytest.mark.parametrize("entry", trace("odenet_step")["steps"], ids=lambda entry: entry["name"])
-def test_odenet_training_step(entry):
+def test_odenet_training_step(entry, network_of_today):
     from original_repro import supervised
     from original_repro.datasets import mnist
     recorded, bounds = trace("odenet_step"), OTHER_COURSE if "reason" in entry else STEP
@@ -323,7 +329,8 @@ def test_odenet_training_step(entry):
     params = {part: odenet_parameters(part, recorded["seeds"][part]) for part in ("stem", "dynamics", "head")}
     assert sum(leaf.size for _, leaf in named_leaves(params)) == 208_266
 
-    network = supervised.OdeNet(**odenet_solver(recorded, entry))
+    network = network_of_today
+    network.solver = odenet_solver(recorded, entry)
     with record_solves() as solves:
         metrics, gradient = network.value_and_grad(params, images, labels)
     assert_counts(entry, solves, bounds["evaluations"])
@@ -338,7 +345,7 @@ def test_odenet_training_step(entry):
 
 
 def bits_that_differ():
-    """Labels of traces at 1e-6 that differ at all, among those of plain arithmetic: no mathematical library, no product by BLAS."""
+    """Labels of traces at 1e-6 that differ at all, of those in plain arithmetic: no mathematical library, no product by BLAS."""
     def chosen(name, kind):
         return (entry for entry in trace(name)[kind] if entry["tolerance"] == 1e-6)
 
@@ -354,7 +361,7 @@ def bits_that_differ():
             if states.tolist() != entry["states"] or statistics.last_step != entry["last_step"]:
                 different.append(f"classics/{entry['name']}")
     for entry in chosen("adjoint", "sweeps"):
-        if entry["network"].startswith("rational"):
+        if entry["network"].startswith("rational") and entry["name"].split()[1] == "several":
             gradients, _, _ = replayed_sweep(entry)
             if any(value.tolist() != entry[key] for key, value in gradients.items()):
                 different.append(f"adjoint/{entry['name']}")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from autograd import grad, hessian, jacobian
 from autograd.misc.flatten import flatten
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.linalg import expm, expm_frechet
 

@@ -4,8 +4,9 @@ Non-stiff: DETEST (Hull, Enright, Fellen and Sedgwick 1972) on [0, 20], the Brus
 Norsett and Wanner, Solving ODEs I). Stiff: Van der Pol, HIRES and Robertson from the Test Set for IVP Solvers.
 Errors are counted in tolerances.
 """
+from collections.abc import Callable
 from functools import cache
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import autograd.numpy as anp
 import numpy as np

