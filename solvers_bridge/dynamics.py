@@ -49,7 +49,8 @@ class Dynamics(ABC):
 
         @primitive
         def f(t, z, *leaves):
-            return bound(leaves)(t, z)
+            # The copy: autograd's tape keeps it, and an evaluation may share memory with the next.
+            return np.array(bound(leaves)(t, z))
 
         def vjp_argnums(argnums, dz, args, kwargs):
             nonlocal f_augmented

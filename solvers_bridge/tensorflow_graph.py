@@ -140,53 +140,69 @@ class _StateGraph:
                 return tf.cast(function(tz[num_sent], tz[:num_sent], list(leaves)), tf.float64)
 
         specs = [tf.TensorSpec([num_sent + 1], dtype), *(tf.TensorSpec(shape, dtype) for shape in leaf_shapes)]
-        self.call = _compiled(graph, specs, device)
+        self.evaluate = _compiled(graph, specs)
 
     def bind(self, leaves):
         """call(t, z) -> float64 array, for leaves that are tensors on the device."""
-        call, dtype, num_sent = self.call, self.numpy_dtype, self.num_sent
+        evaluate, num_sent = self.evaluate, self.num_sent
+        tz, tensor = _input_tensor(num_sent + 1, self.numpy_dtype, self.device)
 
         def bound(t, z):
-            tz = np.empty(num_sent + 1, dtype)
             tz[:num_sent] = z[:num_sent]
             tz[num_sent] = t
-            return call(tz, leaves)
+            return evaluate(tf.constant(tz) if tensor is None else tensor, leaves)
 
         return bound
 
 
-def _compiled(graph, specs, device):
-    """call(first: array, rest: list of tensors) -> array, of a function compiled for the given TensorSpecs."""
+def _input_tensor(size, dtype, device):
+    """An array and a tensor that shares its memory, so that a new state is sent by being written; or None for the tensor.
+
+    TensorFlow shares memory that is aligned to 64 bytes. Only where the graph runs on the host: another device may keep a copy.
+    """
+    buffer = np.empty(size * np.dtype(dtype).itemsize + 64, np.uint8)
+    start = -buffer.ctypes.data % 64
+    array = buffer[start:start + size * np.dtype(dtype).itemsize].view(dtype)
+    if device != "CPU:0":
+        return array, None
+    try:
+        from tensorflow.python.framework import ops
+        tensor = ops.EagerTensor(array, HOST, None)
+        return array, tensor if np.shares_memory(tensor._numpy(), array) else None
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return array, None
+
+
+HOST = "/job:localhost/replica:0/task:0/device:CPU:0"
+
+
+def _compiled(graph, specs):
+    """evaluate(first, rest) -> array, for a tensor and a list of tensors, of a function compiled for the given TensorSpecs."""
     concrete = tf.function(graph).get_concrete_function(*specs)
     if not _has_convolution(concrete.graph):
         concrete = tf.function(graph, jit_compile=True).get_concrete_function(*specs)
-    captured = list(concrete.captured_inputs)
-    fast = _fast_call(concrete, captured, [tf.zeros(spec.shape, spec.dtype) for spec in specs])
-    return fast or (lambda first, rest: concrete(tf.constant(first), *rest).numpy())
+    return _fast_evaluate(concrete, specs) or (lambda first, rest: concrete(first, *rest).numpy())
 
 
-def _fast_call(concrete, captured, sample):
-    """call(first, rest) by TensorFlow's own C entry point, or None if this TensorFlow does not take it.
+def _fast_evaluate(concrete, specs):
+    """evaluate(first, rest) by TensorFlow's own C entry point, or None if this TensorFlow does not take it.
 
     The public call spends several times as long on checking a signature that is fixed here as a small graph on its work.
     """
     try:
         from tensorflow.python import pywrap_tfe
         from tensorflow.python.eager import context
-        from tensorflow.python.framework import ops
-        running = context.context()
-        handle, host, name = running._handle, "/job:localhost/replica:0/task:0/device:CPU:0", concrete._inference_function.name
-        execute, eager_tensor = pywrap_tfe.TFE_Py_Execute, ops.EagerTensor
+        handle, name = context.context()._handle, concrete._inference_function.name
+        execute, captured = pywrap_tfe.TFE_Py_Execute, list(concrete.captured_inputs)
 
-        def call(first, rest):
-            # EagerTensor may share the memory of first, which is why callers hand over a new array each time.
-            output, = execute(handle, None, name, [eager_tensor(first, host, None), *rest, *captured], (), 1)
+        def evaluate(first, rest):
+            output, = execute(handle, None, name, [first, *rest, *captured], (), 1)
             return output._numpy()  # what numpy() copies
 
-        call.keep = concrete  # TensorFlow forgets the function when its last Python owner goes.
-        first, *rest = sample
-        np.testing.assert_array_equal(call(first.numpy(), rest), concrete(first, *rest).numpy())
-        return call
+        evaluate.keep = concrete  # TensorFlow forgets the function when its last Python owner goes.
+        first, *rest = [tf.zeros(spec.shape, spec.dtype) for spec in specs]
+        np.testing.assert_array_equal(evaluate(first, rest), concrete(first, *rest).numpy())
+        return evaluate
     except (ImportError, AttributeError, TypeError, ValueError, AssertionError, tf.errors.OpError):
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import stat
 import tempfile
@@ -76,15 +77,54 @@ def run_exclusively(scipy_lock, solve):
     with _solving:
         theirs = getattr(module, name, None)
         if theirs is None:
-            return solve()
+            return _with_one_blas_thread(solve)
         if isinstance(theirs, _Guard):
             theirs = theirs.lock  # An interrupt had come between a solve and its end.
         with theirs:
             try:
                 setattr(module, name, _Guard(theirs))
-                return solve()
+                return _with_one_blas_thread(solve)
             finally:
                 setattr(module, name, theirs)
+
+
+def _with_one_blas_thread(solve):
+    """solve() while SciPy's own OpenBLAS, which VODE calls for vector sums, keeps to one thread.
+
+    The vectors are bound by memory, and OpenBLAS's threads would wait, spinning, for the cores that the graphs compute on. NumPy's
+    OpenBLAS is another one, and keeps its threads.
+    """
+    get, set_to = _openblas_threads()
+    before = get()
+    try:
+        set_to(1)
+        return solve()
+    finally:
+        set_to(before)
+
+
+@functools.cache
+def _openblas_threads():
+    """(get, set) of the number of threads of the OpenBLAS in SciPy's wheel; without effect where there is none."""
+    for path in _loaded_libraries("openblas"):
+        if "scipy.libs" in path:
+            library = ctypes.CDLL(path)
+            for prefix, suffix in (("scipy_", ""), ("scipy_", "64_"), ("", ""), ("", "64_")):
+                try:
+                    return (getattr(library, f"{prefix}openblas_get_num_threads{suffix}"),
+                            getattr(library, f"{prefix}openblas_set_num_threads{suffix}"))
+                except AttributeError:
+                    continue
+    return lambda: 1, lambda threads: None
+
+
+def _loaded_libraries(name):
+    """Paths of the shared libraries of this process that have name in theirs; none where the system does not say."""
+    try:
+        with open("/proc/self/maps") as maps:
+            return sorted({line.split()[-1] for line in maps if name in line.rpartition("/")[2]})
+    except OSError:
+        return []
 
 
 class _Guard:
@@ -177,10 +217,8 @@ def _sink():
 def _gfortran_flush():
     """libgfortran's flush of all units, or None where it is not found."""
     try:
-        with open("/proc/self/maps") as maps:
-            paths = {line.split()[-1] for line in maps if "libgfortran" in line}
         # PyDLL keeps the GIL, so that no other thread prints meanwhile.
-        functions = [ctypes.PyDLL(path)._gfortran_flush_i4 for path in paths]
+        functions = [ctypes.PyDLL(path)._gfortran_flush_i4 for path in _loaded_libraries("libgfortran")]
     except (OSError, AttributeError):
         return None
     return (lambda: [function(None) for function in functions]) if functions else None
