@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import report, table1_mnist
+from . import integrator_fidelity, report, table1_mnist
 
-EXPERIMENTS = {module.NAME: module for module in (table1_mnist,)}
+EXPERIMENTS = {module.NAME: module for module in (table1_mnist, integrator_fidelity)}
 
 
 def main(argv=None):
