@@ -75,7 +75,9 @@ def run(arguments, stem):
                "training_seconds": sum(epoch["wall_seconds"] for epoch in history)}
     path = records.record_path(arguments.out, NAME, stem)
     records.write_record(path, experiment=NAME, preset=arguments.preset, seed=arguments.seed, configuration=configuration,
-                         metrics=metrics, history=history, wall_seconds=time.perf_counter() - begun)
+                         # A run that went on from a checkpoint took the time of all its parts.
+                         metrics=metrics, history=history,
+                         wall_seconds=max(time.perf_counter() - begun, metrics["training_seconds"]))
     _draw(history, configuration, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
     return path
 
@@ -105,12 +107,13 @@ def _draw(history, configuration, path):
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
     left.plot(epochs, [epoch["train"]["loss"] for epoch in history], "o-", label="training")
     left.plot(epochs, [epoch["evaluation"]["loss"] for epoch in history], "s--", label="held out")
-    left.set(ylabel="cross-entropy (nats)", yscale="log")
+    left.set(ylabel="cross-entropy (nats)", ylim=(0, None))
     middle.plot(epochs, [100 * epoch["evaluation"]["error_rate"] for epoch in history], "s--", color="C1")
-    middle.set(ylabel="error on held-out images (%)", yscale="log")
+    middle.set(ylabel="error on held-out images (%)", ylim=(0, None))
     right.plot(epochs, [epoch["train"]["nfe_forward"] for epoch in history], "o-", color="C2", label="forward")
     right.plot(epochs, [epoch["train"]["nfe_backward"] for epoch in history], "s--", color="C3", label="backward")
-    right.set(ylabel="evaluations of the dynamics a step", ylim=(0, None))
+    most = max(epoch["train"][f"nfe_{way}"] for epoch in history for way in ("forward", "backward"))
+    right.set(ylabel="evaluations a training step", ylim=(0, 1.2 * most))
     for axes in (left, middle, right):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
