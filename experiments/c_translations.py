@@ -1,9 +1,9 @@
 """What SciPy 1.17 changed when it translated VODE and Hairer's codes into C. Run it under 1.16 and 1.17; it needs only SciPy.
 
-dop853: the first two steps it tries on y' = -y, the first of them too long. C's second try is 0.3 (dfactor) times as long, whatever
-the error was. dopri5: the first times at which the second call of integrate() evaluates y'. C begins with the Euler step of a new
-estimate, the Fortran with the step it had. vode: the diagonal of Newton's matrix 1 - h J for J = diag(-1, -5, -9), from the first
-correction with h = 0.01. In C its last element is the first one's.
+dop853: the first two steps it tries on y' = -y, the first of them too long. C's second try is 0.3 (dfactor) times as long,
+whatever the error was. dopri5: where the second call of integrate() evaluates y' first. C begins with the Euler step of a new
+estimate, the Fortran with the step it had. vode: the diagonal of Newton's matrix 1 - h J for J = diag(-1, -5, -9) and h = 0.01,
+as the first correction shows it. In C its last element is its first.
 """
 import numpy as np
 import scipy
@@ -12,20 +12,22 @@ from scipy.integrate import ode
 RATES = np.array([-1.0, -5.0, -9.0])
 
 
-def evaluations(rates, outputs, name, **options):
-    seen = []
-    solve = ode(lambda t, y: seen.append((t, y.copy())) or rates * y).set_integrator(name, **options)
-    solve.set_solout(lambda t, y: 0) if name.startswith("dop") else None
-    solve.set_initial_value(np.ones(len(rates)))
+def evaluations(name, n, outputs, **options):
+    """Times and states at which the last call of integrate() evaluates y' = RATES[:n] y."""
+    times, states = [], []
+    solve = ode(lambda t, y: times.append(t) or states.append(y.copy()) or RATES[:n] * y).set_integrator(name, **options)
+    if name != "vode":
+        solve.set_solout(lambda t, y: 0)
+    solve.set_initial_value(np.ones(n))
     for end in outputs:
-        seen.clear()
+        del times[:], states[:]
         solve.integrate(end)
-    return seen
+    return np.array(times), np.array(states)
 
 
-print(scipy.__version__)
-tried = evaluations(RATES[:1], [2.0], "dop853", first_step=2.0)
-print("dop853", [round(tried[i][0] / 0.0526001519587677, 4) for i in (1, 12)])
-print("dopri5", [round(t, 4) for t, _ in evaluations(RATES[:1], [1.0, 2.0], "dopri5")[:4]])
-(_, start), (_, predicted), (_, corrected) = evaluations(RATES, [0.05], "vode", method="bdf", with_jacobian=True, first_step=0.01,
-                                                         rtol=1e-3, atol=1e-3)[:9:1][:3]
+# Five lines that show it:
+tried = evaluations("dop853", 1, [2.0], first_step=2.0)[0][[1, 12]] / 0.0526001519587677
+second_call = evaluations("dopri5", 1, [1.0, 2.0])[0][:3]
+y = evaluations("vode", 3, [0.05], method="bdf", with_jacobian=True, first_step=0.01, rtol=1e-3, atol=1e-3)[1]
+newton = (0.01 * RATES * y[1] - (y[1] - y[0])) / (y[5] - y[1])
+print(scipy.__version__, "dop853", tried.round(3), "dopri5", second_call.round(3), "vode", newton.round(3))

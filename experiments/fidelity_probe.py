@@ -1,13 +1,14 @@
-"""Run with any Python from 3.6 on and any SciPy: solves given on standard input, as JSON; what they did goes out as one line of JSON.
+"""Run with any Python from 3.6 on and any SciPy: solves given on standard input, as JSON; what they did goes out as one line of
+JSON.
 
 In: {"problems": {name: [right-hand side as a list of expressions, y0, end]}, "tasks": [{"solver", "problem", "tolerance",
 "outputs"}]}. Out: {"python", "numpy", "scipy", "integrators", "cells": the tasks with "evaluations", "steps", "success", "state"
 added}, the state as hexadecimal floats. It imports nothing of this project, because it runs where this project cannot.
 
 Plain scipy.integrate.ode with three additions. nsteps is raised, which changes no step. dopri5 and dop853 have a solout that does
-nothing but count: without one, Hairer's core never sets IRTRN and yet asks whether it is 2 or more before each step, so that it may
-evaluate the right-hand side once more, or not, as memory happens to be. Newton's iteration is a row of its own, because SciPy's vode
-has functional iteration unless it is told otherwise.
+nothing but count: without one, Hairer's core never sets IRTRN and yet asks whether it is 2 or more before each step, so that it
+may evaluate the right-hand side once more, or not, as memory happens to be. Newton's iteration is a row of its own, because
+SciPy's vode has functional iteration unless it is told otherwise.
 """
 import json
 import math
