@@ -6,8 +6,6 @@ VENV ?= .venv
 OUT ?= build/repro
 INSTALLED = $(VENV)/.installed
 
-export TF_CPP_MIN_LOG_LEVEL ?= 2
-
 .PHONY: repro test clean
 
 repro: $(INSTALLED)

@@ -25,7 +25,7 @@ from tabulate import tabulate
 
 from original_repro import supervised
 from original_repro.datasets import mnist
-from solvers_bridge import TensorFlowDynamics, odeint, record_solves, tensorflow_primitive
+from solvers_bridge import TensorFlowDynamics, odeint, record_solves
 from solvers_bridge.dynamics import Dynamics, leaf_tuple, num_params
 from solvers_bridge.nested import flatten
 
@@ -343,8 +343,8 @@ def bench_small(rounds, problem=None):
         error = float(np.max(np.abs(flat(steps[-1].gradient) - reference)) / np.max(np.abs(reference)))
         metrics[f"small_{name}_gradient_error"] = error
         rows.append([*row, f"{error:.1e}"])
-    print("\nTimes faster than autograd's own odeint, median of the rounds' ratios (ratio of minima); goal for the gradient: at least "
-          f"{GOALS['small_speedup']:g};\ngreatest error of the gradient over its greatest entry, against dop853 at 1e-12")
+    print("\nTimes faster than autograd's own odeint, median of the rounds' ratios (ratio of minima); goal for the gradient: at "
+          f"least {GOALS['small_speedup']:g};\ngreatest error of the gradient over its greatest entry, against dop853 at 1e-12")
     print(tabulate(rows, ["", "gradient (backward)", "both", "gradient error"], disable_numparse=True), flush=True)
     return metrics
 

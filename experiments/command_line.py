@@ -1,6 +1,7 @@
 """The command line: list | run NAME | bench | report."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -11,12 +12,15 @@ EXPERIMENTS = {module.NAME: module for module in (table1_mnist, integrator_fidel
 
 def main(argv=None):
     """Run the command in argv (default: sys.argv); returns the exit status."""
+    # TensorFlow's notes about processors and missing GPUs would bury the progress lines.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = _parser().parse_args(argv)
     return arguments.handler(arguments) or 0
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="python -m experiments", description="Tables and figures of Neural ODEs (2018), measured.")
+    parser = argparse.ArgumentParser(prog="python -m experiments",
+                                     description="Tables and figures of Neural ODEs (2018), measured.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("list", help="the experiments").set_defaults(handler=_list)
     run = commands.add_parser("run", help="run an experiment, or all of them one after another")
@@ -40,7 +44,8 @@ def _parser():
 
 
 def _add_common_arguments(parser):
-    parser.add_argument("--preset", choices=("quick", "paper"), default="quick", help="quick: minutes; paper: the paper's setting")
+    parser.add_argument("--preset", choices=("quick", "paper"), default="quick",
+                        help="quick (default): minutes; paper: the paper's setting")
     parser.add_argument("--seed", type=_seed, default=0, help="a whole number from 0 (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for records and figures (default: results)")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="folder from which a stopped run goes on")

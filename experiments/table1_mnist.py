@@ -1,9 +1,9 @@
 """Table 1 and Figure 3d: an ODE-Net on MNIST, trained through VODE with gradients by the adjoint method.
 
-The paper gives no learning rate, schedule or number of epochs. Chosen here: SGD with momentum 0.9, half an epoch of warm-up, then a
-cosine to zero; random crops after padding by 4 in the paper preset, as in the authors' later example. The quick preset trains on
-the embedded sample (2,000 training and 1,000 test images) in batches of 20 without crops; batch size, rate and epochs were
-chosen on a validation split of the sample's training images, before its test images were looked at.
+The paper gives no learning rate, schedule or number of epochs. Chosen here: SGD with momentum 0.9, half an epoch of warm-up, then
+a cosine to zero; random crops after padding by 4 in the paper preset, as in the authors' later example. The quick preset trains
+on the embedded sample (2,000 training and 1,000 test images) in batches of 20 without crops; batch size, rate and epochs were
+chosen on a validation split of the sample's training images (its last 500), before its test images were looked at.
 """
 
 import time
@@ -31,7 +31,8 @@ def add_arguments(parser):
     """The experiment's own options."""
     parser.add_argument("--model", choices=MODELS, default="odenet", help="which network of the table")
     parser.add_argument("--method", default="adams", help="integrator of the ODE-Net (default: adams, VODE's)")
-    parser.add_argument("--tolerance", type=float, default=1e-3, help="relative and absolute tolerance (default: the paper's 1e-3)")
+    parser.add_argument("--tolerance", type=float, default=1e-3,
+                        help="relative and absolute tolerance (default: the paper's 1e-3)")
     parser.add_argument("--epochs", type=int, help="instead of the preset's")
     parser.add_argument("--validation", type=int, default=0, metavar="N",
                         help="train without the last N training images and evaluate on those instead of the test set")

@@ -17,7 +17,6 @@ from typing import Callable, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-
 # Nested parameters
 
 def tree_map(function, tree, *others):

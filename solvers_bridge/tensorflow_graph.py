@@ -31,7 +31,8 @@ class TensorFlowDynamics(Dynamics):
 
     def __init__(self, func, dtype="float32", device=None):
         if not callable(func):
-            raise TypeError(f"func must be a function (t, y, params) -> dy/dt in TensorFlow operations, got {type(func).__name__}")
+            raise TypeError("func must be a function (t, y, params) -> dy/dt in TensorFlow operations, "
+                            f"got {type(func).__name__}")
         self.dtype = tf.as_dtype(dtype)
         if self.dtype.name not in FLOAT_TYPES:
             raise ValueError(f"dtype must be one of {', '.join(FLOAT_TYPES)}, got {self.dtype.name!r}")
@@ -309,8 +310,8 @@ class _LeafPrimitive:
             bars = [bars[i] for i in range(len(call.outputs))]
             if any(isbox(value) for value in (*leaves, *bars)):
                 return self._traced_vjp(argnums, leaves, bars)
-            return [_array_like(leaf, bar) for leaf, bar in zip(
-                (args[argnum] for argnum in argnums), _gradients(call.tape, call.outputs, [call.tensors[i - 1] for i in argnums], bars))]
+            gradients = _gradients(call.tape, call.outputs, [call.tensors[i - 1] for i in argnums], bars)
+            return [_array_like(args[argnum], gradient) for argnum, gradient in zip(argnums, gradients)]
 
         return vjp
 

@@ -128,4 +128,5 @@ def check_dense_workspace(method, size, jacobian, words_per_entry):
     gibibytes = 8 * words_per_entry * size**2 / 2**30
     if gibibytes > 8:
         raise ValueError(f"options['jacobian'] = {jacobian!r} of method {method!r} needs a dense {size} x {size} matrix "
-                         f"({gibibytes:.0f} GiB of work space); use adams or bdf with jacobian None, or lsoda, adams or bdf with 'diagonal'")
+                         f"({gibibytes:.0f} GiB of work space); use adams or bdf with jacobian None, "
+                         "or lsoda, adams or bdf with 'diagonal'")

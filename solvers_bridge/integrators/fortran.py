@@ -16,6 +16,7 @@ from scipy.integrate import _dop, _ode, _odepack_py, _vode
 
 from ..statistics import SolverError
 
+
 def provenance():
     """Which integrator binaries this SciPy holds: {"scipy": version, "vode": kind, "lsoda": kind, "dop": kind}.
 
@@ -68,8 +69,8 @@ def _nested_error(what):
 def run_exclusively(scipy_lock, solve):
     """solve() as the only VODE or LSODA solve of the process.
 
-    Other threads wait, also those that call SciPy themselves. A solve inside it by the same thread, through this package or through
-    SciPy, raises SolverError. scipy_lock: module and name of the lock with which SciPy (since 1.15) guards the same routine.
+    Other threads wait, also those that call SciPy themselves. A solve inside it by the same thread, through this package or
+    through SciPy, raises SolverError. scipy_lock: module and name of the lock with which newer SciPy guards the same routine.
     """
     if _solving._is_owned():
         raise _nested_error("A VODE or LSODA solve")
@@ -91,8 +92,8 @@ def run_exclusively(scipy_lock, solve):
 def _with_one_blas_thread(solve):
     """solve() while SciPy's own OpenBLAS, which VODE calls for vector sums, keeps to one thread.
 
-    The vectors are bound by memory, and OpenBLAS's threads would wait, spinning, for the cores that the graphs compute on. NumPy's
-    OpenBLAS is another one, and keeps its threads.
+    The vectors are bound by memory, and OpenBLAS's threads would wait, spinning, for the cores that the graphs compute on.
+    NumPy's OpenBLAS is another one, and keeps its threads.
     """
     get, set_to = _openblas_threads()
     before = get()
@@ -130,7 +131,7 @@ def _loaded_libraries(name):
 class _Guard:
     """Stands in for SciPy's lock during a solve, which holds it: lets SciPy's own use of it by the solve through, once at a time.
 
-    A second use by the same thread comes from inside the right-hand side: an error, where the lock would wait for itself for ever.
+    A second use by the same thread comes from inside the right-hand side: an error, where the lock would wait for itself.
     """
 
     def __init__(self, lock):
