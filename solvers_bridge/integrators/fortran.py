@@ -296,10 +296,13 @@ class Callbacks:
             self.sink.turn(1)
             self.sink.flush_fortran()
         self._restore_streams()
-        self.messages = f"{self.messages} {self.sink.take()}".strip()
+        # A solve inside, or beside, one that prints leaves the sink to that one.
+        if self.fortran_prints or 1 not in self.sink.turned:
+            self.messages = f"{self.messages} {self.sink.take()}".strip()
 
     def _restore_streams(self):
-        self.sink.turn_back(1)
+        if self.fortran_prints:
+            self.sink.turn_back(1)
         if self.exception is not None:
             self.sink.turn_back(2)
 

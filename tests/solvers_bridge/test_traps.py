@@ -953,6 +953,30 @@ def test_descriptors_do_not_leak():
     assert (os.listdir("/proc/self/fd"), [os.fstat(descriptor)[:3] for descriptor in (1, 2)]) == before
 
 
+def test_output_of_a_solve_inside_another_reaches_a_pipe():
+    done = run_script("""
+        from solvers_bridge import odeint
+        def outer(t, y, params):
+            print("outer", flush=True)
+            inner = odeint(lambda s, x, p: print("inner", flush=True) or -x, 1.0, [0.0, 1.0], method="dopri5")
+            try:
+                odeint(lambda s, x, p: 1 / 0, 1.0, [0.0, 1.0], method="dop853")
+            except ZeroDivisionError:
+                print("caught", flush=True)
+            return -y * inner[-1]
+        for method in ("adams", "lsoda", "dopri5"):
+            print("begin", flush=True)
+            odeint(outer, 1.0, [0.0, 0.5, 1.0], method=method)
+            print("end", flush=True)
+        """)
+    lines = done.stdout.splitlines()
+    assert done.stderr == "" and set(lines) == {"begin", "outer", "inner", "caught", "end"}
+    assert lines.count("begin") == lines.count("end") == 3 and lines.count("outer") == lines.count("caught") > 30
+    assert lines[0] == "begin" and lines[-1] == "end"
+    after = [lines[i + 1] for i, line in enumerate(lines[:-1]) if line == "outer"]
+    assert set(after) == {"inner"}
+
+
 def test_interrupts_at_any_moment_leave_everything_in_order():
     done = run_script("""
         import os, random, signal, sys
