@@ -11,7 +11,7 @@ from autograd.core import VJPNode, add_outgrads
 from autograd.extend import defvjp_argnums, primitive
 from autograd.tracer import isbox, new_box, toposort, trace_stack
 
-from .nested import Structure
+from .nested import LEAF, Structure
 
 
 class Dynamics(ABC):
@@ -91,8 +91,7 @@ def num_params(leaves):
 
 def leaf_tuple(leaves):
     """The Structure of a plain tuple of leaves, in which augmented systems take their parameters."""
-    leaf = Structure("leaf", None, (), 1)
-    return Structure(tuple, len(leaves), (leaf,) * len(leaves), len(leaves))
+    return Structure(tuple, len(leaves), (LEAF,) * len(leaves), len(leaves))
 
 
 def split_augmented(s, n, p):

@@ -37,7 +37,7 @@ class _Constant(NamedTuple):
         return hash(self.key)
 
 
-_LEAF = Structure("leaf", None, (), 1)
+LEAF = Structure("leaf", None, (), 1)
 
 
 def flatten(tree, name="params", integer_arrays_are_leaves=False):
@@ -62,7 +62,7 @@ def _open(tree, leaves, where, integer_leaves):
     array = np.asarray(value)
     if array.dtype.kind == "f" or (integer_leaves and array.dtype.kind in "iub" and isinstance(value, np.ndarray)):
         leaves.append(tree)
-        return _LEAF
+        return LEAF
     if array.dtype.kind in "iub":
         return Structure("constant", _Constant((array.dtype.str, array.shape, array.tobytes()), value), (), 0)
     hint = "; pass real and imaginary parts as two arrays" if array.dtype.kind == "c" else ""

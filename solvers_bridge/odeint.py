@@ -111,7 +111,7 @@ def _odeint(problem, z0, t, *leaves):
     """States (T, n) of the flat problem: the primitive that autograd sees."""
     leaves = problem.dynamics.send(leaves)
     rhs = problem.dynamics.bind(problem.shape, problem.structure, leaves)
-    return _solve(problem, rhs, z0, t, leaves)
+    return _solve(problem, rhs, z0, t, leaves)[0]
 
 
 def _odeint_vjp(argnums, zs, args, kwargs):
@@ -172,7 +172,7 @@ def _reverse_solver(adjoint, leaves):
             length = abs(times[1] - times[0])
             options = adjoint.solver.options._replace(first_step=min(restart_step, length))
             problem = adjoint._replace(solver=adjoint.solver._replace(options=options))
-        end, statistics = _solve_and_tell(problem, rhs, s, np.array(times), leaves)
+        end, statistics = _solve(problem, rhs, s, np.array(times), leaves)
         if adjoint.warm_restart and not isinstance(adjoint.solver.integrator, FixedGrid):
             known = statistics.last_step if adjoint.solver.integrator.restart_from_last_step else statistics.first_step
             restart_step = abs(known)
@@ -182,10 +182,6 @@ def _reverse_solver(adjoint, leaves):
 
 
 def _solve(problem, rhs, z0, t, leaves):
-    return _solve_and_tell(problem, rhs, z0, t, leaves)[0]
-
-
-def _solve_and_tell(problem, rhs, z0, t, leaves):
     """(states (T, n), SolveStatistics) of one call of the integrator; a failure comes out as a complete SolverError."""
     solver = problem.solver
     statistics = new_statistics(problem.direction, solver.method, z0.size)
