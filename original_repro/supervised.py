@@ -1,6 +1,8 @@
-"""The ODE-Net of Table 1 (section 3 of the paper): stem, dynamics and head in TensorFlow, joined by odeint under autograd.
+"""The four networks of Table 1 (section 3 of the paper): ODE-Net, RK-Net, ResNet and a perceptron with one hidden layer.
 
-The architecture is that of the authors' later example: 208,266 parameters, in NHWC layout.
+ODE-Net and RK-Net are stem, dynamics and head in TensorFlow, joined by odeint under autograd; the other two are one TensorFlow
+graph each. The paper gives numbers of parameters (0.22, 0.22, 0.60 and 0.24 million) but no list of layers; the architecture is
+that of the authors' later example, in NHWC layout: 208,266, 208,266, 576,778 and 238,510 parameters.
 """
 
 import math
@@ -29,13 +31,7 @@ PIXEL_MEAN, PIXEL_DEVIATION = 0.1307, 0.3081
 def init_odenet(rng, *, channels=64, classes=10):
     """Parameters of the ODE-Net, float32: {"stem": ..., "dynamics": ..., "head": ...}; `rng`: np.random.Generator."""
     return {
-        "stem": {
-            "conv1": init_conv(rng, 1, channels, 3),
-            "norm1": init_group_norm(channels),
-            "conv2": init_conv(rng, channels, channels, 4),
-            "norm2": init_group_norm(channels),
-            "conv3": init_conv(rng, channels, channels, 4),
-        },
+        "stem": init_stem(rng, channels),
         "dynamics": {
             "norm1": init_group_norm(channels),
             "conv1": init_time_conv(rng, channels, channels, 3),
@@ -43,22 +39,77 @@ def init_odenet(rng, *, channels=64, classes=10):
             "conv2": init_time_conv(rng, channels, channels, 3),
             "norm3": init_group_norm(channels),
         },
-        "head": {"norm": init_group_norm(channels), "dense": init_dense(rng, channels, classes)},
+        "head": init_head(rng, channels, classes),
     }
+
+
+def init_resnet(rng, *, channels=64, classes=10, blocks=6):
+    """Parameters of the ResNet, float32: {"stem": ..., "blocks": a list, "head": ...}; `rng`: np.random.Generator."""
+    return {
+        "stem": init_stem(rng, channels),
+        "blocks": [init_residual_block(rng, channels) for _ in range(blocks)],
+        "head": init_head(rng, channels, classes),
+    }
+
+
+def init_mlp(rng, *, hidden=300, classes=10):
+    """Parameters of the perceptron with one hidden layer, float32: {"hidden": ..., "output": ...}; `rng`: np.random.Generator."""
+    return {"hidden": init_dense(rng, 28 * 28, hidden), "output": init_dense(rng, hidden, classes)}
+
+
+def init_stem(rng, channels):
+    """Parameters of `stem`, float32."""
+    return {
+        "conv1": init_conv(rng, 1, channels, 3),
+        "norm1": init_group_norm(channels),
+        "conv2": init_conv(rng, channels, channels, 4),
+        "norm2": init_group_norm(channels),
+        "conv3": init_conv(rng, channels, channels, 4),
+    }
+
+
+def init_residual_block(rng, channels):
+    """Parameters of `residual_block`, float32: convolutions without bias, as in the authors' example."""
+    return {
+        "norm1": init_group_norm(channels),
+        "conv1": {"weight": init_conv(rng, channels, channels, 3)["weight"]},
+        "norm2": init_group_norm(channels),
+        "conv2": {"weight": init_conv(rng, channels, channels, 3)["weight"]},
+    }
+
+
+def init_head(rng, channels, classes):
+    """Parameters of `head`, float32."""
+    return {"norm": init_group_norm(channels), "dense": init_dense(rng, channels, classes)}
+
+
+def standardised(images):
+    """Images in [0, 1] -> mean 0 and variance 1 over the pixels of MNIST's training images; same shape."""
+    return (images - PIXEL_MEAN) / PIXEL_DEVIATION
 
 
 def stem(params, images, *, groups=32):
     """Images (batch, 28, 28, 1) in [0, 1] -> state z(0) (batch, 6, 6, channels), downsampled twice."""
-    x = conv(params["conv1"], (images - PIXEL_MEAN) / PIXEL_DEVIATION, padding="VALID")
+    x = conv(params["conv1"], standardised(images), padding="VALID")
     x = conv(params["conv2"], group_norm(params["norm1"], x, groups, relu=True), strides=2, padding=1)
     return conv(params["conv3"], group_norm(params["norm2"], x, groups, relu=True), strides=2, padding=1)
 
 
-def conv_dynamics(t, z, params, *, groups=32):
-    """dz/dt of the ODE-Net: scalar t, z (batch, height, width, channels); same shape as z."""
-    h = time_conv(params["conv1"], t, group_norm(params["norm1"], z, groups, relu=True))
-    h = time_conv(params["conv2"], t, group_norm(params["norm2"], h, groups, relu=True))
+def conv_dynamics(t, z, params, *, groups=32, winograd=False):
+    """dz/dt of the ODE-Net: scalar t, z (batch, height, width, channels); same shape as z.
+
+    `winograd` computes the convolutions the faster way for small images, see `layers.winograd_conv`.
+    """
+    h = time_conv(params["conv1"], t, group_norm(params["norm1"], z, groups, relu=True), winograd=winograd)
+    h = time_conv(params["conv2"], t, group_norm(params["norm2"], h, groups, relu=True), winograd=winograd)
     return group_norm(params["norm3"], h, groups)
+
+
+def residual_block(params, z, *, groups=32):
+    """z + f(z), a block of full pre-activation (He et al. 2016b): z (batch, height, width, channels); same shape."""
+    h = tf.nn.conv2d(group_norm(params["norm1"], z, groups, relu=True), params["conv1"]["weight"], 1, "SAME")
+    h = tf.nn.conv2d(group_norm(params["norm2"], h, groups, relu=True), params["conv2"]["weight"], 1, "SAME")
+    return z + h
 
 
 def head(params, z, *, groups=32):
@@ -68,14 +119,32 @@ def head(params, z, *, groups=32):
 
 
 def head_loss(params, z, labels, *, groups=32):
-    """Mean softmax cross-entropy in nats, and the number of correct predictions as a float of z's dtype.
+    """`cross_entropy` of the head at z (batch, height, width, channels), with labels (batch,) integers."""
+    return cross_entropy(head(params, z, groups=groups), labels)
 
-    z (batch, height, width, channels); labels (batch,) integers.
+
+def cross_entropy(logits, labels):
+    """Mean softmax cross-entropy in nats, and the number of correct predictions as a float of the logits' dtype.
+
+    logits (batch, classes); labels (batch,) integers.
     """
-    logits = head(params, z, groups=groups)
     labels = tf.cast(labels, tf.int64)
     loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-    return loss, tf.reduce_sum(tf.cast(tf.argmax(logits, -1) == labels, z.dtype))
+    return loss, tf.reduce_sum(tf.cast(tf.argmax(logits, -1) == labels, logits.dtype))
+
+
+def resnet_loss(params, images, labels, *, groups=32):
+    """`cross_entropy` of the ResNet on images (batch, 28, 28, 1) in [0, 1], labels (batch,) integers."""
+    z = stem(params["stem"], images, groups=groups)
+    for block in params["blocks"]:
+        z = residual_block(block, z, groups=groups)
+    return head_loss(params["head"], z, labels, groups=groups)
+
+
+def mlp_loss(params, images, labels):
+    """`cross_entropy` of the perceptron on images (batch, 28, 28, 1) in [0, 1], labels (batch,) integers."""
+    x = tf.reshape(standardised(images), (-1, 28 * 28))
+    return cross_entropy(dense(params["output"], tf.nn.relu(dense(params["hidden"], x))), labels)
 
 
 def parameter_count(params):
@@ -83,29 +152,18 @@ def parameter_count(params):
     return sum(math.prod(leaf.shape) for leaf in tf.nest.flatten(params))
 
 
-class OdeNet:
-    """Stem, one ODESolve over t in [0, 1], head: a classifier as a function of `params`, whatever solves the ODE.
+class Classifier:
+    """A network as a function of `params`: what training and evaluation need, from the `loss` of a subclass.
 
-    method, rtol, atol and further solver settings are those of `solvers_bridge.odeint`; the paper's tolerance for
-    classification is 1e-3. A batch is solved as one ODE of dimension batch * height * width * channels (section 6).
     The object holds the compiled graphs; keep it for the whole of a training.
     """
 
-    def __init__(self, method="adams", rtol=1e-3, atol=1e-3, *, groups=32, device=None, **solver_settings):
-        self.solver = {"method": method, "rtol": rtol, "atol": atol, **solver_settings}
-        self.stem = tensorflow_primitive(lambda params, images: stem(params, images, groups=groups), "float32", device)
-        self.dynamics = TensorFlowDynamics(lambda t, z, params: conv_dynamics(t, z, params, groups=groups), "float32", device)
-        self.head_loss = tensorflow_primitive(
-            lambda params, z, labels: head_loss(params, z, labels, groups=groups), "float32", device)
-
     def loss(self, params, images, labels):
         """(mean cross-entropy in nats, number of correct predictions) of images (batch, 28, 28, 1) in [0, 1], labels (batch,)."""
-        z0 = self.stem(params["stem"], images)
-        z1 = odeint(self.dynamics, z0, [0.0, 1.0], params["dynamics"], **self.solver)[-1]
-        return self.head_loss(params["head"], z1, labels)
+        raise NotImplementedError
 
     def value_and_grad(self, params, images, labels):
-        """(metrics, gradient) for `training.fit`: loss, accuracy, and evaluations of the dynamics forward and backward."""
+        """(metrics, gradient) for `training.fit`: loss and accuracy; with an ODE, evaluations nfe_forward, nfe_backward."""
         correct = []
 
         def mean_loss(params):
@@ -117,10 +175,10 @@ class OdeNet:
             loss, grads = value_and_grad(mean_loss)(params)
         return {"loss": float(loss), "accuracy": float(correct[0]) / len(labels),
                 **{f"nfe_{way}": sum(solve.nfe for solve in solves if solve.direction == way)
-                   for way in ("forward", "backward")}}, grads
+                   for way in ("forward", "backward") if solves}}, grads
 
     def evaluate(self, params, images, labels, batch_size=250):
-        """{"loss", "errors", "error_rate", "nfe_forward"} over all examples, in batches that divide their number."""
+        """{"loss", "errors", "error_rate"} and, with an ODE, "nfe_forward" over all examples; batch_size divides their number."""
         if len(labels) % batch_size:
             raise ValueError(f"batch_size must divide the {len(labels)} examples, got {batch_size}")
         losses, correct = [], 0
@@ -131,4 +189,81 @@ class OdeNet:
                 correct += int(batch_correct)
         errors = len(labels) - correct
         return {"loss": float(np.mean(losses)), "errors": errors, "error_rate": errors / len(labels),
-                "nfe_forward": float(np.mean([solve.nfe for solve in solves]))}
+                **({"nfe_forward": float(np.mean([solve.nfe for solve in solves]))} if solves else {})}
+
+
+class OdeNet(Classifier):
+    """Stem, one ODESolve over t in [0, 1], head; parameters of `init_odenet`, whatever solves the ODE.
+
+    method, rtol, atol and further solver settings are those of `solvers_bridge.odeint`; the paper's tolerance for
+    classification is 1e-3. A batch is solved as one ODE of dimension batch * height * width * channels (section 6).
+    `winograd` computes the dynamics faster, to 1e-5 where the direct way is good to 1e-6: of no account above that tolerance.
+    """
+
+    def __init__(self, method="adams", rtol=1e-3, atol=1e-3, *, groups=32, winograd=True, device=None, **solver_settings):
+        self.solver = {"method": method, "rtol": rtol, "atol": atol, **solver_settings}
+        self.stem = tensorflow_primitive(lambda params, images: stem(params, images, groups=groups), "float32", device)
+        self.dynamics = TensorFlowDynamics(
+            lambda t, z, params: conv_dynamics(t, z, params, groups=groups, winograd=winograd), "float32", device)
+        self.head_loss = tensorflow_primitive(
+            lambda params, z, labels: head_loss(params, z, labels, groups=groups), "float32", device)
+
+    def loss(self, params, images, labels):
+        z0 = self.stem(params["stem"], images)
+        z1 = odeint(self.dynamics, z0, [0.0, 1.0], params["dynamics"], **self.solver)[-1]
+        return self.head_loss(params["head"], z1, labels)
+
+
+class RkNet(OdeNet):
+    """The ODE-Net with gradients backpropagated through `steps` steps of the classical Runge-Kutta method (order 4).
+
+    Its memory grows with the 4 * steps evaluations, where the adjoint method's does not.
+    """
+
+    def __init__(self, steps=2, *, groups=32, device=None):
+        super().__init__("rk4", groups=groups, device=device, options={"step_size": 1 / steps}, adjoint_method="discrete")
+
+    def value_and_grad(self, params, images, labels):
+        metrics, grads = super().value_and_grad(params, images, labels)
+        # One vector-Jacobian product for each evaluation, outside any solve that would count them.
+        return {**metrics, "nfe_backward": metrics["nfe_forward"]}, grads
+
+
+class GraphClassifier(Classifier):
+    """A network without an ODE: `network_loss(params, images, labels)`, in TensorFlow, as its loss.
+
+    autograd differentiates `loss` as every Classifier's; but here value_and_grad is a single graph, which TensorFlow can
+    optimise as a whole.
+    """
+
+    def __init__(self, network_loss, device=None):
+        self.loss = tensorflow_primitive(network_loss, "float32", device)
+
+        @tf.function
+        def graph(params, images, labels):
+            with tf.device(device), tf.GradientTape() as tape:
+                params, images = tf.nest.map_structure(lambda array: tf.cast(array, tf.float32), (params, images))
+                tape.watch(params)
+                loss, correct = network_loss(params, images, labels)
+            return loss, correct, tape.gradient(loss, params)
+
+        self.graph = graph
+
+    def value_and_grad(self, params, images, labels):
+        loss, correct, grads = self.graph(params, images, labels)
+        return ({"loss": float(loss), "accuracy": float(correct) / len(labels)},
+                tf.nest.map_structure(lambda gradient: gradient.numpy(), grads))
+
+
+class ResNet(GraphClassifier):
+    """Stem, residual blocks, head; parameters of `init_resnet`."""
+
+    def __init__(self, *, groups=32, device=None):
+        super().__init__(lambda params, images, labels: resnet_loss(params, images, labels, groups=groups), device)
+
+
+class Mlp(GraphClassifier):
+    """The perceptron with one hidden layer of rectified linear units; parameters of `init_mlp`."""
+
+    def __init__(self, *, device=None):
+        super().__init__(mlp_loss, device)

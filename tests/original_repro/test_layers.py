@@ -213,6 +213,99 @@ def test_conv_in_numpy(strides, padding, zeros):
     np.testing.assert_allclose(layers.conv(params, x, strides=strides, padding=padding), expected, atol=1e-12)
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    sides=st.tuples(st.integers(4, 9), st.integers(4, 9)),
+    channels=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    kernel_size=st.sampled_from([2, 4]),
+    padding=st.integers(0, 2),
+)
+def test_halving_conv_and_its_gradient_agree_with_tensorflows(sides, channels, kernel_size, padding):
+    rng = np.random.default_rng(11)
+    params = as_float64(layers.init_conv(rng, *channels, kernel_size))
+    x = normal(rng, 2, *sides, channels[0])
+
+    def plain(params, x):
+        zeros = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
+        return tf.nn.conv2d(x, params["weight"], 2, zeros) + params["bias"]
+
+    def halving(params, x):
+        return layers.conv(params, x, strides=2, padding=padding)
+
+    expected = plain(params, x)
+    np.testing.assert_allclose(halving(params, x), expected, atol=1e-12)
+    y_bar = normal(rng, *expected.shape)
+    for gradient, reference in zip(vjp(halving, (params, x), y_bar), vjp(plain, (params, x), y_bar), strict=True):
+        np.testing.assert_allclose(gradient, reference, atol=1e-12)
+
+
+def test_gradient_of_halving_conv_may_be_differentiated():
+    rng = np.random.default_rng(12)
+    params, x, y_bar = as_float64(layers.init_conv(rng, 2, 2, 4)), normal(rng, 2, 7, 6, 2), normal(rng, 2, 3, 3, 2)
+
+    def gradient(weight, x, y_bar):
+        with tf.GradientTape() as tape:
+            tape.watch((weight, x))
+            y = layers.conv({"weight": weight, "bias": params["bias"]}, x, strides=2, padding=1)
+        return tf.concat([tf.reshape(leaf, [-1]) for leaf in tape.gradient(y, (weight, x), output_gradients=y_bar)], 0)
+
+    def of_arrays(*arguments):
+        return gradient(*map(tf.convert_to_tensor, arguments))
+
+    assert_vjp_agrees_with_differences(of_arrays, (params["weight"], x, y_bar), rng)
+
+
+def test_halving_conv_takes_images_of_any_size_in_one_graph():
+    params = as_float64(layers.init_conv(np.random.default_rng(13), 1, 2, 4))
+    graph = tf.function(lambda x: layers.conv(params, x, strides=2, padding=1),
+                        input_signature=[tf.TensorSpec((None, None, None, 1), tf.float64)])
+    for side in (4, 7):
+        x = normal(np.random.default_rng(14), 2, side, side, 1)
+        np.testing.assert_allclose(graph(x), numpy_conv(params["weight"], params["bias"], x, 2, 1), atol=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    sides=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    channels=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    kernel_size=st.sampled_from([1, 3]),
+)
+def test_winograd_conv_and_its_gradient_agree_with_the_direct_one(sides, channels, kernel_size):
+    rng = np.random.default_rng(15)
+    arguments = normal(rng, 3, *sides, channels[0]), normal(rng, kernel_size, kernel_size, *channels)
+
+    def direct(x, weight):
+        return tf.nn.conv2d(x, weight, 1, "SAME")
+
+    expected = direct(*arguments)
+    np.testing.assert_allclose(layers.winograd_conv(*arguments), expected, atol=1e-11)
+    y_bar = normal(rng, *expected.shape)
+    for gradient, reference in zip(vjp(layers.winograd_conv, arguments, y_bar), vjp(direct, arguments, y_bar), strict=True):
+        np.testing.assert_allclose(gradient, reference, atol=1e-11)
+
+
+def test_winograd_conv_in_float32_is_good_to_the_stated_digits():
+    rng = np.random.default_rng(16)
+    x, weight = normal(rng, 8, 6, 6, 64), normal(rng, 3, 3, 64, 64)
+    expected = tf.nn.conv2d(x, weight, 1, "SAME")
+    actual = layers.winograd_conv(x.astype(np.float32), weight.astype(np.float32))
+    error = np.abs(np.asarray(actual, np.float64) - expected).max()
+    assert error <= 2e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("sides", "kernel"), [((7, 6), (3, 3)), ((6, 6), (2, 2)), ((6, 6), (3, 1)), ((5, 5), (5, 5))])
+def test_winograd_conv_refuses_what_one_tile_does_not_hold(sides, kernel):
+    with pytest.raises(ValueError, match="odd square kernel and static sides of at most"):
+        layers.winograd_conv(np.zeros((1, *sides, 2)), np.zeros((*kernel, 2, 2)))
+
+
+def test_winograd_time_conv_agrees_with_the_direct_one():
+    rng = np.random.default_rng(17)
+    params, x = as_float64(layers.init_time_conv(rng, 2, 3, 3)), normal(rng, 2, 6, 5, 2)
+    np.testing.assert_allclose(
+        layers.time_conv(params, 0.4, x, winograd=True), layers.time_conv(params, 0.4, x), atol=1e-12)
+
+
 def test_dense_is_an_affine_map():
     rng = np.random.default_rng(10)
     params = layers.init_dense(rng, 5, 3)

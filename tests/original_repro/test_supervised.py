@@ -50,11 +50,18 @@ def vjp(function, arguments, y_bar):
     return [gradient.numpy() for gradient in tape.gradient(y, leaves, output_gradients=tf.constant(y_bar))]
 
 
-def test_odenet_has_the_parameters_of_table_1(params):
-    assert supervised.parameter_count(params) == 208_266
+@pytest.mark.parametrize("init, count, reported", [
+    (supervised.init_odenet, 208_266, 0.22e6), (supervised.init_resnet, 576_778, 0.60e6), (supervised.init_mlp, 238_510, 0.24e6)])
+def test_networks_have_the_parameters_of_table_1(init, count, reported):
+    """The paper gives no list of layers; this is the authors' later, public architecture. The RK-Net's are the ODE-Net's."""
+    params = init(np.random.default_rng(0))
+    assert supervised.parameter_count(params) == count == pytest.approx(reported, rel=0.06)
+    assert {leaf.dtype for leaf in tf.nest.flatten(params)} == {np.dtype(np.float32)}
+
+
+def test_parameters_of_the_odenet_by_part(params):
     assert supervised.parameter_count(params["stem"]) == 132_096
     assert supervised.parameter_count(params["dynamics"]) == 75_392
-    assert {leaf.dtype for leaf in tf.nest.flatten(params)} == {np.dtype(np.float32)}
 
 
 def test_shapes_from_images_to_logits(params):
@@ -138,3 +145,79 @@ def test_a_step_down_the_gradient_lowers_the_loss(params):
         before = loss(tensors)
     gradients = tape.gradient(before, tensors)
     assert loss(tf.nest.map_structure(lambda p, g: p - 0.01 * g, tensors, gradients)) < before
+
+
+def rknet_loss(params, images, labels, steps=2):
+    """The RK-Net with the textbook's Runge-Kutta method, in TensorFlow."""
+    z = supervised.stem(params["stem"], images, groups=2)
+    f = functools.partial(supervised.conv_dynamics, params=params["dynamics"], groups=2)
+    h = 1 / steps
+    for t in np.arange(steps) * h:
+        k1 = f(t, z)
+        k2 = f(t + h / 2, z + h / 2 * k1)
+        k3 = f(t + h / 2, z + h / 2 * k2)
+        z = z + h / 6 * (k1 + 2 * k2 + 2 * k3 + f(t + h, z + h * k3))
+    return supervised.head_loss(params["head"], z, labels, groups=2)
+
+
+@pytest.mark.parametrize("net, init, loss", [
+    (supervised.RkNet(groups=2), functools.partial(supervised.init_odenet, channels=4), rknet_loss),
+    (supervised.RkNet(steps=1, groups=2), functools.partial(supervised.init_odenet, channels=4),
+     functools.partial(rknet_loss, steps=1)),
+    (supervised.ResNet(groups=2), functools.partial(supervised.init_resnet, channels=4, blocks=2),
+     functools.partial(supervised.resnet_loss, groups=2)),
+    (supervised.Mlp(), functools.partial(supervised.init_mlp, hidden=7), supervised.mlp_loss)],
+    ids=["rknet", "rknet of one step", "resnet", "mlp"])
+def test_loss_and_gradient_agree_with_finite_differences_in_float64(net, init, loss):
+    rng = np.random.default_rng(9)
+    params = tf.nest.map_structure(lambda leaf: (leaf + 0.1 * rng.normal(size=leaf.shape)).astype(np.float32), init(rng))
+    images, labels = rng.uniform(size=(5, 28, 28, 1)).astype(np.float32), np.array([3, 1, 4, 1, 5], np.uint8)
+    direction = tf.nest.map_structure(lambda leaf: rng.normal(size=leaf.shape), params)
+
+    def along(step):
+        moved = tf.nest.map_structure(lambda leaf, d: leaf + step * d, as_float64(params), direction)
+        value, correct = loss(moved, images.astype(np.float64), labels)
+        return float(value), float(correct)
+
+    metrics, grads = net.value_and_grad(params, images, labels)
+    assert metrics["loss"] == pytest.approx(along(0.0)[0], rel=1e-5)
+    assert metrics["accuracy"] == along(0.0)[1] / 5
+    assert metrics["loss"] == pytest.approx(float(net.loss(params, images, labels)[0]), rel=1e-5)
+    assert {leaf.dtype for leaf in tf.nest.flatten(grads)} == {np.dtype(np.float32)}
+    slope = sum(np.sum(g * d) for g, d in zip(tf.nest.flatten(grads), tf.nest.flatten(direction), strict=True))
+    assert slope == pytest.approx((along(1e-6)[0] - along(-1e-6)[0]) / 2e-6, rel=1e-3)
+
+
+def test_rknet_counts_the_evaluations_of_both_ways(monkeypatch):
+    net, params = supervised.RkNet(groups=2), supervised.init_odenet(np.random.default_rng(10), channels=4)
+    augmented, times = net.dynamics.augmented, []
+
+    def counted(shape, structure):
+        system = augmented(shape, structure)
+        bind = system.bind
+
+        def counting_bind(*arguments):
+            products = bind(*arguments)
+            return lambda t, s: times.append(float(t)) or products(t, s)
+
+        monkeypatch.setattr(system, "bind", counting_bind)
+        return system
+
+    monkeypatch.setattr(net.dynamics, "augmented", counted)
+    metrics, _ = net.value_and_grad(params, np.zeros((2, 28, 28, 1), np.float32), np.array([0, 1]))
+    assert times == [1.0, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0.0]
+    assert metrics["nfe_forward"] == metrics["nfe_backward"] == len(times)
+
+
+@pytest.mark.parametrize("net, init, evaluations", [
+    (supervised.RkNet(steps=3, groups=2), functools.partial(supervised.init_odenet, channels=4), {"nfe_forward": 12.0}),
+    (supervised.Mlp(), supervised.init_mlp, {})], ids=["rknet", "mlp"])
+def test_evaluation_goes_over_all_examples(net, init, evaluations):
+    rng = np.random.default_rng(11)
+    params, images, labels = init(rng), rng.uniform(size=(6, 28, 28, 1)).astype(np.float32), rng.integers(10, size=6)
+    loss, correct = net.loss(params, images, labels)
+    evaluation = net.evaluate(params, images, labels, batch_size=2)
+    assert evaluation == {"loss": pytest.approx(float(loss), rel=1e-5), "errors": 6 - int(correct),
+                          "error_rate": 1 - int(correct) / 6, **evaluations}
+    with pytest.raises(ValueError, match="batch_size must divide the 6 examples, got 4"):
+        net.evaluate(params, images, labels, batch_size=4)
