@@ -1,19 +1,23 @@
-"""The command line: list | run NAME | bench | report."""
+"""The command line: list | run NAME | evaluate NAME | bench | report."""
 
 import argparse
 import os
 import sys
 from pathlib import Path
 
-from . import integrator_fidelity, report, table1_mnist
+from tabulate import tabulate
 
-EXPERIMENTS = {module.NAME: module for module in (table1_mnist, integrator_fidelity)}
+from . import figure3_mnist, integrator_fidelity, report, table1_mnist
+
+EXPERIMENTS = {module.NAME: module for module in (table1_mnist, figure3_mnist, integrator_fidelity)}
 
 
 def main(argv=None):
     """Run the command in argv (default: sys.argv); returns the exit status."""
     # TensorFlow's notes about processors and missing GPUs would bury the progress lines.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow's default on processors with AVX-512 only; without them its convolutions gain from it no less.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     arguments = _parser().parse_args(argv)
     return arguments.handler(arguments) or 0
 
@@ -31,9 +35,17 @@ def _parser():
         _add_common_arguments(one)
         module.add_arguments(one)
         one.set_defaults(handler=_run, name=name, parser=one)
-    every = names.add_parser("all", help="every experiment with its own defaults")
+    every = names.add_parser("all", help="every experiment with its own defaults, and in its variants where it has them")
     _add_common_arguments(every)
     every.set_defaults(handler=_run_all)
+    evaluate = commands.add_parser("evaluate", help="measure again with the weights that a run left")
+    names = evaluate.add_subparsers(required=True, metavar="NAME")
+    for name, module in EXPERIMENTS.items():
+        one = names.add_parser(name, help=module.TITLE)
+        _add_preset_arguments(one)
+        if hasattr(module, "evaluate"):
+            module.add_evaluation_arguments(one)
+        one.set_defaults(handler=_evaluate, name=name, parser=one)
     bench = commands.add_parser("bench", help="timings and memory of the bridge, beside other libraries where installed")
     bench.add_argument("--out", type=Path, default=Path("results"), help="folder for the record (default: results)")
     bench.set_defaults(handler=_bench)
@@ -44,12 +56,17 @@ def _parser():
 
 
 def _add_common_arguments(parser):
+    _add_preset_arguments(parser)
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="folder from which a stopped run goes on")
+    parser.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint")
+
+
+def _add_preset_arguments(parser):
     parser.add_argument("--preset", choices=("quick", "paper"), default="quick",
                         help="quick (default): minutes; paper: the paper's setting")
     parser.add_argument("--seed", type=_seed, default=0, help="a whole number from 0 (default: 0)")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for records and figures (default: results)")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="folder from which a stopped run goes on")
-    parser.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint")
+    parser.add_argument("--out", type=Path, default=Path("results"),
+                        help="folder for records, figures and weights (default: results)")
 
 
 COMMON_ARGUMENTS = ("preset", "seed", "out", "checkpoints", "fresh", "handler", "name", "parser")
@@ -71,22 +88,44 @@ def _run(arguments):
     stem = run_name(arguments, arguments.parser, module.LOCATION_ARGUMENTS)
     if arguments.fresh:
         (arguments.checkpoints / arguments.name / f"{stem}.npz").unlink(missing_ok=True)
-    try:
-        path = module.run(arguments, stem)
-    except (ValueError, TypeError, RuntimeError, FloatingPointError) as error:
-        # Errors of ours name the argument and what would be right; anything else deserves its traceback.
-        if not type(error).__module__.startswith(("builtins", "solvers_bridge", "original_repro")):
-            raise
-        print(f"{arguments.name}: {type(error).__name__}: {error}", file=sys.stderr)
+    path = _result(arguments.name, lambda: module.run(arguments, stem))
+    if path is None:
         return 1
     print(f"record: {path}")
     print(report.summary(path))
 
 
+def _evaluate(arguments):
+    module = EXPERIMENTS[arguments.name]
+    if not hasattr(module, "evaluate"):
+        able = ", ".join(name for name, other in EXPERIMENTS.items() if hasattr(other, "evaluate"))
+        print(f"{arguments.name}: keeps no weights to evaluate; {able} does", file=sys.stderr)
+        return 1
+    stem = run_name(arguments, arguments.parser, module.LOCATION_ARGUMENTS + module.EVALUATION_ARGUMENTS)
+    metrics = _result(arguments.name, lambda: module.evaluate(arguments, stem))
+    if metrics is None:
+        return 1
+    print(tabulate(metrics.items(), headers=["metric", "measured"], floatfmt=".5g"))
+
+
+def _result(name, experiment):
+    """What experiment() returns, or None where it raises an error of ours, which is printed in a line."""
+    try:
+        return experiment()
+    except (ValueError, TypeError, RuntimeError, FloatingPointError, FileNotFoundError) as error:
+        # Errors of ours name the argument and what would be right; anything else deserves its traceback.
+        if not type(error).__module__.startswith(("builtins", "solvers_bridge", "original_repro")):
+            raise
+        print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+        return None
+
+
 def _run_all(arguments):
     common = ["--preset", arguments.preset, "--seed", str(arguments.seed), "--out", str(arguments.out),
               "--checkpoints", str(arguments.checkpoints), *(["--fresh"] if arguments.fresh else [])]
-    return max(main(["run", name, *common]) for name in EXPERIMENTS)
+    runs = [(name, variant) for name, module in EXPERIMENTS.items() for variant in ({}, *getattr(module, "VARIANTS", ()))]
+    return max(main(["run", name, *common, *(f"--{option}={value}" for option, value in variant.items())])
+               for name, variant in runs)
 
 
 def run_name(arguments, parser, location_arguments):

@@ -1,11 +1,13 @@
-"""The command line: names of records, errors, and one whole run of the ODE-Net on a few digits."""
+"""The command line: names of records, errors, and whole runs and evaluations of the networks on a few digits."""
 
+import functools
 import json
 
 import numpy as np
 import pytest
 
 from experiments import command_line, table1_mnist
+from original_repro import supervised, training
 from original_repro.datasets import mnist
 
 
@@ -17,7 +19,8 @@ def test_list_names_every_experiment(capsys):
 
 @pytest.mark.parametrize("arguments, name", [
     ([], "quick-seed0"), (["--preset", "paper", "--seed", "3"], "paper-seed3"), (["--out", "elsewhere", "--fresh"], "quick-seed0"),
-    (["--data", "somewhere"], "quick-seed0"), (["--method", "lsoda", "--epochs", "2"], "quick-seed0-epochs=2-method=lsoda")])
+    (["--data", "somewhere"], "quick-seed0"), (["--method", "lsoda", "--epochs", "2"], "quick-seed0-epochs=2-method=lsoda"),
+    (["--model", "resnet", "--rate", "0.05"], "quick-seed0-model=resnet-rate=0.05"), (["--model", "odenet"], "quick-seed0")])
 def test_a_record_is_named_by_every_option_that_matters(arguments, name):
     parsed = command_line._parser().parse_args(["run", "table1_mnist", *arguments])
     assert command_line.run_name(parsed, parsed.parser, table1_mnist.LOCATION_ARGUMENTS) == name
@@ -32,12 +35,15 @@ def test_wrong_arguments_end_with_status_2(arguments):
 
 @pytest.fixture
 def few_digits(monkeypatch):
-    """An embedded sample of 40 and 250 digits, and a preset of two short epochs."""
+    """An embedded sample of 40 and 250 digits, presets of two short epochs, and networks of half the width."""
     sample = mnist.load_sample()
     train, test = np.arange(0, 2000, 50), np.arange(0, 1000, 4)
     few = mnist.Mnist(sample.train_images[train], sample.train_labels[train], sample.test_images[test], sample.test_labels[test])
     monkeypatch.setattr(mnist, "load_sample", lambda: few)
-    monkeypatch.setitem(table1_mnist.PRESETS, "quick", {**table1_mnist.PRESETS["quick"], "epochs": 2})
+    monkeypatch.setitem(table1_mnist.PRESETS, "quick", {
+        model: {**settings, "epochs": 2, "batch_size": 20} for model, settings in table1_mnist.PRESETS["quick"].items()})
+    for name, size in (("init_odenet", {"channels": 32}), ("init_resnet", {"channels": 32, "blocks": 1})):
+        monkeypatch.setattr(supervised, name, functools.partial(getattr(supervised, name), **size))
 
 
 def test_a_run_writes_record_and_figure_and_a_second_one_goes_on_from_its_checkpoint(few_digits, tmp_path, capsys):
@@ -45,10 +51,11 @@ def test_a_run_writes_record_and_figure_and_a_second_one_goes_on_from_its_checkp
     assert command_line.main(arguments) == 0
     path = tmp_path / "runs" / "table1_mnist" / "quick-seed0.json"
     record = json.loads(path.read_text())
-    assert record["metrics"]["parameters"] == 208266 and record["metrics"]["examples"] == 250
+    assert record["metrics"]["parameters"] == 52938 and record["metrics"]["examples"] == 250
     assert [epoch["steps"] for epoch in record["history"]] == [2, 4]
     assert all(epoch["train"]["nfe_forward"] > 0 and epoch["train"]["nfe_backward"] > 0 for epoch in record["history"])
     assert (tmp_path / "figures" / "table1_mnist-quick-seed0.png").stat().st_size > 10_000
+    assert (tmp_path / "weights" / "table1_mnist-quick-seed0.npz").exists()
     assert str(path) in capsys.readouterr().out
     assert command_line.main(arguments) == 0
     again = json.loads(path.read_text())
@@ -59,3 +66,82 @@ def test_an_error_of_ours_is_one_line_and_status_1(few_digits, tmp_path, capsys)
     arguments = ["run", "table1_mnist", "--method", "rk5", "--out", str(tmp_path), "--checkpoints", str(tmp_path)]
     assert command_line.main(arguments) == 1
     assert "method must be one of adams" in capsys.readouterr().err
+
+
+def folders(tmp_path):
+    return ["--out", str(tmp_path), "--checkpoints", str(tmp_path / "checkpoints")]
+
+
+@pytest.mark.parametrize("model, parameters, evaluations", [("resnet", 52234, None), ("rknet", 52938, 8), ("mlp", 238510, None)])
+def test_weights_of_a_run_evaluate_to_its_errors(few_digits, tmp_path, capsys, model, parameters, evaluations):
+    assert command_line.main(["run", "table1_mnist", "--model", model, *folders(tmp_path)]) == 0
+    record = json.loads((tmp_path / "runs" / "table1_mnist" / f"quick-seed0-model={model}.json").read_text())
+    metrics = record["metrics"]
+    assert metrics["parameters"] == parameters and metrics["examples"] == 250
+    assert metrics["error_rate"] == metrics["errors"] / 250 == record["history"][-1]["evaluation"]["error_rate"]
+    assert 0 <= metrics["error_rate_95_low"] < metrics["error_rate"] < metrics["error_rate_95_high"] <= 1
+    assert metrics["seconds_per_epoch"] == pytest.approx(metrics["training_seconds"] / 2)
+    assert metrics.get("nfe_forward") == metrics.get("nfe_backward") == evaluations
+    assert ("method" in record["configuration"]) == (evaluations is not None)
+    assert (tmp_path / "figures" / f"table1_mnist-quick-seed0-model={model}.png").stat().st_size > 10_000
+
+    capsys.readouterr()
+    assert command_line.main(["evaluate", "table1_mnist", "--model", model, "--out", str(tmp_path)]) == 0
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines()[2:])
+    assert int(printed["errors"]) == metrics["errors"] and printed["error_rate_95_high"].startswith("0.")
+    assert float(printed.get("nfe_forward", 0)) == (evaluations or 0)
+
+
+def test_weights_are_evaluated_with_another_solver(few_digits, tmp_path, capsys):
+    training.save_weights(tmp_path / "mine.npz", supervised.init_odenet(np.random.default_rng(1)))
+    arguments = ["evaluate", "table1_mnist", "--weights", str(tmp_path / "mine.npz")]
+    evaluations = []
+    for solver in ([], ["--method", "dopri5", "--tolerance", "1e-1"]):
+        assert command_line.main([*arguments, *solver]) == 0
+        printed = dict(line.split() for line in capsys.readouterr().out.splitlines()[2:])
+        evaluations.append(float(printed["nfe_forward"]))
+    assert evaluations[0] != evaluations[1]
+    assert command_line.main([*arguments, "--model", "mlp"]) == 1
+    assert "mine.npz does not hold weights of --model mlp: nestings differ" in capsys.readouterr().err
+
+
+def test_missing_weights_name_the_command_that_makes_them(tmp_path, capsys):
+    arguments = ["evaluate", "table1_mnist", "--model", "mlp", "--preset", "paper", "--seed", "3", "--out", str(tmp_path)]
+    assert command_line.main(arguments) == 1
+    message = capsys.readouterr().err
+    assert str(tmp_path / "weights" / "table1_mnist-paper-seed3-model=mlp.npz") in message
+    assert f"`python -m experiments run table1_mnist --model mlp --preset paper --seed 3 --out {tmp_path}`" in message
+
+
+def test_an_aborted_run_leaves_no_weights(few_digits, tmp_path, capsys):
+    arguments = ["run", "table1_mnist", "--model", "mlp", "--rate", "1e30", *folders(tmp_path)]
+    assert command_line.main(arguments) == 1
+    assert "FloatingPointError" in capsys.readouterr().err
+    assert not (tmp_path / "weights").exists() and not (tmp_path / "runs").exists()
+
+
+def test_an_experiment_without_weights_says_so(capsys):
+    assert command_line.main(["evaluate", "integrator_fidelity"]) == 1
+    assert "integrator_fidelity: keeps no weights to evaluate; table1_mnist does" in capsys.readouterr().err
+
+
+def test_options_of_the_odenet_are_refused_for_other_models(few_digits, tmp_path, capsys):
+    assert command_line.main(["run", "table1_mnist", "--model", "mlp", "--tolerance", "1e-5", *folders(tmp_path)]) == 1
+    assert "--method and --tolerance go with --model odenet, not mlp" in capsys.readouterr().err
+
+
+def test_all_runs_every_experiment_and_every_variant(monkeypatch, tmp_path):
+    ran = []
+
+    def run(arguments, stem):
+        ran.append((arguments.name, stem))
+        path = tmp_path / f"{len(ran)}.json"
+        path.write_text('{"metrics": {}}')
+        return path
+
+    for module in command_line.EXPERIMENTS.values():
+        monkeypatch.setattr(module, "run", run)
+    assert command_line.main(["run", "all", "--seed", "2", *folders(tmp_path)]) == 0
+    assert [stem for name, stem in ran if name == "table1_mnist"] == [
+        "quick-seed2", "quick-seed2-model=resnet", "quick-seed2-model=rknet", "quick-seed2-model=mlp"]
+    assert {name for name, stem in ran if stem == "quick-seed2"} == set(command_line.EXPERIMENTS)
