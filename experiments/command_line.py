@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from . import figure3_mnist, integrator_fidelity, report, table1_mnist
+from . import figure3_mnist, integrator_fidelity, report, table1_depth, table1_mnist
 
-EXPERIMENTS = {module.NAME: module for module in (table1_mnist, figure3_mnist, integrator_fidelity)}
+EXPERIMENTS = {module.NAME: module for module in (table1_mnist, table1_depth, figure3_mnist, integrator_fidelity)}
 
 
 def main(argv=None):

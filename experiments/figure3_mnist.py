@@ -19,8 +19,8 @@ takes more than a given number of steps is stopped, and its ratio is a lower bou
 To tell why, z(t) alone, without any adjoint, is solved backwards too: at the same tolerance, and at that tolerance times
 sqrt((2n + P + 1) / n). The augmented system of n states, n adjoints, P parameter gradients and a time gradient amounts to the
 latter where its norm is a root mean square and all but z(t) is small against the absolute tolerance.
-Rectified linear units hold the order at 2, where evaluations go as the tolerance to the power of -1/3: this alone would leave 0.55
-of them with one image (n = 2,304, P = 75,392), 0.87 with 128, and all of them under a maximum norm.
+Rectified linear units hold the order at 2, where evaluations go as the tolerance to the power of -1/3: this alone would leave
+0.55 of them with one image (n = 2,304, P = 75,392), 0.87 with 128, and all of them under a maximum norm.
 
 (d): evaluations of a training step, means over the epochs.
 
@@ -688,7 +688,7 @@ def draw_test(record, path):
     right.set(xscale="log", xlabel="evaluations of a forward solve")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    _plain_log(left.yaxis, (1, 2, 3, 5, 7))
+    _plain_log(left.yaxis, (1, 2, 3, 4, 5, 6, 8))
     _plain_log(right.xaxis)
     right.legend(frameon=False, fontsize=8)
     figure.suptitle(f"Trained with high accuracy, tested with low: {configuration['data']}")

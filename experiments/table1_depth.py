@@ -1,22 +1,23 @@
 """Table 1, memory and time: a training step of ResNet, RK-Net and ODE-Net against depth, with fitted slopes and constants.
 
-Depth is L, residual blocks, for the ResNet; for the others L~, evaluations of the dynamics in the forward pass, four for each of
-the RK-Net's Runge-Kutta steps and as many as the tolerance asks for in the ODE-Net (implicit Adams of VODE). Each point is a fresh
-process that takes steps on the same digits of the embedded sample from initial parameters: the gradient of the mean
+Depth is L, residual blocks, for the ResNet; for the others L~, evaluations of the dynamics in the forward pass, four for each
+of the RK-Net's Runge-Kutta steps and as many as the tolerance asks for in the ODE-Net (implicit Adams of VODE). Each point is a
+fresh process that takes steps on the same digits of the embedded sample from initial parameters: the gradient of the mean
 cross-entropy, without the optimiser.
 
-Memory is the peak of what the whole process has resident in its first steps, libraries and the tracing of graphs included. Nothing
-is subtracted, because a step also reuses what importing and building left free; what does not depend on depth is the fitted
-constant. Several steps, because a few MiB of TensorFlow's own fill up over the first hundred evaluations or so, which one shallow
-step does not make. In these steps malloc is told to hand freed arrays back to the system (glibc's mallopt; another allocator is
-left as it is). By itself it keeps many of them, tens of MiB more with each step, so that the peak would tell how long one had
-measured rather than what was in use at once. Time is the median of the steps that follow, with malloc as it is by itself; the
-peak of those is in each point too.
+Memory is the peak of what the whole process has resident in its first steps, libraries and the tracing of graphs included.
+Nothing is subtracted, because a step also reuses what importing and building left free; what does not depend on depth is the
+fitted constant. Several steps, because a few MiB of TensorFlow's own fill up over the first hundred evaluations or so, which
+one shallow step does not make. In these steps malloc is told to hand freed arrays back to the system (glibc's mallopt; another
+allocator is left as it is). By itself it keeps many of them, tens of MiB more with each step, so that the peak would tell how
+long one had measured rather than what was in use at once. Time is the median of the steps that follow, with malloc as it is by
+itself; the peak of those is in each point too, and so is their processor time, which a busy machine disturbs less.
 
-What rises with depth: the ResNet keeps the activations inside every block. The RK-Net keeps the state at which each evaluation was
-made, in the float64 of the integrator, and evaluates again for its vector-Jacobian product, so that nothing inside the dynamics is
-kept: two float32 states of memory for each evaluation. That is O(L~) still, if a smaller multiple than a tape through the dynamics
-would need. Slopes are also in units of one float32 state (batch, 6, 6, channels).
+What rises with depth: the ResNet keeps the activations inside every block. The RK-Net keeps the state at which each evaluation
+was made, in the float64 of the integrator, and evaluates again for its vector-Jacobian product, so that nothing inside the
+dynamics is kept: two float32 states of memory for each evaluation. That is O(L~) still, if a smaller multiple than a tape
+through the dynamics would need. The ODE-Net keeps z(1) only; its constant holds the work space of VODE for the augmented
+system. Slopes are also in units of one float32 state (batch, 6, 6, channels).
 """
 
 import contextlib
@@ -45,6 +46,8 @@ PRESETS = {
     "paper": {"batch_size": 128, "channels": 64, "memory_steps": 3, "timed_steps": 3, "settings": {
         "resnet": (1, 2, 4, 8, 16, 32), "rknet": (1, 2, 4, 8, 16), "odenet": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)}},
 }
+# What is fitted: its name in a point, and its unit.
+COLUMNS = {"memory": ("peak_mib", "mib"), "time": ("step_seconds", "seconds"), "cpu": ("cpu_seconds", "seconds")}
 LABELS = {"resnet": "ResNet", "rknet": "RK-Net", "odenet": "ODE-Net"}
 STATE_SIDE = 6
 
@@ -91,7 +94,8 @@ def measure(model, setting, *, batch_size, channels, seed, memory_steps, timed_s
 
     model and setting are those of `network`; memory_steps steps are taken for memory, then timed_steps for time. Returns model,
     setting, depth, blocks or nfe_forward and nfe_backward, before_mib and peak_mib (greatest resident memory before and in the
-    steps for memory), peak_kept_mib (in all, malloc keeping what is freed), step_seconds (median) and seconds (each step's).
+    steps for memory), peak_kept_mib (in all, malloc keeping what is freed), step_seconds and cpu_seconds (medians of elapsed time
+    and of all threads' processor time) and seconds (each step's elapsed time).
     """
     net, params = network(model, setting, channels=channels, seed=seed)
     # Here, because it imports TensorFlow.
@@ -103,14 +107,16 @@ def measure(model, setting, *, batch_size, channels, seed, memory_steps, timed_s
         for _ in range(memory_steps):
             found, _ = net.value_and_grad(params, images, labels)
         peak = resident_peak()
-    seconds = []
+    seconds, cpu_seconds = [], []
     for _ in range(timed_steps):
-        begun = time.perf_counter()
+        begun, cpu_begun = time.perf_counter(), time.process_time()
         net.value_and_grad(params, images, labels)
         seconds.append(time.perf_counter() - begun)
+        cpu_seconds.append(time.process_time() - cpu_begun)
     depth = {"blocks": setting} if model == "resnet" else {name: found[name] for name in ("nfe_forward", "nfe_backward")}
     return {"model": model, "setting": setting, "depth": next(iter(depth.values())), **depth, "before_mib": before,
-            "peak_mib": peak, "peak_kept_mib": resident_peak(), "step_seconds": float(np.median(seconds)), "seconds": seconds}
+            "peak_mib": peak, "peak_kept_mib": resident_peak(), "step_seconds": float(np.median(seconds)),
+            "cpu_seconds": float(np.median(cpu_seconds)), "seconds": seconds}
 
 
 def network(model, setting, *, channels, seed):
@@ -174,7 +180,7 @@ def fit(depths, values):
 
 
 def metrics(points, state_mib):
-    """Flat numbers for each model: the lines of memory and time, and both at the greatest depth over the least.
+    """Flat numbers for each model: the lines of memory, time and processor time, and each at the greatest depth over the least.
 
     points as `measure` returns them; state_mib is the size of one float32 state, in which the slopes of memory are given too.
     """
@@ -183,7 +189,7 @@ def metrics(points, state_mib):
         depths = [point["depth"] for point in found]
         flat[f"{model}_depth_ratio"] = max(depths) / min(depths)
         shallow, deep = found[int(np.argmin(depths))], found[int(np.argmax(depths))]
-        for column, name, unit in (("memory", "peak_mib", "mib"), ("time", "step_seconds", "seconds")):
+        for column, (name, unit) in COLUMNS.items():
             line = fit(depths, [point[name] for point in found])
             flat |= {f"{model}_{column}_{part}_{unit}": value for part, value in line.items()}
             flat[f"{model}_{column}_ratio"] = deep[name] / shallow[name]
@@ -203,9 +209,9 @@ def points_table(record):
     """The points of a record, for the terminal."""
     rows = [[LABELS[point["model"]], f"{point['setting']:g}", point["depth"], point.get("nfe_backward", ""),
              f"{point['before_mib']:.0f}", f"{point['peak_mib']:.0f}", f"{point['peak_kept_mib']:.0f}",
-             f"{point['step_seconds']:.3g}"] for point in record["history"]]
-    return tabulate(rows, ["", "setting", "depth", "nfe backward", "MiB before", "peak in a step", "peak, malloc keeping", "seconds"],
-                    disable_numparse=True)
+             f"{point['step_seconds']:.3g}", f"{point['cpu_seconds']:.3g}"] for point in record["history"]]
+    return tabulate(rows, ["", "setting", "depth", "nfe backward", "MiB before", "peak in a step", "peak, malloc keeping",
+                           "seconds", "of processors"], disable_numparse=True)
 
 
 def draw(record, path):
@@ -213,26 +219,26 @@ def draw(record, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    found = record["metrics"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    for axes, column, name, unit in ((left, "memory", "peak_mib", "mib"), (right, "time", "step_seconds", "seconds")):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axes, column in ((left, "memory"), (right, "time")):
+        name, unit = COLUMNS[column]
         for (model, points), marker in zip(by_model(record["history"]).items(), "os^"):
             depths = np.array([point["depth"] for point in points])
-            slope, constant = (found[f"{model}_{column}_{part}_{unit}"] for part in ("slope", "constant"))
+            slope, constant = (record["metrics"][f"{model}_{column}_{part}_{unit}"] for part in ("slope", "constant"))
             ends = np.array([0, depths.max()])
             line, = axes.plot(ends, constant + slope * ends, linewidth=1.2)
-            per = "block" if model == "resnet" else "evaluation"
-            text = f"{slope:+.2f} MiB" if column == "memory" else f"{1e3 * slope:.0f} ms"
+            text = f"{slope:+.2f} MiB" if column == "memory" else f"{1e3 * slope:+.0f} ms"
             axes.plot(depths, [point[name] for point in points], marker, color=line.get_color(),
-                      label=f"{LABELS[model]}: {text} per {per}")
-        axes.set(xlabel="depth: blocks $L$ (ResNet), forward evaluations $\\tilde L$ (others)", xlim=(0, None), ylim=(0, None))
+                      label=f"{LABELS[model]}: {text} {'a block' if model == 'resnet' else 'an evaluation'}")
+        axes.set(xlabel="depth: blocks (ResNet), evaluations forward (RK-Net, ODE-Net)", xlim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-    before = np.median([point["before_mib"] for point in record["history"]])
-    left.axhline(before, color="0.6", linewidth=0.8, linestyle=":")
-    left.set_ylabel("peak resident memory (MiB)")
-    right.set_ylabel("time of a training step (s)")
-    figure.suptitle(f"A training step against depth, batch {record['configuration']['batch_size']}, "
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
+    # Libraries, parameters and digits are most of the memory; from zero, no slope would be seen.
+    before = float(np.median([point["before_mib"] for point in record["history"]]))
+    left.set_ylim(before, before + 1.05 * (left.dataLim.y1 - before))
+    left.set_ylabel(f"peak memory (MiB; {before:.0f} before)")
+    right.set(ylabel="time of a training step (s)", ylim=(0, None))
+    figure.suptitle(f"A training step against depth: batch {record['configuration']['batch_size']}, "
                     f"{record['configuration']['channels']} channels")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

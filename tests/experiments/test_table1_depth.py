@@ -23,7 +23,8 @@ def made_up_point(model, setting, **settings):
 
 def point(model, setting, depth, peak, seconds, **counts):
     return {"model": model, "setting": setting, "depth": depth, **counts, "before_mib": 600.0, "peak_mib": float(peak),
-            "peak_kept_mib": peak + 30.0, "step_seconds": seconds, "seconds": [seconds]}
+            "peak_kept_mib": peak + 30.0,
+            "step_seconds": seconds, "cpu_seconds": 2 * seconds, "seconds": [seconds]}
 
 
 def test_fit_finds_a_line_and_how_uncertain_it_is():
@@ -53,6 +54,7 @@ def test_metrics_are_lines_ratios_and_slopes_in_states():
     assert found["rknet_memory_constant_mib"] == pytest.approx(800.0)
     assert found["rknet_memory_slope_states"] == pytest.approx(4.0)
     assert found["rknet_time_slope_seconds"] == pytest.approx(0.02)
+    assert found["rknet_cpu_slope_seconds"] == pytest.approx(0.04)
     assert found["rknet_depth_ratio"] == 8.0
     assert found["rknet_memory_ratio"] == pytest.approx(864 / 808)
     assert found["odenet_memory_slope_mib"] == 0.0 and found["odenet_memory_ratio"] == 1.0
@@ -79,7 +81,7 @@ def test_a_point_is_measured_in_a_process_that_knows_nothing_of_this_one():
     measured = depth.measure_in_fresh_process(model="resnet", setting=1, **SMALL)
     assert measured["model"] == "resnet" and measured["setting"] == measured["blocks"] == measured["depth"] == 1
     assert 50 < measured["before_mib"] < measured["peak_mib"] <= measured["peak_kept_mib"] < ballast.nbytes / 2**20
-    assert measured["seconds"] == [measured["step_seconds"]] and measured["step_seconds"] > 0
+    assert measured["seconds"] == [measured["step_seconds"]] and measured["step_seconds"] > 0 < measured["cpu_seconds"]
 
 
 def test_depth_with_an_ode_is_evaluations_forward(monkeypatch):
