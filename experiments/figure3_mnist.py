@@ -605,8 +605,8 @@ def _draw_error(axes, rows):
         how = {"direct": "direct", "winograd": "Winograd"}[row["convolution"]]
         axes.axhline(row["error"], color="grey", linestyle=style, linewidth=1, label=f"float32, {how} convolutions")
     axes.set(xlabel="evaluations forward", ylabel="relative error of z(1)")
-    _plain_log(axes.xaxis)
-    axes.margins(x=0.08)
+    _plain_log(axes.xaxis, (1, 3))
+    axes.margins(x=0.12)
     axes.legend(frameon=False, fontsize=8)
 
 
