@@ -2,8 +2,7 @@
 
 The paper gives no learning rate, schedule or number of epochs. Chosen here: SGD with momentum 0.9, half an epoch of warm-up, then
 a cosine to zero; random crops after padding by 4 in the paper preset, as in the authors' later example. There the convolutional
-networks take the peak rate of an earlier prototype of this ODE-Net, which reached 0.41 % in ten epochs, and as many epochs as there
-was time for on two cores; that was settled before any of them had been trained. The MLP's crops, after padding by 1, were chosen on
+networks take the peak rate and the ten epochs of an earlier prototype of this ODE-Net, which reached 0.41 %. The MLP's crops, after padding by 1, were chosen on
 the last 10,000 training images: 127, 176 and 275 errors after padding by 1, 0 and 4, in ten epochs on the others. The quick preset
 trains on the embedded sample (2,000 training and 1,000 test images) without crops; each network's batch size, rate and epochs were
 chosen on a validation split of the sample's training images (its last 500), before its test images were looked at.
@@ -40,9 +39,9 @@ PRESETS = {
         "mlp": {**SAMPLE, "epochs": 20, "batch_size": 20, "peak_rate": 0.05},
     },
     "paper": {
-        "odenet": {**FULL, "epochs": 7, "batch_size": 128, "peak_rate": 0.1},
-        "resnet": {**FULL, "epochs": 5, "batch_size": 128, "peak_rate": 0.1},
-        "rknet": {**FULL, "epochs": 5, "batch_size": 128, "peak_rate": 0.1},
+        "odenet": {**FULL, "epochs": 10, "batch_size": 128, "peak_rate": 0.1},
+        "resnet": {**FULL, "epochs": 10, "batch_size": 128, "peak_rate": 0.1},
+        "rknet": {**FULL, "epochs": 10, "batch_size": 128, "peak_rate": 0.1},
         "mlp": {**FULL, "crop_padding": 1, "epochs": 20, "batch_size": 128, "peak_rate": 0.1},
     },
 }
