@@ -53,9 +53,9 @@ def init_mlp(rng, features_in, hidden, features_out):
 
 
 def mlp(params, x):
-    """One hidden layer of SiLU units, x sigmoid(x): x (..., features_in) -> (..., features_out)."""
+    """One hidden layer of exponential linear units (ELU): x (..., features_in) -> (..., features_out)."""
     flat = tf.reshape(x, (-1, x.shape[-1]))
-    y = dense(params["output"], tf.nn.silu(dense(params["hidden"], flat)))
+    y = dense(params["output"], tf.nn.elu(dense(params["hidden"], flat)))
     return tf.reshape(y, (*x.shape[:-1], y.shape[-1]))
 
 
