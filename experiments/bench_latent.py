@@ -13,7 +13,6 @@ from tabulate import tabulate
 
 from solvers_bridge import TensorFlowDynamics
 
-from .latent_restarts import BEST, WAYS
 from .side_by_side import (
     compare,
     flat,
@@ -24,6 +23,7 @@ from .side_by_side import (
     torch_candidate,
     torchdiffeq_is_installed,
 )
+from .table2_latent_ode import BEST, WAYS
 
 BATCH, TIMES, END = 1000, 100, 5.0
 SETTINGS = {"loose": ("float32", 1e-5), "tight": ("float64", 1.5e-8)}

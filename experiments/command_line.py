@@ -8,10 +8,21 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from . import figure3_mnist, integrator_fidelity, latent_restarts, report, table1_depth, table1_mnist, table2_latent_ode
+from . import (
+    figure3_mnist,
+    figure7_poisson,
+    figures8to10_latent_ode,
+    integrator_fidelity,
+    latent_restarts,
+    report,
+    table1_depth,
+    table1_mnist,
+    table2_latent_ode,
+)
 
-EXPERIMENTS = {module.NAME: module for module in (table1_mnist, table1_depth, figure3_mnist, integrator_fidelity, latent_restarts,
-                                                  table2_latent_ode)}
+EXPERIMENTS = {module.NAME: module for module in (
+    table1_mnist, table1_depth, figure3_mnist, integrator_fidelity, latent_restarts, table2_latent_ode, figures8to10_latent_ode,
+    figure7_poisson)}
 
 
 def main(argv=None):

@@ -22,7 +22,7 @@ from original_repro import training
 from original_repro.datasets import spirals
 
 from . import records, table2_latent_ode
-from .latent_restarts import BEST, WAYS
+from .table2_latent_ode import BEST, WAYS
 
 NAME = "figure7_poisson"
 TITLE = "Figure 7: a Poisson process with a latent ODE's intensity, alone and beside data"
@@ -35,7 +35,6 @@ PRESETS = {
 RATE, DEPTH, END, PERIOD = 4.0, 0.9, 5.0, 2.5
 POINTS, NOISE = 30, 0.1
 CLIP_NORM = 100.0
-STEP = 0.05
 
 
 def add_arguments(parser):

@@ -25,39 +25,18 @@ import numpy as np
 from tabulate import tabulate
 
 from original_repro import training
-from original_repro.datasets import spirals
 
-from . import records
+from . import records, table2_latent_ode
+from .table2_latent_ode import BEST, FEW_TIMES, WAYS
 
 NAME = "latent_restarts"
 TITLE = "Section 5: cost and error of the latent ODE's reverse sweep, way by way"
 PRESETS = {
-    "quick": {"iterations": 30, "batch_size": 50, "rounds": 1},
-    "paper": {"iterations": 500, "batch_size": 100, "rounds": 5},
+    "quick": {"batch_size": 50, "rounds": 1, "trajectories": {"train": 200, "validation": 20, "test": 20},
+              "training": {**table2_latent_ode.PRESETS["quick"]["latent_ode"], "stages": [[25, 25]]}},
+    "paper": {"batch_size": 100, "rounds": 5, "trajectories": {"train": 1000, "validation": 20, "test": 20},
+              "training": {**table2_latent_ode.PRESETS["paper"]["latent_ode"], "stages": [[25, 400], [50, 400], [100, 400]]}},
 }
-SPACING = spirals.Geometry().spacing
-# The longest step of a fixed grid; output times that are closer are crossed in one step.
-STEP = 4 * SPACING
-# Settings of odeint beyond the forward solver's.
-WAYS = {
-    "paper": {},
-    "warm": {"adjoint_options": {"restart": "warm"}},
-    "seminorm": {"adjoint_options": {"norm": "seminorm"}},
-    "checkpoint": {"adjoint_options": {"checkpoint": 100}},
-    "adams_1e-5": {"adjoint_rtol": 1e-5, "adjoint_atol": 1e-5},
-    "adams_1e-3": {"adjoint_rtol": 1e-3, "adjoint_atol": 1e-3},
-    "lsoda": {"adjoint_method": "lsoda"},
-    "dopri5": {"adjoint_method": "dopri5", "adjoint_options": {"first_step": SPACING}},
-    "dopri5_1e-5": {"adjoint_method": "dopri5", "adjoint_options": {"first_step": SPACING}, "adjoint_rtol": 1e-5,
-                    "adjoint_atol": 1e-5},
-    "dop853": {"adjoint_method": "dop853", "adjoint_options": {"first_step": SPACING}},
-    "midpoint": {"adjoint_method": "midpoint", "adjoint_options": {"step_size": STEP}},
-    "rk4": {"adjoint_method": "rk4", "adjoint_options": {"step_size": STEP}},
-    "rk4_half": {"adjoint_method": "rk4", "adjoint_options": {"step_size": SPACING / 2}},
-    "all_1e-5": {"rtol": 1e-5, "atol": 1e-5},
-}
-BEST = "rk4"
-FEW_TIMES = 20
 REFERENCE = {"method": "dop853", "rtol": 1e-12, "atol": 1e-12}
 
 
@@ -75,14 +54,15 @@ def run(arguments, stem):
 
     begun = time.perf_counter()
     preset = PRESETS[arguments.preset]
-    data = spirals.make_spirals(arguments.seed, max(10 * preset["batch_size"], 100), arguments.points, 0.1)
-    params = _train(data, preset, arguments.seed, Path(arguments.checkpoints) / NAME / f"{stem}.npz")
-    rng = np.random.default_rng(arguments.seed)
-    batch = [array[:preset["batch_size"]] for array in (data.times, data.values, np.ones_like(data.times))]
-    draws, other_draws = rng.normal(size=(2, preset["batch_size"], 4))
-    reference = _flat(latent_ode.LatentOde(**REFERENCE).value_and_grad(params, *batch, draws)[1])
-    other = _flat(latent_ode.LatentOde(**REFERENCE).value_and_grad(params, *batch, other_draws)[1])
-    nets = {way: latent_ode.LatentOde(**settings) for way, settings in WAYS.items()}
+    task = {"model": "latent_ode", "points": arguments.points, "seed": arguments.seed, "noise": 0.1, "reverse": BEST,
+            "trajectories": preset["trajectories"], **preset["training"]}
+    params = table2_latent_ode.fit({**task, "checkpoint": str(Path(arguments.checkpoints) / NAME / stem / "fit.npz")})["params"]
+    data = table2_latent_ode.make_data(task)[0]
+    batch = table2_latent_ode.series(data, slice(preset["batch_size"]))
+    net, rng = latent_ode.LatentOde(), np.random.default_rng(arguments.seed)
+    draws, other_draws = rng.normal(size=(2, len(batch[0]), 4))
+    reference, other = (_flat(net.with_solver(**REFERENCE).value_and_grad(params, *batch, some)[1]) for some in (draws, other_draws))
+    nets = {way: net.with_solver(**settings) for way, settings in WAYS.items()}
     gradients = {way: lambda net=net: net.value_and_grad(params, *batch, draws) for way, net in nets.items()}
     few = latent_ode.weights_of_few_times(batch[0], batch[2], data.grid, FEW_TIMES, rng)
     gradients["few_times"] = lambda: nets[BEST].value_and_grad(params, *batch, draws, few)
@@ -108,26 +88,6 @@ def run(arguments, stem):
                                                                            "gradient error"], floatfmt=".3g"))
     _draw(rows, metrics["gradient_noise"], Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
     return path
-
-
-def _train(data, preset, seed, checkpoint):
-    from original_repro import latent_ode
-
-    net = latent_ode.LatentOde(**WAYS[BEST])
-    steps = preset["iterations"]
-
-    def value_and_grad(params, chosen, draws):
-        times, values = data.times[chosen], data.values[chosen]
-        metrics, gradient = net.value_and_grad(params, times, values, np.ones_like(times), draws)
-        return metrics, training.clip_norm(gradient, 1000.0)
-
-    params, _ = training.fit(
-        value_and_grad, latent_ode.init_latent_ode(np.random.default_rng(seed)),
-        (np.arange(steps * preset["batch_size"]) % len(data.times),), optimiser=training.adam(),
-        schedule=training.warmup_cosine(1e-2, steps), epochs=1, batch_size=preset["batch_size"], seed=seed,
-        augment=lambda batch, rng: (*batch, rng.normal(size=(preset["batch_size"], 4))), checkpoint=checkpoint,
-        configuration=preset)
-    return params
 
 
 def _flat(gradient):

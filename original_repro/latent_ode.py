@@ -14,6 +14,7 @@ every time of the union, whether a trajectory has an observation there or not: T
 trajectory would have n.
 """
 
+import copy
 import math
 
 import autograd.numpy as anp
@@ -53,10 +54,18 @@ def init_mlp(rng, features_in, hidden, features_out):
 
 
 def mlp(params, x):
-    """One hidden layer of exponential linear units (ELU): x (..., features_in) -> (..., features_out)."""
+    """One hidden layer of `smooth_linear` units: x (..., features_in) -> (..., features_out)."""
     flat = tf.reshape(x, (-1, x.shape[-1]))
-    y = dense(params["output"], tf.nn.elu(dense(params["hidden"], flat)))
+    y = dense(params["output"], smooth_linear(dense(params["hidden"], flat)))
     return tf.reshape(y, (*x.shape[:-1], y.shape[-1]))
+
+
+def smooth_linear(x):
+    """softplus(x + 2) - softplus(2): bounded below, linear above, as an exponential linear unit (ELU), with all derivatives smooth.
+
+    An ELU's second derivative jumps, which costs VODE several times the steps at the paper's tolerance.
+    """
+    return tf.math.softplus(3 * x + 1) / 3 - math.log1p(math.exp(1)) / 3
 
 
 def rnn_cell(params, x, h):
@@ -121,7 +130,8 @@ def gaps_since(start, times, mask):
 def weights_of_few_times(times, mask, grid, count, rng):
     """Weights (N, n) under which only observations at `count` of the grid's times, drawn at random, are in the log-likelihood.
 
-    They weigh len(grid) / count, so that the log-likelihood's expectation stays what it was, at fewer restarts of the reverse sweep.
+    They weigh len(grid) / count, so that the expectation is the log-likelihood of all observations at the grid's times, at fewer
+    restarts of the reverse sweep.
     """
     chosen = rng.choice(grid, count, replace=False)
     return mask * np.isin(times, chosen) * (len(grid) / count)
@@ -149,6 +159,12 @@ class LatentOde:
         self.recognise = tensorflow_primitive(recognise, dtype, compiled=True)
         self.sample = tensorflow_primitive(_sampled_posterior, dtype, compiled=True)
         self.data_term = tensorflow_primitive(_data_term, dtype, compiled=True)
+
+    def with_solver(self, **settings):
+        """The same network, sharing its graphs, with other settings of `solvers_bridge.odeint` on top of its own."""
+        other = copy.copy(self)
+        other.solver = {**self.solver, **settings}
+        return other
 
     def elbo(self, params, times, values, mask, draws, weights=None):
         """The evidence lower bound of each series, and what it is made of, for draws (N, latent) from N(0, 1).

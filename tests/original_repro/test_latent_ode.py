@@ -60,10 +60,10 @@ def test_parameters_have_the_sizes_of_the_paper():
 
 @pytest.mark.parametrize("reverse, tolerance", [
     ({}, 1e-6), ({"adjoint_method": "rk4", "adjoint_options": {"step_size": 0.05}}, 1e-6)], ids=["paper", "rk4"])
-def test_gradient_of_the_elbo_agrees_with_finite_differences(params, series, draws, reverse, tolerance):
-    net = lo.LatentOde(dtype="float64", **reverse)
+def test_gradient_of_the_elbo_agrees_with_finite_differences(net, params, series, draws, reverse, tolerance):
+    net = net.with_solver(**reverse)
     # Finite differences want a function that is smoother than 1.5e-8.
-    exact = lo.LatentOde(dtype="float64", method="dop853", rtol=1e-12, atol=1e-12)
+    exact = net.with_solver(method="dop853", rtol=1e-12, atol=1e-12)
     rng = np.random.default_rng(3)
     metrics, gradient = net.value_and_grad(params, *series, draws)
     for part in params:
@@ -119,7 +119,7 @@ def test_recognition_ignores_padding(net, params, series):
         np.testing.assert_allclose(np.stack([mean[i], deviation[i]]), np.concatenate(alone), rtol=1e-12)
 
 
-def test_recognition_reads_backwards_with_the_time_since_the_observation_before(params):
+def test_recognition_reads_backwards_with_the_time_since_the_observation_before(net, params):
     rng = np.random.default_rng(4)
     times, values = np.array([[0.3, 0.4, 0.9]]), rng.normal(size=(1, 3, 2))
     cell, output = params["recognition"]["cell"], params["recognition"]["output"]
@@ -127,7 +127,7 @@ def test_recognition_reads_backwards_with_the_time_since_the_observation_before(
     for gap, value in ((0.5, values[0, 2]), (0.1, values[0, 1]), (0.3, values[0, 0])):
         h = np.tanh(np.concatenate([value, [gap], h]) @ cell["weight"] + cell["bias"])
     mean, log_deviation = np.split(h @ output["weight"] + output["bias"], 2)
-    found = lo.LatentOde(dtype="float64").posterior(params, times, values, np.ones((1, 3)))
+    found = net.posterior(params, times, values, np.ones((1, 3)))
     np.testing.assert_allclose(found, np.stack([mean, np.exp(log_deviation)])[:, None], rtol=1e-12)
 
 
@@ -136,9 +136,8 @@ def test_gaps_skip_what_is_missing():
     np.testing.assert_array_equal(lo.gaps_since(0.5, times, mask), [[0.5, 1.5, 2.0, 5.0]])
 
 
-def test_weights_of_few_times_keep_the_expectation_and_save_restarts(params):
+def test_weights_of_few_times_keep_the_expectation_and_save_restarts(net, params):
     rng = np.random.default_rng(5)
-    net = lo.LatentOde(dtype="float64", adjoint_method="rk4", adjoint_options={"step_size": 0.1})
     grid = 0.1 * np.arange(1, 11)
     times, values, mask = np.tile(grid, (2, 1)), rng.normal(size=(2, 10, 2)), np.ones((2, 10))
     draws = rng.normal(size=(2, 4))
