@@ -3,9 +3,9 @@
 The weights are those that `run table2_latent_ode` of the same preset and seed left, or those of --weights; the spirals are that run's test
 set, seen at 30 irregular times. Figure 8: reconstruction and extrapolation (red) by the recurrent network and by the latent ODE;
 8c: latent trajectories from the means of q(z0), in their first two principal components, coloured by direction, with
-the accuracy on held-out spirals of a linear probe (least squares) for the direction on z(t0). Figure 9: spirals decoded while one
-coordinate of z(t0) moves from one direction's mean to the other's: the coordinate along which the two directions differ most, beside
-their spread; the others stay at the mean of both. Figure 10: the same spirals from 10 to 100 observations. Bands:
+the accuracy on held-out spirals of a linear probe (least squares) for the direction on z(t0). Figure 9: a spiral decoded while one
+coordinate of its z(t0) runs through the range that it has over the test set: the coordinate that turns the direction around
+for the greatest share of spirals, and the first spiral for which it does (else the first of all). Figure 10: the same spirals from 10 to 100 observations. Bands:
 95 % of the posterior predictive distribution, with the share of noisy points inside, within and beyond the observed times.
 """
 
@@ -55,8 +55,7 @@ def run(arguments, stem):
     rng = np.random.default_rng(arguments.seed)
     means = model.posterior(data)
     probe = direction_probe(means, data.clockwise)
-    coordinate, walk = between_directions(means, data.clockwise)
-    swept = signed_area(model.generate(walk, data.grid))
+    coordinate, share, walk = turning_coordinate(means, lambda z0: signed_area(model.generate(z0, data.grid)))
     mean, deviation = model.predictive(data, np.concatenate([data.grid, data.further_times]), rng, preset["samples"])
     inside = np.abs(np.concatenate([data.noisy, data.further_noisy], 1) - mean) < NORMAL_95 * deviation
     steps = len(data.grid)
@@ -64,9 +63,7 @@ def run(arguments, stem):
     reconstructions = {points: model.generate(model.posterior(seen), seen.grid) for points, seen in more.items()}
     metrics = {
         "direction_probe_accuracy": probe,
-        "figure9_coordinate": coordinate,
-        # Twice the area that the radius sweeps, positive for counter-clockwise.
-        "figure9_area_first": float(swept[0]), "figure9_area_last": float(swept[-1]),
+        "figure9_coordinate": coordinate + 1, "figure9_share_turned": share,
         "band_coverage_observed": float(inside[:, :steps].mean()), "band_coverage_further": float(inside[:, steps:].mean()),
         "imputation_rmse": model.imputation_error(data),
         **{f"reconstruction_rmse_{points}": float(np.sqrt(np.mean((made - data.clean)**2)))
@@ -93,19 +90,23 @@ def direction_probe(z0, clockwise):
     return float(np.mean(np.sign(inputs[half:] @ probe) == targets[half:]))
 
 
-def between_directions(z0, clockwise, count=7):
-    """(coordinate, walk (count, latent)): from the clockwise spirals' mean in one coordinate of z0 to the others', and as far beyond.
+def turning_coordinate(z0, area_of, spirals=50, count=7):
+    """(coordinate, share, walk (count, latent)): the coordinate of z0 (N, latent) that turns the direction of most of the first spirals.
 
-    The coordinate is that whose means differ most beside the spread within the directions.
+    area_of(z0) -> the signed area of the spirals from z0. Each coordinate moves from its 2nd to its 98th percentile over all z0;
+    share: of spirals whose two ends turn in opposite directions. walk: one of them on its way.
     """
-    groups = z0[clockwise], z0[~clockwise]
-    first, last = (group.mean(0) for group in groups)
-    spread = np.sqrt(np.mean([group.var(0) for group in groups], axis=0))
-    coordinate = int(np.argmax(np.abs(last - first) / spread))
-    walk = np.tile((first + last) / 2, (count, 1))
-    along = np.linspace(-0.5, 1.5, count)
-    walk[:, coordinate] = first[coordinate] + along * (last - first)[coordinate]
-    return coordinate, walk
+    ends = np.percentile(z0, (2, 98), axis=0)
+    first, latent = z0[:spirals], z0.shape[1]
+    moved = np.tile(first, (latent, 2, 1, 1))
+    for k in range(latent):
+        moved[k, ..., k] = ends[:, k, None]
+    areas = area_of(moved.reshape(-1, latent)).reshape(latent, 2, len(first))
+    turned = areas[:, 0] * areas[:, 1] < 0
+    coordinate = int(np.argmax(turned.mean(1)))
+    walk = np.tile(first[np.argmax(turned[coordinate])], (count, 1))
+    walk[:, coordinate] = np.linspace(*ends[:, coordinate], count)
+    return coordinate, float(turned[coordinate].mean()), walk
 
 
 def signed_area(paths):

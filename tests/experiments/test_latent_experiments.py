@@ -136,16 +136,24 @@ def test_intensity_error_and_areas_by_hand():
     np.testing.assert_allclose(figures8to10_latent_ode.signed_area(square[:, ::-1]), [-2.0])
 
 
-def test_a_probe_finds_a_direction_that_is_there_and_the_walk_crosses_it():
+def test_a_probe_finds_a_direction_that_is_there():
     rng = np.random.default_rng(0)
     clockwise = rng.random(400) < 0.5
     z0 = rng.normal(size=(400, 4))
     assert 0.3 < figures8to10_latent_ode.direction_probe(z0, clockwise) < 0.7
     z0[:, 2] += np.where(clockwise, -8.0, 8.0)
     assert figures8to10_latent_ode.direction_probe(z0, clockwise) == 1.0
-    coordinate, walk = figures8to10_latent_ode.between_directions(z0, clockwise)
-    assert coordinate == 2 and walk[0, 2] < -7.5 and walk[-1, 2] > 7.5
-    assert np.all(walk[:, [0, 1, 3]] == walk[0, [0, 1, 3]])
+
+
+def test_the_walk_moves_the_coordinate_that_turns_most_spirals():
+    z0 = np.random.default_rng(1).normal(size=(400, 4))
+    # The third coordinate decides, but not where the first is large.
+    coordinate, share, walk = figures8to10_latent_ode.turning_coordinate(
+        z0, lambda z: np.where(z[:, 0] > 1, 1.0, np.sign(z[:, 2])), spirals=50, count=5)
+    assert coordinate == 2 and share == np.mean(z0[:50, 0] <= 1)
+    base = z0[np.argmax(z0[:50, 0] <= 1)]
+    np.testing.assert_array_equal(walk[:, [0, 1, 3]], np.tile(base[[0, 1, 3]], (5, 1)))
+    np.testing.assert_allclose(walk[:, 2], np.linspace(*np.percentile(z0[:, 2], (2, 98)), 5))
 
 
 @pytest.mark.slow
