@@ -76,6 +76,7 @@ PRESETS = {
     },
 }
 
+
 def add_arguments(parser):
     """Options of a run."""
     parser.add_argument("--noise", type=float, default=0.1, help="standard deviation of the observations' noise (default: 0.1)")

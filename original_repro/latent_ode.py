@@ -3,8 +3,8 @@
 A recurrent network reads a series backwards in time and gives q(z0) = N(mean, deviation²); z(t) solves dz/dt = f(z) from z0, and a
 decoder gives the mean of the Gaussian likelihood of the value at t. Training maximises the evidence lower bound (ELBO) with
 p(z0) = N(0, 1) by reparameterisation (Kingma and Welling 2014). The layer sizes are the paper's: 25 recurrent units, 4 latent
-dimensions, 20 hidden units in f and in the decoder. Chosen where the paper is silent: tanh everywhere, one learned standard deviation of
-the observations, and that the network reads with each value the time since the observation before it (for the first one, since
+dimensions, 20 hidden units in f and in the decoder. Chosen where the paper is silent: tanh in the recurrent network, smooth ELUs elsewhere, one learned standard deviation of the
+observations, and that the network reads with each value the time since the observation before it (for the first one, since
 t0), without which irregular times would be lost.
 
 Series of different lengths form one batch: times (N, n), values (N, n, D) and mask (N, n), 1 where there is an observation and 0
@@ -61,11 +61,11 @@ def mlp(params, x):
 
 
 def smooth_linear(x):
-    """softplus(x + 2) - softplus(2): bounded below, linear above, as an exponential linear unit (ELU), with all derivatives smooth.
+    """softplus(3 x + 1) / 3, less its value at 0: bounded below, linear above, as an exponential linear unit (ELU), but smooth.
 
-    An ELU's second derivative jumps, which costs VODE several times the steps at the paper's tolerance.
+    An ELU's second derivative jumps, which costs VODE two to three times the evaluations at the paper's tolerance.
     """
-    return tf.math.softplus(3 * x + 1) / 3 - math.log1p(math.exp(1)) / 3
+    return (tf.math.softplus(3 * x + 1) - math.log1p(math.exp(1))) / 3
 
 
 def rnn_cell(params, x, h):
