@@ -3,7 +3,7 @@
 Two settings: tolerance 1e-5 in float32 and the paper's 1.5e-8 in float64. Ours by the paper's way, a fresh VODE solve from output time to
 output time of the reverse sweep, and by the fixed-grid reverse sweep that Table 2 is trained with; torchdiffeq by dopri5 and
 its adjoint. Errors: greatest error of the gradient over its greatest entry, against dop853 at 1e-12. A speed-up counts at equal error
-only, so both are in the metrics.
+only, so both are in the metrics; in the loose setting, where the forward solve makes the error, the fixed-grid way takes 3e-6 for it.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,8 @@ from .side_by_side import (
 from .table2_latent_ode import BEST, WAYS
 
 BATCH, TIMES, END = 1000, 100, 5.0
-SETTINGS = {"loose": ("float32", 1e-5), "tight": ("float64", 1.5e-8)}
+# Precision, tolerance, and the forward tolerance of the fixed-grid way.
+SETTINGS = {"loose": ("float32", 1e-5, 3e-6), "tight": ("float64", 1.5e-8, 1.5e-8)}
 GOAL = 10.0
 
 
@@ -68,12 +69,12 @@ def bench_latent(rounds, problem=None):
     problem = problem or make_problem()
     reference = flat(problem.step(TensorFlowDynamics(dynamics_tensorflow, "float64"), 1e-12, method="dop853").gradient)
     metrics = {}
-    for setting, (dtype, tolerance) in SETTINGS.items():
+    for setting, (dtype, tolerance, forward_tolerance) in SETTINGS.items():
         heading(f"Latent ODE: batch {len(problem.z0)}, 4-20-4 dynamics, {len(problem.t)} output times, tolerance {tolerance:g}, "
                 f"{dtype}: seconds, median (minimum); evaluations")
         dynamics = TensorFlowDynamics(dynamics_tensorflow, dtype)
         candidates = {"paper": lambda: problem.step(dynamics, tolerance),
-                      BEST: lambda: problem.step(dynamics, tolerance, **WAYS[BEST])}
+                      BEST: lambda: problem.step(dynamics, forward_tolerance, **WAYS[BEST])}
         if torchdiffeq_is_installed():
             candidates["torchdiffeq"] = _torch(problem, dtype, tolerance)
         results = take_turns(candidates, rounds)

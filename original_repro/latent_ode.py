@@ -3,9 +3,9 @@
 A recurrent network reads a series backwards in time and gives q(z0) = N(mean, deviation²); z(t) solves dz/dt = f(z) from z0, and a
 decoder gives the mean of the Gaussian likelihood of the value at t. Training maximises the evidence lower bound (ELBO) with
 p(z0) = N(0, 1) by reparameterisation (Kingma and Welling 2014). The layer sizes are the paper's: 25 recurrent units, 4 latent
-dimensions, 20 hidden units in f and in the decoder. Chosen where the paper is silent: tanh in the recurrent network, smooth ELUs elsewhere, one learned standard deviation of the
-observations, and that the network reads with each value the time since the observation before it (for the first one, since
-t0), without which irregular times would be lost.
+dimensions, 20 hidden units in f and in the decoder. Chosen where the paper is silent: tanh in the recurrent network, smooth ELUs
+elsewhere, one learned standard deviation of the observations, and that the network reads with each value the time since the
+observation before it (for the first one, since t0), without which irregular times would be lost.
 
 Series of different lengths form one batch: times (N, n), values (N, n, D) and mask (N, n), 1 where there is an observation and 0
 where there is padding. A batch is solved as one ODE of N * 4 unknowns (section 6) on the union of all its times, from which each
