@@ -27,9 +27,9 @@ from .table2_latent_ode import BEST, WAYS
 NAME = "figure7_poisson"
 TITLE = "Figure 7: a Poisson process with a latent ODE's intensity, alone and beside data"
 PRESETS = {
-    "quick": {"alone": {"train": 100, "test": 200, "iterations": 100, "batch_size": 5, "peak_rate": 2e-2},
-              "together": {"train": 100, "test": 50, "iterations": 40, "batch_size": 10, "peak_rate": 2e-2}},
-    "paper": {"alone": {"train": 500, "test": 1000, "iterations": 1500, "batch_size": 10, "peak_rate": 1e-2},
+    "quick": {"alone": {"train": 100, "test": 200, "iterations": 150, "batch_size": 5, "peak_rate": 3e-2},
+              "together": {"train": 100, "test": 50, "iterations": 30, "batch_size": 10, "peak_rate": 2e-2}},
+    "paper": {"alone": {"train": 500, "test": 1000, "iterations": 3000, "batch_size": 10, "peak_rate": 1e-2},
               "together": {"train": 1000, "test": 200, "iterations": 2000, "batch_size": 20, "peak_rate": 1e-2}},
 }
 RATE, DEPTH, END, PERIOD = 4.0, 0.9, 5.0, 2.5

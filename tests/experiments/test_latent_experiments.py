@@ -9,7 +9,7 @@ from experiments import command_line, figure7_poisson, figures8to10_latent_ode, 
 from original_repro import training
 
 SHORT = {"stages": [[25, 4], [100, 6]], "iterations_an_evaluation": 2, "batch_size": 10, "peak_rate": 1e-2, "clip_norm": 10.0}
-TINY = {"trajectories": {"train": 20, "validation": 5, "test": 10}, "rnn": SHORT, "latent_ode": {**SHORT, "few_times": 5}}
+TINY = {"points": (30,), "trajectories": {"train": 20, "validation": 5, "test": 10}, "rnn": SHORT, "latent_ode": {**SHORT, "few_times": 5}}
 
 
 def folders(tmp_path):
@@ -23,7 +23,6 @@ def read(path):
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setattr(table2_latent_ode, "PRESETS", {"quick": TINY, "paper": TINY})
-    monkeypatch.setattr(table2_latent_ode, "POINTS", (30,))
     monkeypatch.setattr(workers, "run_tasks", lambda function, tasks, workers: [function(task) for task in tasks])
 
 
@@ -159,7 +158,6 @@ def test_the_walk_moves_the_coordinate_that_turns_most_spirals():
 @pytest.mark.slow
 def test_table2_in_worker_processes_gives_the_same_numbers(monkeypatch, tmp_path):
     monkeypatch.setattr(table2_latent_ode, "PRESETS", {"quick": TINY})
-    monkeypatch.setattr(table2_latent_ode, "POINTS", (30,))
     results = []
     for name, number in (("one", "1"), ("two", "2")):
         assert command_line.main(["run", "table2_latent_ode", "--workers", number, *folders(tmp_path / name)]) == 0
