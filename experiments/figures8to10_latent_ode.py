@@ -3,7 +3,8 @@
 The weights are those that `run table2_latent_ode` of the same preset and seed left, or those of --weights; the spirals are that run's test
 set, seen at 30 irregular times. Figure 8: reconstruction and extrapolation (red) by the recurrent network and by the latent ODE;
 8c: latent trajectories from the means of q(z0), in their first two principal components, coloured by direction, with
-the accuracy on held-out spirals of a linear probe (least squares) for the direction on z(t0). Figure 9: a spiral decoded while one
+the accuracy on held-out spirals of a linear probe (least squares) for the direction on z(t0). Two sets of orbits in different planes
+about the same centre are apart, but not by a hyperplane; therefore a probe with the products of two coordinates stands beside it. Figure 9: a spiral decoded while one
 coordinate of its z(t0) runs through the range that it has over the test set: the coordinate that turns the direction around
 for the greatest share of spirals, and the first spiral for which it does (else the first of all). Figure 10: the same spirals from 10 to 100 observations. Bands:
 95 % of the posterior predictive distribution, with the share of noisy points inside, within and beyond the observed times.
@@ -54,7 +55,7 @@ def run(arguments, stem):
 
     rng = np.random.default_rng(arguments.seed)
     means = model.posterior(data)
-    probe = direction_probe(means, data.clockwise)
+    probes = {"linear": direction_probe(means, data.clockwise), "quadratic": direction_probe(with_products(means), data.clockwise)}
     coordinate, share, walk = turning_coordinate(means, lambda z0: signed_area(model.generate(z0, data.grid)))
     mean, deviation = model.predictive(data, np.concatenate([data.grid, data.further_times]), rng, preset["samples"])
     inside = np.abs(np.concatenate([data.noisy, data.further_noisy], 1) - mean) < NORMAL_95 * deviation
@@ -62,7 +63,7 @@ def run(arguments, stem):
     more = {points: _test_set(arguments.seed, preset["test"], points) for points in FEWER_AND_MORE}
     reconstructions = {points: model.generate(model.posterior(seen), seen.grid) for points, seen in more.items()}
     metrics = {
-        "direction_probe_accuracy": probe,
+        "direction_probe_accuracy": probes["linear"], "direction_probe_quadratic_accuracy": probes["quadratic"],
         "figure9_coordinate": coordinate + 1, "figure9_share_turned": share,
         "band_coverage_observed": float(inside[:, :steps].mean()), "band_coverage_further": float(inside[:, steps:].mean()),
         "imputation_rmse": model.imputation_error(data),
@@ -71,7 +72,7 @@ def run(arguments, stem):
 
     rnn = RnnOf(weights[f"rnn_{POINTS}"], data)
     _draw_figure8(model, rnn, data, figures / f"{NAME}-{stem}-figure8.png")
-    _draw_figure8c(model, means, data, probe, figures / f"{NAME}-{stem}-figure8c.png")
+    _draw_figure8c(model, means, data, probes, figures / f"{NAME}-{stem}-figure8c.png")
     _draw_figure9(model, walk, coordinate, data, figures / f"{NAME}-{stem}-figure9.png")
     _draw_figure10(reconstructions, more, figures / f"{NAME}-{stem}-figure10.png")
     _draw_bands(mean, deviation, data, metrics, figures / f"{NAME}-{stem}-bands.png")
@@ -88,6 +89,12 @@ def direction_probe(z0, clockwise):
     half = len(z0) // 2
     probe = np.linalg.lstsq(inputs[:half], targets[:half], rcond=None)[0]
     return float(np.mean(np.sign(inputs[half:] @ probe) == targets[half:]))
+
+
+def with_products(z0):
+    """z0 (N, latent) with all products of two of its coordinates beside it."""
+    first, second = np.triu_indices(z0.shape[1])
+    return np.column_stack([z0, z0[:, first] * z0[:, second]])
 
 
 def turning_coordinate(z0, area_of, spirals=50, count=7):
@@ -190,7 +197,7 @@ def _save(figure, path):
     import matplotlib.pyplot as plt
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=95)
     plt.close(figure)
 
 
@@ -224,13 +231,13 @@ def _draw_figure8(model, rnn, data, path):
             one.set_xlabel("x")
     axes[0, 0].set_ylabel("recurrent network\ny")
     axes[1, 0].set_ylabel("latent ODE\ny")
-    axes[0, 0].legend(frameon=False, fontsize=7)
-    axes[1, 0].legend(frameon=False, fontsize=7)
+    axes[0, 0].legend(frameon=False, fontsize=7, loc="center")
+    axes[1, 0].legend(frameon=False, fontsize=7, loc="center")
     figure.suptitle(f"{POINTS} observations, then 100 further time points")
     _save(figure, path)
 
 
-def _draw_figure8c(model, z0, data, accuracy, path):
+def _draw_figure8c(model, z0, data, probes, path):
     states = model.latent(z0[:100], data.grid)
     flat = states.reshape(-1, states.shape[-1])
     axes_of_most_variance = np.linalg.svd(flat - flat.mean(0), full_matrices=False)[2][:2]
@@ -243,7 +250,8 @@ def _draw_figure8c(model, z0, data, accuracy, path):
             axes.plot(*projected[:, i].T, color=colour, linewidth=0.7, alpha=0.7, label=label if k == 0 else None)
         axes.plot(*projected[0, members].T, ".", color=colour, markersize=4)
     axes.set(xlabel="first principal component of z(t)", ylabel="second principal component",
-             title=f"Latent trajectories, dots at t0; probe for direction: {100 * accuracy:.1f} %")
+             title="Latent trajectories, dots at t0; direction found at t0:\n"
+                 + ", ".join(f"{100 * accuracy:.1f} % by a {kind} probe" for kind, accuracy in probes.items()))
     axes.title.set_fontsize(10)
     axes.legend(frameon=False, fontsize=8)
     _save(figure, path)
@@ -259,7 +267,7 @@ def _draw_figure9(model, walk, coordinate, data, path):
         one.set_title(f"z{coordinate + 1}(t0) = {z[coordinate]:.2f}\n{'counter-clockwise' if area > 0 else 'clockwise'}", fontsize=9)
         one.set_xlabel("x")
     axes[0, 0].set_ylabel("y")
-    figure.colorbar(points, ax=axes[0, -1], label="time (radians)")
+    figure.colorbar(points, ax=axes[0, -1], label="time")
     _save(figure, path)
 
 
@@ -278,7 +286,7 @@ def _draw_figure10(reconstructions, more, path):
         axes[-1, column].set_xlabel("x")
     for one in axes[:, 0]:
         one.set_ylabel("y")
-    axes[0, 0].legend(frameon=False, fontsize=7)
+    axes[0, 0].legend(frameon=False, fontsize=7, loc="center")
     _save(figure, path)
 
 
@@ -296,7 +304,7 @@ def _draw_bands(mean, deviation, data, metrics, path):
             one.plot(data.times[i], data.values[i, :, row], "k.", markersize=4, label="observations")
             one.axvline(data.grid[-1], color="grey", linestyle=":", linewidth=1)
             one.set_ylabel(name)
-        axes[1, column].set_xlabel("time (radians)")
+        axes[1, column].set_xlabel("time")
     axes[0, 0].legend(frameon=False, fontsize=7)
     figure.suptitle(f"Posterior bands: {100 * metrics['band_coverage_observed']:.1f} % of all points inside within the observed times, "
                     f"{100 * metrics['band_coverage_further']:.1f} % beyond", fontsize=11)

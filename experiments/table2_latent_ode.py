@@ -250,6 +250,7 @@ def _draw(metrics, history, numbers, noise, path):
                       label=label)
         axes.set(xlabel="observations of 100", ylabel=f"RMSE against {kind} targets", ylim=(0, None),
                  xticks=range(len(numbers)), xticklabels=numbers)
+        axes.set_ylim(0, 1.4 * axes.get_ylim()[1])
     panels[0].axhline(noise, color="grey", linestyle=":", linewidth=1)
     panels[0].annotate("noise", (0, noise), xytext=(0, 3), textcoords="offset points", fontsize=8, color="grey")
     panels[0].legend(frameon=False, fontsize=8)
@@ -259,7 +260,7 @@ def _draw(metrics, history, numbers, noise, path):
             panels[2].plot([epoch["iteration"] for epoch in fitted["history"]],
                            [epoch["evaluation"]["rmse"] for epoch in fitted["history"]], style, color=f"C{i}",
                            label=f"{points} observations" if i == 0 else None)
-    panels[2].set(xlabel="iterations", ylabel="validation RMSE (noisy)", ylim=(0, None), xscale="log")
+    panels[2].set(xlabel="iterations", ylabel="validation RMSE (noisy)", ylim=(0, None))
     panels[2].legend(frameon=False, fontsize=8)
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)

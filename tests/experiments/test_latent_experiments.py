@@ -140,6 +140,10 @@ def test_a_probe_finds_a_direction_that_is_there():
     clockwise = rng.random(400) < 0.5
     z0 = rng.normal(size=(400, 4))
     assert 0.3 < figures8to10_latent_ode.direction_probe(z0, clockwise) < 0.7
+    planes = z0.copy()
+    planes[clockwise, :2], planes[~clockwise, 2:] = 0.0, 0.0
+    assert figures8to10_latent_ode.direction_probe(planes, clockwise) < 0.7
+    assert figures8to10_latent_ode.direction_probe(figures8to10_latent_ode.with_products(planes), clockwise) > 0.9
     z0[:, 2] += np.where(clockwise, -8.0, 8.0)
     assert figures8to10_latent_ode.direction_probe(z0, clockwise) == 1.0
 
