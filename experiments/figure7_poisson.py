@@ -1,13 +1,14 @@
 """Figure 7: a Poisson-process likelihood through a latent ODE, alone and together with a data likelihood.
 
-Alone: event times on [0, 5] from an intensity of two periods, 4 (1 + 0.9 sin(2 pi t / 2.5)) events a unit of time; the model is a
+Alone: event times on [0, 5] from an intensity of one period, 4 (1 + 0.9 sin(2 pi t / 5)) events a unit of time; the model is a
 latent trajectory that all sequences share, z0 being a parameter, with lambda(z(t)). Trajectory and integral come from one
 call of odeint over the union of a batch's event times. Held-out sequences give the log-likelihood beside that of the true
 intensity; "constant" is that of the best constant one.
 
 Together: the spirals of Table 2 with 30 observations and noise 0.1, each with events whose rate depends on where the spiral is,
-4 (1 + 0.9 cos(angle)) a unit of time. q(z0) is recognised from the observations alone, so that the intensities of held-out spirals,
-at the mean of q(z0), are predictions from data to events; the ELBO has both likelihoods.
+4 (1 + 0.9 cos(angle)) a unit of time. Training begins with the weights that `run table2_latent_ode` left for the data alone, and the ELBO
+has both likelihoods. q(z0) is recognised from the observations alone, so that the intensities of held-out spirals, at the mean of
+q(z0), are predictions from data to events.
 
 The learning rates were chosen by the training objective. Reverse sweep as in table2_latent_ode.
 """
@@ -28,20 +29,21 @@ NAME = "figure7_poisson"
 TITLE = "Figure 7: a Poisson process with a latent ODE's intensity, alone and beside data"
 PRESETS = {
     "quick": {"alone": {"train": 100, "test": 200, "iterations": 150, "batch_size": 5, "peak_rate": 3e-2},
-              "together": {"train": 100, "test": 50, "iterations": 30, "batch_size": 10, "peak_rate": 2e-2}},
-    "paper": {"alone": {"train": 500, "test": 1000, "iterations": 3000, "batch_size": 10, "peak_rate": 1e-2},
-              "together": {"train": 1000, "test": 200, "iterations": 2000, "batch_size": 20, "peak_rate": 1e-2}},
+              "together": {"train": 400, "test": 50, "iterations": 60, "batch_size": 10, "peak_rate": 1e-2}},
+    "paper": {"alone": {"train": 500, "test": 1000, "iterations": 1000, "batch_size": 10, "peak_rate": 3e-2},
+              "together": {"train": 1000, "test": 200, "iterations": 600, "batch_size": 10, "peak_rate": 1e-2}},
 }
-RATE, DEPTH, END, PERIOD = 4.0, 0.9, 5.0, 2.5
+RATE, DEPTH, END, PERIOD = 4.0, 0.9, 5.0, 5.0
 POINTS, NOISE = 30, 0.1
 CLIP_NORM = 100.0
 
 
 def add_arguments(parser):
-    """No options of its own."""
+    """Options of a run."""
+    table2_latent_ode.add_weights_argument(parser)
 
 
-LOCATION_ARGUMENTS = ()
+LOCATION_ARGUMENTS = ("weights",)
 
 
 def true_intensity(t):
@@ -55,17 +57,19 @@ def intensity_on_spirals(paths):
 
 
 def run(arguments, stem):
-    """Both fits, held-out likelihoods, figure and record; returns the path of the record."""
+    """Both fits, held-out likelihoods, figure and record; returns its path. FileNotFoundError where there are no weights."""
     begun = time.perf_counter()
+    weights_path, weights = table2_latent_ode.kept_weights(arguments, stem)
     preset = PRESETS[arguments.preset]
     checkpoints = Path(arguments.checkpoints) / NAME / stem
     alone, alone_curves = fit_alone(preset["alone"], arguments.seed, checkpoints / "alone.npz")
-    together, together_curves = fit_together(preset["together"], arguments.seed, checkpoints / "together.npz")
+    together, together_curves = fit_together(
+        preset["together"], arguments.seed, checkpoints / "together.npz", weights[f"latent_ode_{POINTS}"])
     history = [*({"part": "alone", **epoch} for epoch in alone.pop("history")),
                *({"part": "together", **epoch} for epoch in together.pop("history"))]
     metrics = {**alone, **{f"together_{name}": value for name, value in together.items()}}
     configuration = {"data": "Poisson processes", **preset, "clip_norm": CLIP_NORM, "rate": RATE, "depth": DEPTH, "end": END,
-                     "period": PERIOD, "spirals": {"points": POINTS, "noise": NOISE}, "optimiser": "adam",
+                     "period": PERIOD, "spirals": {"points": POINTS, "noise": NOISE}, "weights": weights_path.name, "optimiser": "adam",
                      "schedule": "cosine to zero", "solver": {"method": "adams", "tolerance": 1.5e-8, **WAYS[BEST]}}
     path = records.record_path(arguments.out, NAME, stem)
     records.write_record(path, experiment=NAME, preset=arguments.preset, seed=arguments.seed, configuration=configuration,
@@ -74,8 +78,8 @@ def run(arguments, stem):
     return path
 
 
-def _fit(net, params, data, settings, seed, checkpoint, augment):
-    """(parameters, history) of a training by `augment`'s batches."""
+def _fit(net, params, settings, seed, checkpoint, augment):
+    """(parameters, history) of a training on `augment`'s batches."""
     evaluations = 5
     steps = settings["iterations"] // evaluations
 
@@ -99,7 +103,7 @@ def fit_alone(settings, seed, checkpoint):
     events, mask = point_process.sample_events(rng, true_intensity, bound, 0.0, END, settings["train"])
     test_events, test_mask = point_process.sample_events(rng, true_intensity, bound, 0.0, END, settings["test"])
     net = point_process.PointProcess(0.0, END, **WAYS[BEST])
-    params, history = _fit(net, point_process.init_point_process(rng), events, settings, seed, checkpoint,
+    params, history = _fit(net, point_process.init_point_process(rng), settings, seed, checkpoint,
                            lambda chosen, rng: (events[chosen[0]], mask[chosen[0]]))
     t = np.linspace(0, END, 1001)
     learned, true = net.intensity(params, t), true_intensity(t)
@@ -116,9 +120,9 @@ def fit_alone(settings, seed, checkpoint):
     return metrics, (t, learned, true, test_events[0][test_mask[0] > 0])
 
 
-def fit_together(settings, seed, checkpoint):
-    """Metrics, with "history", and curves (t, learned (N, len(t)), true (N, len(t)), clockwise) of spirals with events."""
-    from original_repro import point_process
+def fit_together(settings, seed, checkpoint, weights):
+    """From weights of a latent ODE: metrics, with "history", and curves (t, learned (N, len(t)), true (N, len(t)), clockwise) of spirals with events."""
+    from original_repro import latent_ode, point_process
 
     train, test = spirals.make_sets(seed, (settings["train"], settings["test"]), POINTS, NOISE)
     rng = np.random.default_rng(seed)
@@ -128,9 +132,11 @@ def fit_together(settings, seed, checkpoint):
 
     def batch(chosen, rng):
         chosen = chosen[0]
-        return *table2_latent_ode.series(train, chosen), events[chosen], mask[chosen], rng.normal(size=(len(chosen), 4))
+        times, values, seen = table2_latent_ode.series(train, chosen)
+        few = latent_ode.weights_of_few_times(times, seen, train.grid, table2_latent_ode.FEW_TIMES, rng)
+        return times, values, seen, events[chosen], mask[chosen], rng.normal(size=(len(chosen), 4)), few
 
-    params, history = _fit(net, point_process.init_latent_ode_with_events(rng), train, settings, seed, checkpoint, batch)
+    params, history = _fit(net, point_process.init_latent_ode_with_events(rng, weights), settings, seed, checkpoint, batch)
     z0 = net.posterior(params, *table2_latent_ode.series(test))[0]
     learned, true = net.intensities(params, z0, test.grid), intensity_on_spirals(test.clean)
     at_events = intensity_on_spirals(_clean_at(test, test_events))
@@ -172,7 +178,7 @@ def _draw(alone, together, metrics, path):
     t, learned, true, events = alone
     panels[0].plot(t, true, color="0.7", linewidth=3, label="true")
     panels[0].plot(t, learned, color="C0", label="learned")
-    panels[0].plot(events, np.zeros_like(events), "|", color="k", markersize=14, label="one sequence's events")
+    panels[0].plot(events, np.zeros_like(events), "|", color="k", markersize=14, label="events of one sequence")
     panels[0].set(title=f"Events alone: relative L2 error {100 * metrics['intensity_relative_l2']:.1f} %",
                   ylabel="events per unit of time", ylim=(0, 1.35 * RATE * (1 + DEPTH)))
     panels[0].legend(frameon=False, fontsize=8, ncols=3, loc="upper center")

@@ -16,7 +16,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from original_repro import training
 from original_repro.datasets import spirals
 
 from . import records, table2_latent_ode
@@ -32,8 +31,7 @@ NORMAL_95 = 1.96
 
 def add_arguments(parser):
     """Options of a run."""
-    parser.add_argument("--weights", type=Path, metavar="FILE",
-                        help="(default: those that `run table2_latent_ode` with the same preset and seed left in OUT/weights)")
+    table2_latent_ode.add_weights_argument(parser)
 
 
 LOCATION_ARGUMENTS = ("weights",)
@@ -42,11 +40,7 @@ LOCATION_ARGUMENTS = ("weights",)
 def run(arguments, stem):
     """Measure with the weights, draw the figures, write the record; returns its path. FileNotFoundError where there are none."""
     begun = time.perf_counter()
-    path = arguments.weights or table2_latent_ode.weights_path(arguments.out, stem)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}; `python -m experiments run {table2_latent_ode.NAME} --preset "
-                                f"{arguments.preset} --seed {arguments.seed} --out {arguments.out}` leaves them there")
-    weights = training.load_weights(path)
+    path, weights = table2_latent_ode.kept_weights(arguments, stem)
     preset = PRESETS[arguments.preset]
     model = _Model(weights[f"latent_ode_{POINTS}"])
     data = _test_set(arguments.seed, preset["test"], POINTS)

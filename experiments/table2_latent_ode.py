@@ -118,6 +118,24 @@ def weights_path(out, stem):
     return Path(out) / "weights" / f"{NAME}-{stem}.npz"
 
 
+def kept_weights(arguments, stem):
+    """(path, {"<model>_<points>": parameters}) from arguments.weights, by default what the run of this stem left.
+
+    Raises FileNotFoundError, with the command that makes them, where there are none.
+    """
+    path = arguments.weights or weights_path(arguments.out, stem)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}; `python -m experiments run {NAME} --preset {arguments.preset} "
+                                f"--seed {arguments.seed} --out {arguments.out}` leaves them there")
+    return path, training.load_weights(path)
+
+
+def add_weights_argument(parser):
+    """The option of experiments that go on from this one's weights."""
+    parser.add_argument("--weights", type=Path, metavar="FILE",
+                        help=f"(default: those that `run {NAME}` with the same preset and seed left in OUT/weights)")
+
+
 def table(fits):
     """rmse_<model>_<points>_<noisy|clean>, ratio_<points>_<noisy|clean> (latent ODE over RNN), seconds_<model> of all its fits."""
     metrics = {f"rmse_{model}_{one['points']}_{kind}": error for one in fits for model, errors in one["test"].items()

@@ -23,9 +23,10 @@ def init_point_process(rng, *, latent=4, hidden=20):
     }
 
 
-def init_latent_ode_with_events(rng, *, latent=4, hidden=20, **sizes):
-    """Parameters of a LatentOdeWithEvents: those of `init_latent_ode` and "intensity"."""
-    return {**init_latent_ode(rng, latent=latent, hidden=hidden, **sizes), "intensity": init_mlp(rng, latent, hidden, 1)}
+def init_latent_ode_with_events(rng, latent_ode=None, *, latent=4, hidden=20):
+    """Parameters of a LatentOdeWithEvents: those of a latent ODE (default: of `init_latent_ode`) and "intensity"."""
+    latent_ode = latent_ode or init_latent_ode(rng, latent=latent, hidden=hidden)
+    return {**latent_ode, "intensity": init_mlp(rng, latent, hidden, 1)}
 
 
 def log_intensity(params, z):
@@ -110,23 +111,24 @@ class LatentOdeWithEvents(LatentOde):
         self.joint_dynamics = TensorFlowDynamics(dynamics_with_integral, "float64")
         self.log_intensity = tensorflow_primitive(log_intensity, "float64")
 
-    def elbo(self, params, times, values, mask, events, events_mask, draws):
+    def elbo(self, params, times, values, mask, events, events_mask, draws, weights=None):
         """The evidence lower bound (N,) of series and events, and its parts, in nats; events (N, k) in [start, end].
 
         Otherwise as LatentOde.elbo; one solve on the union of the times of observations and events.
         """
+        weights = mask if weights is None else weights
         grid, (where_seen, where_events, end) = union_grid(
-            self.start, np.where(mask > 0, times, self.start), np.where(events_mask > 0, events, self.end), np.array([self.end]))
+            self.start, np.where(weights > 0, times, self.start), np.where(events_mask > 0, events, self.end), np.array([self.end]))
         z0, kl = self.sampled(params, times, values, mask, draws)
         states = self.joint_trajectories(params, z0, grid)
-        log_likelihood = self.data_likelihood(params, at_own_times(states[..., :-1], where_seen), values, mask)
+        log_likelihood = self.data_likelihood(params, at_own_times(states[..., :-1], where_seen), values, weights)
         logs = self.log_intensity(params["intensity"], at_own_times(states[..., :-1], where_events))
         of_events = poisson_log_likelihood(logs, states[end[0], :, -1], events_mask)
         return log_likelihood + of_events - kl, {"log_likelihood": log_likelihood, "events": of_events, "kl": kl}
 
-    def value_and_grad(self, params, times, values, mask, events, events_mask, draws):
+    def value_and_grad(self, params, times, values, mask, events, events_mask, draws, weights=None):
         """(metrics, gradient) for `training.fit`, as LatentOde.value_and_grad."""
-        return loss_and_gradient(lambda params: self.elbo(params, times, values, mask, events, events_mask, draws), params)
+        return loss_and_gradient(lambda params: self.elbo(params, times, values, mask, events, events_mask, draws, weights), params)
 
     def joint_trajectories(self, params, z0, times):
         """[z, integral of lambda] (len(times), N, latent + 1) from z0 (N, latent) at the first of increasing times."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import command_line, figure7_poisson, figures8to10_latent_ode, latent_restarts, table2_latent_ode, workers
-from original_repro import training
+from original_repro import latent_ode, training
 
 SHORT = {"stages": [[25, 4], [100, 6]], "iterations_an_evaluation": 2, "batch_size": 10, "peak_rate": 1e-2, "clip_norm": 10.0}
 TINY = {"points": (30,), "trajectories": {"train": 20, "validation": 5, "test": 10}, "rnn": SHORT, "latent_ode": {**SHORT, "few_times": 5}}
@@ -51,8 +51,9 @@ def test_table2_and_the_figures_of_its_weights(tiny, tmp_path, monkeypatch):
                      for part in ("figure8", "figure8c", "figure9", "figure10", "bands")}
 
 
-def test_figures_without_weights_name_the_command_that_makes_them(tmp_path, capsys):
-    assert command_line.main(["run", "figures8to10_latent_ode", "--seed", "4", *folders(tmp_path)]) == 1
+@pytest.mark.parametrize("name", ["figures8to10_latent_ode", "figure7_poisson"])
+def test_experiments_without_weights_name_the_command_that_makes_them(name, tmp_path, capsys):
+    assert command_line.main(["run", name, "--seed", "4", *folders(tmp_path)]) == 1
     assert "`python -m experiments run table2_latent_ode --preset quick --seed 4" in capsys.readouterr().err
 
 
@@ -119,7 +120,8 @@ def test_poisson_runs_record_likelihoods_beside_the_true_ones(tmp_path, monkeypa
     monkeypatch.setitem(figure7_poisson.PRESETS, "quick", {
         "alone": {"train": 10, "test": 100, "iterations": 10, "batch_size": 2, "peak_rate": 1e-2},
         "together": {"train": 10, "test": 20, "iterations": 5, "batch_size": 2, "peak_rate": 1e-2}})
-    assert command_line.main(["run", "figure7_poisson", *folders(tmp_path)]) == 0
+    training.save_weights(tmp_path / "mine.npz", {"latent_ode_30": latent_ode.init_latent_ode(np.random.default_rng(0))})
+    assert command_line.main(["run", "figure7_poisson", "--weights", str(tmp_path / "mine.npz"), *folders(tmp_path)]) == 0
     metrics = read(tmp_path / "runs" / "figure7_poisson" / "quick-seed0.json")["metrics"]
     assert metrics["events_per_sequence"] == pytest.approx(20, abs=3)
     for part in ("", "together_"):
