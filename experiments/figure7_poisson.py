@@ -29,7 +29,7 @@ NAME = "figure7_poisson"
 TITLE = "Figure 7: a Poisson process with a latent ODE's intensity, alone and beside data"
 PRESETS = {
     "quick": {"alone": {"train": 100, "test": 200, "iterations": 150, "batch_size": 5, "peak_rate": 3e-2},
-              "together": {"train": 400, "test": 50, "iterations": 60, "batch_size": 10, "peak_rate": 1e-2}},
+              "together": {"train": 400, "test": 50, "iterations": 40, "batch_size": 10, "peak_rate": 1e-2}},
     "paper": {"alone": {"train": 500, "test": 1000, "iterations": 1000, "batch_size": 10, "peak_rate": 3e-2},
               "together": {"train": 1000, "test": 200, "iterations": 600, "batch_size": 10, "peak_rate": 1e-2}},
 }

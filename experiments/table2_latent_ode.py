@@ -64,7 +64,7 @@ PRESETS = {
     "quick": {
         "points": (30,), "trajectories": {"train": 400, "validation": 50, "test": 200},
         "rnn": {"stages": [[100, 400]], "iterations_an_evaluation": 100, "batch_size": 100, "peak_rate": 1e-2, "clip_norm": 10.0},
-        "latent_ode": {"stages": [[25, 150], [50, 150], [100, 400]], "iterations_an_evaluation": 50, "batch_size": 100,
+        "latent_ode": {"stages": [[25, 150], [50, 150], [100, 300]], "iterations_an_evaluation": 50, "batch_size": 100,
                        "peak_rate": 2e-2, "clip_norm": 1000.0, "few_times": FEW_TIMES},
     },
     "paper": {
