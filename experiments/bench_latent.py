@@ -1,9 +1,11 @@
-"""The ODE in a training iteration of a latent ODE, timed beside torchdiffeq: a batch of 1000 trajectories, 4-20-4 dynamics, 100 times.
+"""The ODE in a training iteration of a latent ODE, timed beside torchdiffeq: a batch of 1000 trajectories, 4-20-4 dynamics, 100
+times.
 
-Two settings: tolerance 1e-5 in float32 and the paper's 1.5e-8 in float64. Ours by the paper's way, a fresh VODE solve from output time to
-output time of the reverse sweep, and by the fixed-grid reverse sweep that Table 2 is trained with; torchdiffeq by dopri5 and
-its adjoint. Errors: greatest error of the gradient over its greatest entry, against dop853 at 1e-12. A speed-up counts at equal error
-only, so both are in the metrics; in the loose setting, where the forward solve makes the error, the fixed-grid way takes 3e-6 for it.
+Two settings: tolerance 1e-5 in float32 and the paper's 1.5e-8 in float64. Ours by the paper's way, a fresh VODE solve from
+output time to output time of the reverse sweep, and by the fixed-grid reverse sweep that Table 2 is trained with; torchdiffeq
+by dopri5 and its adjoint. Errors: greatest error of the gradient over its greatest entry, against dop853 at 1e-12. A speed-up
+counts at equal error only, so both are in the metrics; in the loose setting, where the forward solve makes the error, the
+fixed-grid way takes 3e-6 for it.
 """
 
 from typing import NamedTuple

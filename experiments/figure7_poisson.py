@@ -6,9 +6,9 @@ call of odeint over the union of a batch's event times. Held-out sequences give 
 intensity; "constant" is that of the best constant one.
 
 Together: the spirals of Table 2 with 30 observations and noise 0.1, each with events whose rate depends on where the spiral is,
-4 (1 + 0.9 cos(angle)) a unit of time. Training begins with the weights that `run table2_latent_ode` left for the data alone, and the ELBO
-has both likelihoods. q(z0) is recognised from the observations alone, so that the intensities of held-out spirals, at the mean of
-q(z0), are predictions from data to events.
+4 (1 + 0.9 cos(angle)) a unit of time. Training begins with the weights that `run table2_latent_ode` left for the data alone,
+and the ELBO has both likelihoods. q(z0) is recognised from the observations alone, so that the intensities of held-out spirals,
+at the mean of q(z0), are predictions from data to events.
 
 The learning rates were chosen by the training objective. Reverse sweep as in table2_latent_ode.
 """
@@ -69,8 +69,9 @@ def run(arguments, stem):
                *({"part": "together", **epoch} for epoch in together.pop("history"))]
     metrics = {**alone, **{f"together_{name}": value for name, value in together.items()}}
     configuration = {"data": "Poisson processes", **preset, "clip_norm": CLIP_NORM, "rate": RATE, "depth": DEPTH, "end": END,
-                     "period": PERIOD, "spirals": {"points": POINTS, "noise": NOISE}, "weights": weights_path.name, "optimiser": "adam",
-                     "schedule": "cosine to zero", "solver": {"method": "adams", "tolerance": 1.5e-8, **WAYS[BEST]}}
+                     "period": PERIOD, "spirals": {"points": POINTS, "noise": NOISE}, "weights": weights_path.name,
+                     "optimiser": "adam", "schedule": "cosine to zero",
+                     "solver": {"method": "adams", "tolerance": 1.5e-8, **WAYS[BEST]}}
     path = records.record_path(arguments.out, NAME, stem)
     records.write_record(path, experiment=NAME, preset=arguments.preset, seed=arguments.seed, configuration=configuration,
                          metrics=metrics, history=history, wall_seconds=time.perf_counter() - begun)
@@ -121,7 +122,9 @@ def fit_alone(settings, seed, checkpoint):
 
 
 def fit_together(settings, seed, checkpoint, weights):
-    """From weights of a latent ODE: metrics, with "history", and curves (t, learned (N, len(t)), true (N, len(t)), clockwise) of spirals with events."""
+    """From weights of a latent ODE: metrics, with "history", and curves (t, learned (N, len(t)), true (N, len(t)), clockwise)
+    of spirals with events.
+    """
     from original_repro import latent_ode, point_process
 
     train, test = spirals.make_sets(seed, (settings["train"], settings["test"]), POINTS, NOISE)

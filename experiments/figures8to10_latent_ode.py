@@ -1,13 +1,14 @@
 """Figures 8, 9 and 10: what a latent ODE makes of irregularly observed spirals, and what lies in its latent space.
 
-The weights are those that `run table2_latent_ode` of the same preset and seed left, or those of --weights; the spirals are that run's test
-set, seen at 30 irregular times. Figure 8: reconstruction and extrapolation (red) by the recurrent network and by the latent ODE;
-8c: latent trajectories from the means of q(z0), in their first two principal components, coloured by direction, with
-the accuracy on held-out spirals of a linear probe (least squares) for the direction on z(t0). Two sets of orbits in different planes
-about the same centre are apart, but not by a hyperplane; therefore a probe with the products of two coordinates stands beside it. Figure 9: a spiral decoded while one
-coordinate of its z(t0) runs through the range that it has over the test set: the coordinate that turns the direction around
-for the greatest share of spirals, and the first spiral for which it does (else the first of all). Figure 10: the same spirals from 10 to 100 observations. Bands:
-95 % of the posterior predictive distribution, with the share of noisy points inside, within and beyond the observed times.
+The weights are those that `run table2_latent_ode` of the same preset and seed left, or those of --weights; the spirals are that
+run's test set, seen at 30 irregular times. Figure 8: reconstruction and extrapolation (red) by the recurrent network and by the
+latent ODE; 8c: latent trajectories from the means of q(z0), in their first two principal components, coloured by direction,
+with the accuracy on held-out spirals of a linear probe (least squares) for the direction on z(t0). Two sets of orbits in
+different planes about the same centre are apart, but not by a hyperplane; therefore a probe with the products of two
+coordinates stands beside it. Figure 9: a spiral decoded while one coordinate of its z(t0) runs through the range that it has
+over the test set: the coordinate that turns the direction around for the greatest share of spirals, and the first spiral for
+which it does (else the first of all). Figure 10: the same spirals from 10 to 100 observations. Bands: 95 % of the posterior
+predictive distribution, with the share of noisy points inside, within and beyond the observed times.
 """
 
 import time
@@ -49,7 +50,8 @@ def run(arguments, stem):
 
     rng = np.random.default_rng(arguments.seed)
     means = model.posterior(data)
-    probes = {"linear": direction_probe(means, data.clockwise), "quadratic": direction_probe(with_products(means), data.clockwise)}
+    probes = {"linear": direction_probe(means, data.clockwise),
+              "quadratic": direction_probe(with_products(means), data.clockwise)}
     coordinate, share, walk = turning_coordinate(means, lambda z0: signed_area(model.generate(z0, data.grid)))
     mean, deviation = model.predictive(data, np.concatenate([data.grid, data.further_times]), rng, preset["samples"])
     inside = np.abs(np.concatenate([data.noisy, data.further_noisy], 1) - mean) < NORMAL_95 * deviation
@@ -92,7 +94,8 @@ def with_products(z0):
 
 
 def turning_coordinate(z0, area_of, spirals=50, count=7):
-    """(coordinate, share, walk (count, latent)): the coordinate of z0 (N, latent) that turns the direction of most of the first spirals.
+    """(coordinate, share, walk (count, latent)): the coordinate of z0 (N, latent) that turns the direction of most of the first
+    spirals.
 
     area_of(z0) -> the signed area of the spirals from z0. Each coordinate moves from its 2nd to its 98th percentile over all z0;
     share: of spirals whose two ends turn in opposite directions. walk: one of them on its way.
@@ -258,7 +261,8 @@ def _draw_figure9(model, walk, coordinate, data, path):
     for one, made, z, area in zip(axes[0], paths, walk, signed_area(paths)):
         points = one.scatter(*made.T, c=times, s=4, cmap="rainbow")
         one.plot(*made[0], "ko", markersize=4)
-        one.set_title(f"z{coordinate + 1}(t0) = {z[coordinate]:.2f}\n{'counter-clockwise' if area > 0 else 'clockwise'}", fontsize=9)
+        way = "counter-clockwise" if area > 0 else "clockwise"
+        one.set_title(f"z{coordinate + 1}(t0) = {z[coordinate]:.2f}\n{way}", fontsize=9)
         one.set_xlabel("x")
     axes[0, 0].set_ylabel("y")
     figure.colorbar(points, ax=axes[0, -1], label="time")
@@ -300,6 +304,6 @@ def _draw_bands(mean, deviation, data, metrics, path):
             one.set_ylabel(name)
         axes[1, column].set_xlabel("time")
     axes[0, 0].legend(frameon=False, fontsize=7)
-    figure.suptitle(f"Posterior bands: {100 * metrics['band_coverage_observed']:.1f} % of all points inside within the observed times, "
-                    f"{100 * metrics['band_coverage_further']:.1f} % beyond", fontsize=11)
+    figure.suptitle(f"Posterior bands: {100 * metrics['band_coverage_observed']:.1f} % of all points inside within the observed "
+                    f"times, {100 * metrics['band_coverage_further']:.1f} % beyond", fontsize=11)
     _save(figure, path)

@@ -1,17 +1,17 @@
 """Latent ODEs for irregular time series (section 5 of the paper), recurrent baselines, and a Poisson-process likelihood.
 
-A recurrent network reads a series backwards in time and gives q(z0) = N(mean, deviation²); z(t) solves dz/dt = f(z) from z0, and a
-decoder gives the mean of the Gaussian likelihood of the value at t. Training maximises the evidence lower bound (ELBO) with
-p(z0) = N(0, 1) by reparameterisation (Kingma and Welling 2014). The layer sizes are the paper's: 25 recurrent units, 4 latent
-dimensions, 20 hidden units in f and in the decoder. Chosen where the paper is silent: tanh in the recurrent network, smooth ELUs
-elsewhere, one learned standard deviation of the observations, and that the network reads with each value the time since the
-observation before it (for the first one, since t0), without which irregular times would be lost.
+A recurrent network reads a series backwards in time and gives q(z0) = N(mean, deviation²); z(t) solves dz/dt = f(z) from z0,
+and a decoder gives the mean of the Gaussian likelihood of the value at t. Training maximises the evidence lower bound (ELBO)
+with p(z0) = N(0, 1) by reparameterisation (Kingma and Welling 2014). The layer sizes are the paper's: 25 recurrent units, 4
+latent dimensions, 20 hidden units in f and in the decoder. Chosen where the paper is silent: tanh in the recurrent network,
+smooth ELUs elsewhere, one learned standard deviation of the observations, and that the network reads with each value the time
+since the observation before it (for the first one, since t0), without which irregular times would be lost.
 
-Series of different lengths form one batch: times (N, n), values (N, n, D) and mask (N, n), 1 where there is an observation and 0
-where there is padding. A batch is solved as one ODE of N * 4 unknowns (section 6) on the union of all its times, from which each
-trajectory takes its own. This costs no evaluations on the way forward, where the solver interpolates, but the reverse sweep restarts at
-every time of the union, whether a trajectory has an observation there or not: T restarts for a union of T times, where a single
-trajectory would have n.
+Series of different lengths form one batch: times (N, n), values (N, n, D) and mask (N, n), 1 where there is an observation and
+0 where there is padding. A batch is solved as one ODE of N * 4 unknowns (section 6) on the union of all its times, from which
+each trajectory takes its own. This costs no evaluations on the way forward, where the solver interpolates, but the reverse
+sweep restarts at every time of the union, whether a trajectory has an observation there or not: T restarts for a union of T
+times, where a single trajectory would have n.
 """
 
 import copy
@@ -103,7 +103,7 @@ def kl_to_standard_normal(mean, log_deviation):
 
 
 def gaussian_log_likelihood(values, means, log_noise, mask):
-    """Log-density (N,) of values (N, n, D) under N(means, noise²), summed over a series' observations (where mask (N, n) is 1)."""
+    """Log-density (N,) of values (N, n, D) under N(means, noise²), each weighed by mask (N, n), summed over a series."""
     squares = tf.reduce_sum(((values - means) * tf.exp(-log_noise))**2, axis=-1)
     return tf.reduce_sum(-mask * (0.5 * squares + values.shape[-1] * (log_noise + 0.5 * LOG_TWO_PI)), axis=-1)
 
@@ -169,9 +169,9 @@ class LatentOde:
     def elbo(self, params, times, values, mask, draws, weights=None):
         """The evidence lower bound of each series, and what it is made of, for draws (N, latent) from N(0, 1).
 
-        times (N, n), values (N, n, D), mask (N, n). weights (N, n): of the observations in the log-likelihood, by default mask; the
-        solve has no output where all are zero, see `weights_of_few_times`. Returns (ELBO (N,), {"log_likelihood": (N,), "kl": (N,)}),
-        in nats.
+        times (N, n), values (N, n, D), mask (N, n). weights (N, n): of the observations in the log-likelihood, by default mask;
+        the solve has no output where all are zero, see `weights_of_few_times`. Returns (ELBO (N,), {"log_likelihood": (N,),
+        "kl": (N,)}), in nats.
         """
         weights = mask if weights is None else weights
         grid, (indices,) = union_grid(self.start, np.where(weights > 0, times, self.start))
@@ -214,7 +214,7 @@ class LatentOde:
         return np.swapaxes(self.decode(params, self.trajectories(params, z0, grid)[indices]), 0, 1)
 
     def impute(self, params, times, values, mask):
-        """values (N, n, D), with those where mask (N, n) is 0 replaced by their reconstruction from the others, at their times."""
+        """values (N, n, D), with those where mask (N, n) is 0 replaced by what the others let expect at their times."""
         z0, _ = self.posterior(params, times, values, mask)
         grid, (indices,) = union_grid(self.start, times)
         means = self.decode(params, at_own_times(self.trajectories(params, z0, grid), indices))
@@ -288,7 +288,7 @@ class Rnn:
         self.graph = graph
 
     def value_and_grad(self, params, times, values, mask):
-        """(metrics, gradient) for `training.fit`: the mean over series of the negative log-likelihood of all but the first values.
+        """(metrics, gradient) for `training.fit`: the mean negative log-likelihood of a series, without its first value.
 
         times (N, n), values (N, n, D), mask (N, n).
         """

@@ -41,7 +41,7 @@ def dynamics_with_integral(t, s, params):
 
 
 def poisson_log_likelihood(log_intensities, integrals, mask):
-    """Log-likelihood (N,) in nats: log_intensities (N, k) at the events, where mask (N, k) is 1; integrals (N,) over the interval."""
+    """Log-likelihood (N,) in nats: log_intensities (N, k) at the events, where mask (N, k) is 1; integrals (N,)."""
     return anp.sum(log_intensities * mask, axis=1) - integrals
 
 
@@ -64,9 +64,10 @@ def sample_events(rng, intensity, bound, start, end, count):
 
 
 class PointProcess:
-    """Sequences of events that share one intensity lambda(z(t)), t in [start, end]; functions of `init_point_process`'s parameters.
+    """Sequences of events that share one intensity lambda(z(t)), t in [start, end].
 
-    Solver settings are those of `solvers_bridge.odeint`. Keep the object, which holds the compiled graphs.
+    Functions of the parameters of `init_point_process`. Solver settings are those of `solvers_bridge.odeint`. Keep the object,
+    which holds the compiled graphs.
     """
 
     def __init__(self, start, end, *, method="adams", rtol=1.5e-8, atol=1.5e-8, **solver_settings):
@@ -118,7 +119,8 @@ class LatentOdeWithEvents(LatentOde):
         """
         weights = mask if weights is None else weights
         grid, (where_seen, where_events, end) = union_grid(
-            self.start, np.where(weights > 0, times, self.start), np.where(events_mask > 0, events, self.end), np.array([self.end]))
+            self.start, np.where(weights > 0, times, self.start), np.where(events_mask > 0, events, self.end),
+            np.array([self.end]))
         z0, kl = self.sampled(params, times, values, mask, draws)
         states = self.joint_trajectories(params, z0, grid)
         log_likelihood = self.data_likelihood(params, at_own_times(states[..., :-1], where_seen), values, weights)
@@ -128,7 +130,8 @@ class LatentOdeWithEvents(LatentOde):
 
     def value_and_grad(self, params, times, values, mask, events, events_mask, draws, weights=None):
         """(metrics, gradient) for `training.fit`, as LatentOde.value_and_grad."""
-        return loss_and_gradient(lambda params: self.elbo(params, times, values, mask, events, events_mask, draws, weights), params)
+        return loss_and_gradient(
+            lambda params: self.elbo(params, times, values, mask, events, events_mask, draws, weights), params)
 
     def joint_trajectories(self, params, z0, times):
         """[z, integral of lambda] (len(times), N, latent + 1) from z0 (N, latent) at the first of increasing times."""

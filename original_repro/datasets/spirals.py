@@ -1,14 +1,14 @@
 """Bi-directional spirals, observed at irregular times with noise: the time series of section 5 of the paper.
 
-The paper: 1000 two-dimensional spirals, each starting at a different point, half of them clockwise and half counter-clockwise, 100
-equally spaced time steps, Gaussian noise; then n of the 100 points drawn without replacement from each spiral. It gives neither the
-spirals' shape nor the noise. Chosen here: Archimedean spirals about the origin,
+The paper: 1000 two-dimensional spirals, each starting at a different point, half of them clockwise and half counter-clockwise,
+100 equally spaced time steps, Gaussian noise; then n of the 100 points drawn without replacement from each spiral. It gives
+neither the spirals' shape nor the noise. Chosen here: Archimedean spirals about the origin,
 
     (x, y) = r (cos a, sin a),   r = r0 + growth * turn,   a = a0 ± 2 pi turn,   turn = turns * t / (steps * spacing),
 
-with the starting point (r0, a0) uniform in an interval and on the circle; one turn over the observed steps, and another over the further
-ones. Both directions start anywhere, so that no single point tells the direction. Most of the extrapolation happens at radii that were
-seen: they reach 2.6 within the observed steps, 3.2 beyond.
+with the starting point (r0, a0) uniform in an interval and on the circle; one turn over the observed steps, and another over
+the further ones. Both directions start anywhere, so that no single point tells the direction. Three quarters of the extrapolation
+happen at radii that were seen: they reach 2.6 within the observed steps, 3.2 beyond.
 """
 
 from typing import NamedTuple
@@ -19,8 +19,8 @@ import numpy as np
 class Geometry(NamedTuple):
     """Shape and sampling of the spirals.
 
-    turns: over the observed steps. growth: of the radius in a turn. start_radius: interval of r0. spacing: time from step to step.
-    steps: observed equally spaced times; as many follow for extrapolation.
+    turns: over the observed steps. growth: of the radius in a turn. start_radius: interval of r0. spacing: time from step to
+    step. steps: observed equally spaced times; as many follow for extrapolation.
     """
 
     turns: float = 1.0
@@ -34,8 +34,8 @@ class Trajectories(NamedTuple):
     """N spirals, each observed at n of the `steps` times.
 
     grid (steps,): the times that observations are drawn from, from 0. times (N, n), increasing, and values (N, n, 2): what was
-    observed, with noise. further_times (steps,), further_noisy and further_clean (N, steps, 2): what comes after. clean (N, steps, 2): the
-    spirals on the grid without noise. clockwise (N,): their direction, booleans.
+    observed, with noise. further_times (steps,), further_noisy and further_clean (N, steps, 2): what comes after. noisy and
+    clean (N, steps, 2): the spirals on the whole grid, with noise and without. clockwise (N,): their direction, booleans.
     """
 
     grid: np.ndarray
@@ -60,9 +60,9 @@ def spiral(t, start_radius, start_angle, clockwise, geometry=Geometry()):
 def make_spirals(seed, count, points, noise, geometry=Geometry()):
     """Trajectories of `count` spirals, half of them clockwise, each observed at `points` of the times.
 
-    seed: an int or a np.random.SeedSequence. noise: standard deviation of the Gaussian noise, in the spirals' unit of length. Spirals
-    and noise depend on seed and count only, so that other numbers of points are drawn from the same spirals. Raises ValueError
-    where points or noise make no sense.
+    seed: an int or a np.random.SeedSequence. noise: standard deviation of the Gaussian noise, in the spirals' unit of length.
+    Spirals and noise depend on seed and count only, so that other numbers of points are drawn from the same spirals. Raises
+    ValueError where points or noise make no sense.
     """
     if not 1 <= points <= geometry.steps:
         raise ValueError(f"points must be from 1 to the {geometry.steps} steps, got {points}")
@@ -79,8 +79,8 @@ def make_spirals(seed, count, points, noise, geometry=Geometry()):
     # The points that come first in a random order: without replacement, and each of them equally likely.
     chosen = np.sort(np.argsort(draws.random((count, geometry.steps)), axis=1)[:, :points], axis=1)
     return Trajectories(t[:geometry.steps], t[chosen], np.take_along_axis(noisy, chosen[..., None], 1), t[geometry.steps:],
-                        noisy[:, geometry.steps:], clean[:, geometry.steps:], noisy[:, :geometry.steps], clean[:, :geometry.steps],
-                        clockwise)
+                        noisy[:, geometry.steps:], clean[:, geometry.steps:], noisy[:, :geometry.steps],
+                        clean[:, :geometry.steps], clockwise)
 
 
 def head(data, count):

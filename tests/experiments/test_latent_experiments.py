@@ -9,7 +9,8 @@ from experiments import command_line, figure7_poisson, figures8to10_latent_ode, 
 from original_repro import latent_ode, training
 
 SHORT = {"stages": [[25, 4], [100, 6]], "iterations_an_evaluation": 2, "batch_size": 10, "peak_rate": 1e-2, "clip_norm": 10.0}
-TINY = {"points": (30,), "trajectories": {"train": 20, "validation": 5, "test": 10}, "rnn": SHORT, "latent_ode": {**SHORT, "few_times": 5}}
+TINY = {"points": (30,), "trajectories": {"train": 20, "validation": 5, "test": 10}, "rnn": SHORT,
+        "latent_ode": {**SHORT, "few_times": 5}}
 
 
 def folders(tmp_path):
