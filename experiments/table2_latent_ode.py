@@ -14,8 +14,8 @@ here: Adam, warm-up over 2 % of a stage and a cosine to zero, gradients clipped 
 evaluations on validation spirals the parameters with the least RMSE (noisy targets) are kept. The latent ODE is trained in
 stages, first with the log-likelihood of early times only: over the whole interval at once it stays for hundreds of iterations
 at spirals that do not turn. Rates, iterations, clipping and activations were chosen on validation spirals of seed 0, noise 0.1,
-with 30 observations, before any test spiral was looked at. So was the geometry: of half the size, the noise was most of every error; the
-authors' later example, long spirals seen for 0.3 of a turn, left the recurrent networks at errors of half to twice the radius.
+before any test spiral was looked at. So was the geometry: at half the size the noise was most of every error; in the authors'
+later example, whose spirals are seen for 0.3 of a turn, recurrent networks missed by half the radius.
 
 Solver: VODE's Adams method at 1.5e-8, the paper's. Its reverse sweep restarts at every output time, so an iteration has the
 observations at only 20 of the 100 times in its log-likelihood, drawn anew each time and weighed by 5, an unbiased estimate; the
