@@ -22,6 +22,8 @@ REPRODUCED, NOT_REPRODUCED, NOT_MEASURED = "reproduced", "not reproduced", "not 
 NEEDED = {"id", "source", "what", "value", "unit", "measured_by", "rule"}
 ALLOWED = NEEDED | {"reported", "note", "headline"}
 MEASURED_BY = {"experiment", "preset", "options", "configuration"}
+# Parts of a configuration in which runs of several seeds differ by nature.
+OF_ONE_SEED = ("seed", "weights", "weights_sha256")
 
 
 class Verdict(NamedTuple):
@@ -69,9 +71,8 @@ def judge(entry, found):
     set_aside = [(path, reason) for path, record in asked if (reason := _mismatch(entry, record))]
     counted = [(path, record) for path, record in asked if not _mismatch(entry, record)]
     newest = max((record for _, record in counted), key=lambda record: record["date"], default=None)
-    set_aside += [(path, "an older configuration") for path, record in counted
-                  if record["configuration"] != newest["configuration"]]
-    counted = [(path, record) for path, record in counted if record["configuration"] == newest["configuration"]]
+    set_aside += [(path, "an older configuration") for path, record in counted if not _alike(record, newest)]
+    counted = [(path, record) for path, record in counted if _alike(record, newest)]
     quick = [record for _, record in asked if record["preset"] == "quick"]
     if counted:
         try:
@@ -140,6 +141,13 @@ def _mismatch(entry, record):
     other = [f"{name} {record['configuration'].get(name)!r} where {value!r} is asked for"
              for name, value in wanted["configuration"].items() if record["configuration"].get(name) != value]
     return "another configuration: " + ", ".join(other) if other else ""
+
+
+def _alike(record, other):
+    """Whether two records are of the same configuration but for the seed."""
+    one, another = ({name: value for name, value in each["configuration"].items() if name not in OF_ONE_SEED}
+                    for each in (record, other))
+    return one == another
 
 
 def _digits(value):
