@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from experiments import bench
+from experiments import bench, side_by_side
 from solvers_bridge import TensorFlowDynamics, odeint
 
 
@@ -29,7 +29,7 @@ def test_a_step_measures_solves_and_the_share_outside_graphs(layer):
 
 
 def test_timed_dynamics_are_the_same_dynamics(layer):
-    timed = bench.TimedDynamics(layer.dynamics)
+    timed = side_by_side.TimedDynamics(layer.dynamics)
     plain, through = (odeint(f, layer.z0, [0.0, 0.1], layer.params, rtol=1e-3, atol=1e-3) for f in (layer.dynamics, timed))
     np.testing.assert_array_equal(plain, through)
     assert timed.seconds > 0 and timed.adjoint is None
@@ -42,17 +42,6 @@ def test_graph_calls_are_those_of_the_layer(layer):
     assert calls["fused_vjp"]().shape == (2 * n + p + 1,)
     np.testing.assert_allclose(calls["fused_vjp"]()[:n], calls["f"](), rtol=1e-5, atol=1e-5)
     assert calls["two_convolutions"]().shape == layer.z0.shape
-
-
-def test_candidates_take_turns_after_one_round_to_warm_up():
-    order = []
-    results = bench.take_turns({name: lambda name=name: order.append(name) or len(order) for name in "ab"}, 2)
-    assert "".join(order) == "ababab"
-    assert results == {"a": [3, 5], "b": [4, 6]}
-
-
-def test_compare_takes_ratios_round_by_round():
-    assert bench.compare([2.0, 6.0, 10.0], [1.0, 2.0, 2.0]) == (3.0, 2.0)
 
 
 def test_candidates_of_the_small_problem_agree():

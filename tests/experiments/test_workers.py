@@ -1,0 +1,44 @@
+"""Pieces of an experiment in processes of their own."""
+
+import os
+import time
+
+import pytest
+
+from experiments import workers
+
+
+def square_and_threads(number):
+    return number**2, os.environ["OMP_NUM_THREADS"], os.getpid()
+
+
+def fail_at_two(number):
+    if number == 2:
+        raise ValueError("two is too many")
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_results_come_in_the_order_of_the_tasks_from_other_processes_with_one_thread(count, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    results = workers.run_tasks(square_and_threads, [3, 1, 2], count)
+    assert [square for square, *_ in results] == [9, 1, 4]
+    assert {threads for _, threads, _ in results} == {"1"} and os.environ["OMP_NUM_THREADS"] == "7"
+    assert os.getpid() not in {process for *_, process in results}
+
+
+def test_the_first_error_stops_the_others_and_comes_out():
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match="two is too many"):
+        workers.run_tasks(fail_at_two, [1, 2], 2)
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, True])
+def test_a_number_of_workers_that_makes_no_sense(count):
+    with pytest.raises(ValueError, match="workers must be a whole number from 1"):
+        workers.run_tasks(square_and_threads, [1], count)
+
+
+def test_no_tasks_are_no_work():
+    assert workers.run_tasks(square_and_threads, [], 2) == []
