@@ -50,16 +50,28 @@ def _answered(question, answer, found):
     return f"**{question}** {text}"
 
 
-def _record(found, experiment, command=None):
-    """The first record of an experiment, the paper preset's where there is one."""
+class _Numbers(dict):
+    """Metrics or configuration of a record; what is not there leaves the question open."""
+
+    def __init__(self, numbers, command):
+        super().__init__(numbers)
+        self.command = command
+
+    def __missing__(self, name):
+        raise NotMeasured(self.command)
+
+
+def _record(found, experiment):
+    """The first paper-preset record of an experiment (of bench, which has none, its only one), metrics and configuration as _Numbers."""
+    command = "python -m experiments bench" if experiment == "bench" else f"python -m experiments run {experiment} --preset paper"
     for _, record in found:
-        if record["experiment"] == experiment:
-            return record
-    raise NotMeasured(command or f"python -m experiments run {experiment} --preset paper")
+        if record["experiment"] == experiment and (record["preset"] == "paper" or experiment == "bench"):
+            return {**record, **{part: _Numbers(record[part], command) for part in ("metrics", "configuration")}}
+    raise NotMeasured(command)
 
 
 def _evaluation_counts(found):
-    bench = _record(found, "bench", "python -m experiments bench")["metrics"]
+    bench = _record(found, "bench")["metrics"]
     if "beside_torchdiffeq_nfe_forward" not in bench:
         raise NotMeasured('pip install ".[modern]"; python -m experiments bench')
     figure3 = _record(found, figure3_mnist.NAME)
@@ -82,7 +94,7 @@ def _evaluation_counts(found):
 
 
 def _latent_rmse(found):
-    levels = by_noise(found)
+    levels = by_noise([(path, record) for path, record in found if record["preset"] == "paper"])
     if not levels:
         raise NotMeasured("python -m experiments run table2_latent_ode --preset paper")
     lines = [f"noise {noise:g}: {', '.join(mean_and_deviation(records, f'rmse_latent_ode_{size}_noisy') for size in (30, 50, 100))} "
@@ -98,12 +110,12 @@ def _latent_rmse(found):
 
 def _adjoint_memory(found):
     depth = _record(found, table1_depth.NAME)
-    bench = _record(found, "bench", "python -m experiments bench")["metrics"]
+    bench = _record(found, "bench")["metrics"]
+    metrics, configuration = depth["metrics"], depth["configuration"]
     try:
         growth = rules.trend([depth], None, {"model": "odenet"}, "depth", "peak_mib")
     except rules.CannotJudge:
-        raise NotMeasured(f"python -m experiments run {table1_depth.NAME} --preset paper") from None
-    metrics, configuration = depth["metrics"], depth["configuration"]
+        raise NotMeasured(metrics.command) from None
     points = [point for point in depth["history"] if point["model"] == "odenet"]
     unknowns = adjoint_unknowns(configuration["batch_size"], configuration["channels"])
     low, high = growth.interval
@@ -128,7 +140,7 @@ def adjoint_unknowns(batch_size, channels):
 
 
 def _large_lsoda(found):
-    record = _record(found, "bench", "python -m experiments bench")
+    record = _record(found, "bench")
     metrics, configuration = record["metrics"], record["configuration"]
     unknowns = configuration["batch"] * table1_depth.STATE_SIDE**2 * configuration["channels"]
     return (
@@ -146,7 +158,7 @@ def _c_translations(found):
     kinds = {release: about["integrators"]["vode"] for release, about in record["configuration"]["releases"].items()
              if release != reference}
     if "c" not in kinds.values():
-        raise NotMeasured(f"python -m experiments run {integrator_fidelity.NAME} --preset paper")
+        raise NotMeasured(metrics.command)
     differing = {solver: sum(row["releases"].get(release, {}).get("verdict") == "differs" for row in record["history"]
                              for release, kind in kinds.items() if row["solver"] == solver and kind == "c")
                  for solver in dict.fromkeys(row["solver"] for row in record["history"])}

@@ -193,9 +193,10 @@ def sections(out, found):
         heading, table = SECTIONS.get(name, (name, None))
         text = table(found) if table else ""
         own = [f"![{figure.stem}]({os.path.relpath(figure, out)})" for figure in figures if figure.name.split("-")[0] == name]
+        runs = [path for path, record in found if record["experiment"] == name]
         if text or own:
-            parts += [f"## {heading}", *filter(None, [text]), *own]
-    return parts
+            parts += [f"## {heading}", f"From {', '.join(_link(path, out) for path in runs)}." if runs else "", text, *own]
+    return [part for part in parts if part]
 
 
 def _runs_table(found, out):

@@ -106,7 +106,7 @@ def test_tables_of_the_flows_the_latent_ode_and_its_restarts(tmp_path):
 
 def test_bench_rows_show_what_was_measured(tmp_path):
     make_record(tmp_path, experiment="bench", graph_f_ratio=1.375)
-    text = report._bench_table(records.read_records(tmp_path))
+    text = written(tmp_path)
     assert "1.38" in text and "fused graph" not in text
 
 
