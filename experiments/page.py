@@ -15,9 +15,9 @@ STYLE = """
 :root { color-scheme: light dark; --ground: #fbfbf9; --card: #fff; --ink: #1d2125; --faint: #5c6670; --line: #e2e4e6;
   --accent: #2458a6; --good: #17663a; --good-ground: #e0f3e7; --bad: #9a2318; --bad-ground: #fbe5e2; --open: #6a5310;
   --open-ground: #f7efd6; --code: #f1f2f3; }
-@media (prefers-color-scheme: dark) { :root { --ground: #14171a; --card: #1c2024; --ink: #e4e7ea; --faint: #9aa4ad; --line: #31373d;
-  --accent: #8db8ff; --good: #86dda8; --good-ground: #173626; --bad: #ffab9f; --bad-ground: #43201c; --open: #ecd489;
-  --open-ground: #3a3117; --code: #272c31; } }
+@media (prefers-color-scheme: dark) { :root { --ground: #14171a; --card: #1c2024; --ink: #e4e7ea; --faint: #9aa4ad;
+  --line: #31373d; --accent: #8db8ff; --good: #86dda8; --good-ground: #173626; --bad: #ffab9f; --bad-ground: #43201c;
+  --open: #ecd489; --open-ground: #3a3117; --code: #272c31; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
 main { max-width: 88rem; margin: 0 auto; padding: 1.5rem clamp(0.9rem, 3vw, 2.5rem) 4rem; }

@@ -37,8 +37,10 @@ def by_noise(found):
 
 
 def mean_and_deviation(records, metric):
-    """A metric's mean over records in words, ± its standard deviation where there are several."""
-    values = [record["metrics"][metric] for record in records]
+    """A metric's mean over records in words, ± its standard deviation where there are several; nothing where one lacks it."""
+    values = [record["metrics"].get(metric) for record in records]
+    if None in values:
+        return ""
     return f"{np.mean(values):.4f}" + (f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else "")
 
 
@@ -62,8 +64,8 @@ class _Numbers(dict):
 
 
 def _record(found, experiment):
-    """The first paper-preset record of an experiment (of bench, which has none, its only one), metrics and configuration as _Numbers."""
-    command = "python -m experiments bench" if experiment == "bench" else f"python -m experiments run {experiment} --preset paper"
+    """The first paper-preset record of an experiment, for bench its only one, with metrics and configuration as _Numbers."""
+    command = "python -m experiments " + ("bench" if experiment == "bench" else f"run {experiment} --preset paper")
     for _, record in found:
         if record["experiment"] == experiment and (record["preset"] == "paper" or experiment == "bench"):
             return {**record, **{part: _Numbers(record[part], command) for part in ("metrics", "configuration")}}
@@ -78,17 +80,17 @@ def _evaluation_counts(found):
     ratio = {method: next((row["ratio"] for row in rules.select([figure3], {
         "part": "backward", "weights": "trained", "reduction": "mean", "tolerance": 1e-3, "method": method,
         "batch_size": figure3["configuration"]["batch_size"]}, ("ratio",))), None) for method in ("adams", "dopri5", "lsoda")}
-    one = min(rules.select([figure3], {"part": "backward", "weights": "trained", "method": "adams", "batch_size": 1}, ("ratio",)),
-              key=lambda row: row["ratio"])
+    one = min(rules.select([figure3], {"part": "backward", "weights": "trained", "method": "adams", "batch_size": 1},
+                           ("ratio",)), key=lambda row: row["ratio"])
     return (
-        f"The integrator, the error norm and the size of the problem. On a layer of the ODE-Net at 1e-3, torchdiffeq (dopri5, six "
-        f"evaluations a step) takes {bench['beside_torchdiffeq_nfe_forward']:g} evaluations forward and "
+        f"The integrator, the error norm and the size of the problem. On a layer of the ODE-Net at 1e-3, torchdiffeq (dopri5, "
+        f"six evaluations a step) takes {bench['beside_torchdiffeq_nfe_forward']:g} evaluations forward and "
         f"{bench['beside_torchdiffeq_nfe_backward']:g} backward, VODE's Adams method {bench['layer_adams_nfe_forward']:g} and "
         f"{bench['layer_adams_nfe_backward']:g}, LSODA {bench['layer_lsoda_nfe_forward']:g} and "
-        f"{bench['layer_lsoda_nfe_backward']:g}. VODE takes one root mean square over state, adjoint and parameter gradients, and "
-        f"small gradients forgive z(t) an error; torchdiffeq takes the greatest of separate norms, LSODA the maximum over all "
-        f"unknowns, and both forgive nothing. Backward over forward on trained weights at 1e-3: {ratio['adams']:.2f} with VODE, "
-        f"{ratio['lsoda']:.2f} with LSODA, {ratio['dopri5']:.2f} with SciPy's dopri5 and VODE's norm. The paper's half needs few "
+        f"{bench['layer_lsoda_nfe_backward']:g}. VODE takes one root mean square over state, adjoint and parameter gradients, "
+        f"and small gradients forgive z(t) an error; torchdiffeq takes the greatest of separate norms, LSODA the maximum "
+        f"over all unknowns, and both forgive nothing. Backward over forward on trained weights at 1e-3: "
+        f"{ratio['adams']:.2f} with VODE, {ratio['lsoda']:.2f} with LSODA, {ratio['dopri5']:.2f} with SciPy's dopri5 and VODE's norm. The paper's half needs few "
         f"images and a tight tolerance: {one['ratio']:.2f} for one image at {one['tolerance']:g}. "
         f"(`python -m experiments bench`; `python -m experiments run figure3_mnist --preset paper`)")
 
@@ -97,13 +99,15 @@ def _latent_rmse(found):
     levels = by_noise([(path, record) for path, record in found if record["preset"] == "paper"])
     if not levels:
         raise NotMeasured("python -m experiments run table2_latent_ode --preset paper")
-    lines = [f"noise {noise:g}: {', '.join(mean_and_deviation(records, f'rmse_latent_ode_{size}_noisy') for size in (30, 50, 100))} "
-             f"(RNN: {', '.join(mean_and_deviation(records, f'rmse_rnn_{size}_noisy') for size in (30, 50, 100))})"
+    def errors(records, model):
+        return ", ".join(mean_and_deviation(records, f"rmse_{model}_{size}_noisy") for size in (30, 50, 100))
+
+    lines = [f"noise {noise:g}: {errors(records, 'latent_ode')} (RNN: {errors(records, 'rnn')})"
              for noise, records in levels.items()]
     return (
         "The noise's standard deviation is a floor: no prediction gets below it against noisy targets, and the rest is what the "
-        "model misses. So the paper's 0.1346 means noise below that, and the authors' later example, with noise of 0.3, cannot give "
-        "less than 0.3. Predictive RMSE of the latent ODE from 30, 50 and 100 of 100 observations: "
+        "model misses. So the paper's 0.1346 means noise below that, and the authors' later example, with noise of 0.3, cannot "
+        "give less than 0.3. Predictive RMSE of the latent ODE from 30, 50 and 100 of 100 observations: "
         f"{'; '.join(lines)}. Against clean targets, where the floor is zero, it is in the report's Table 2. "
         "(`python -m experiments run table2_latent_ode --preset paper`; `--noise` and `--seed` to vary)")
 
@@ -122,12 +126,12 @@ def _adjoint_memory(found):
     verdict = "In evaluations, yes" if high < metrics["state_mib"] else "In evaluations, this does not show it"
     return (
         f"{verdict}: {growth.measured:.2f} MiB an evaluation (95 % interval {low:.2f} to {high:.2f}) over "
-        f"{points[0]['depth']} to {points[-1]['depth']} of them, where one float32 state has {metrics['state_mib']:.2f} MiB; and "
-        f"{bench['memory_evaluations_ratio']:.1f} times as many evaluations take {bench['memory_ratio']:.3f} times the memory. The "
-        f"constant, {metrics['odenet_memory_constant_mib']:,.0f} MiB at batch {configuration['batch_size']}: "
-        f"{np.median([point['before_mib'] for point in points]):.0f} MiB are the process before its first step; VODE's work space "
-        f"for the augmented system, 20 + 16 N doubles for N = {unknowns:,}, is {8 * (20 + 16 * unknowns) / 2**20:.0f} MiB; the "
-        f"RK-Net, which has the same dynamics and no such work space, has a constant of "
+        f"{points[0]['depth']} to {points[-1]['depth']} of them, where one float32 state has {metrics['state_mib']:.2f} MiB; "
+        f"and {bench['memory_evaluations_ratio']:.1f} times as many evaluations take {bench['memory_ratio']:.3f} times the "
+        f"memory. The constant, {metrics['odenet_memory_constant_mib']:,.0f} MiB at batch {configuration['batch_size']}: "
+        f"{np.median([point['before_mib'] for point in points]):.0f} MiB are the process before its first step; VODE's work "
+        f"space for the augmented system, 20 + 16 N doubles for N = {unknowns:,}, is {8 * (20 + 16 * unknowns) / 2**20:.0f} MiB; "
+        f"the RK-Net, which has the same dynamics and no such work space, has a constant of "
         f"{metrics['rknet_memory_constant_mib']:,.0f} ± {metrics['rknet_memory_constant_error_mib']:.0f} MiB, so what is left is "
         f"the graphs' own. (`python -m experiments run table1_depth --preset paper`; `python -m experiments bench`)")
 
@@ -148,8 +152,9 @@ def _large_lsoda(found):
         f"instead of N². (SciPy's `odeint` without bands ends the interpreter at this size.) A layer of the ODE-Net, "
         f"{unknowns:,} unknowns, takes {metrics['layer_lsoda_nfe_forward']:g} evaluations and "
         f"{metrics['layer_lsoda_forward_seconds_median']:.2f} s at {configuration['tolerance']:g}, its gradient, "
-        f"{adjoint_unknowns(configuration['batch'], configuration['channels']):,} unknowns, {metrics['layer_lsoda_nfe_backward']:g} "
-        f"and {metrics['layer_lsoda_backward_seconds_median']:.2f} s. (`python -m experiments bench`)\n\n{LSODA_EXAMPLE}")
+        f"{adjoint_unknowns(configuration['batch'], configuration['channels']):,} unknowns, "
+        f"{metrics['layer_lsoda_nfe_backward']:g} and {metrics['layer_lsoda_backward_seconds_median']:.2f} s. "
+        f"(`python -m experiments bench`)\n\n{LSODA_EXAMPLE}")
 
 
 def _c_translations(found):
@@ -163,11 +168,13 @@ def _c_translations(found):
                              for release, kind in kinds.items() if row["solver"] == solver and kind == "c")
                  for solver in dict.fromkeys(row["solver"] for row in record["history"])}
     changed, kept = ([solver for solver, count in differing.items() if bool(count) == whether] for whether in (True, False))
-    counts = {kind: "; ".join(_cells(metrics, release) for release in kinds if kinds[release] == kind) for kind in ("c", "fortran")}
+    counts = {kind: "; ".join(_cells(metrics, release) for release in kinds if kinds[release] == kind)
+              for kind in ("c", "fortran")}
+    verdict = "; ".join([f"Those of {_listed(changed)}, yes" if changed else "No",
+                         *([f"those of {_listed(kept)}, at most in last bits"] if kept else [])])
     return (
-        f"{f'Those of {_listed(changed)}, yes' if changed else 'No'}{f'; those of {_listed(kept)}, at most in last bits' if kept else ''}."
-        f" Of {metrics['solves']} solves, compared with the Fortran of {reference}: {counts['c']}. Among the Fortran releases: "
-        f"{counts['fortran']}. (`python -m experiments run integrator_fidelity --preset paper`; "
+        f"{verdict}. Of {metrics['solves']} solves, compared with the Fortran of {reference}: {counts['c']}. Among the Fortran "
+        f"releases: {counts['fortran']}. (`python -m experiments run integrator_fidelity --preset paper`; "
         f"`python experiments/c_translations.py` shows what changed)")
 
 

@@ -80,7 +80,8 @@ def judge(entry, found):
         except rules.CannotJudge as error:
             set_aside += [(path, str(error)) for path, _ in counted]
         else:
-            return Verdict(entry, REPRODUCED if finding.holds else NOT_REPRODUCED, finding, [path for path, _ in counted], set_aside)
+            verdict = REPRODUCED if finding.holds else NOT_REPRODUCED
+            return Verdict(entry, verdict, finding, [path for path, _ in counted], set_aside)
     return Verdict(entry, NOT_MEASURED, None, [], set_aside, _for_show(entry, quick))
 
 

@@ -53,8 +53,8 @@ def markdown(out, found, verdicts):
     aside = registry.unused(found, verdicts)
     if aside:
         parts += ["## Records that no verdict uses", _table(["record", "why"], [[_link(path, out), why] for path, why in aside])]
-    parts += ["## How a verdict is made", how(verdicts), "## Questions this settles", questions.markdown(found), *sections(out, found),
-              "## Runs", _runs_table(found, out)]
+    parts += ["## How a verdict is made", how(verdicts), "## Questions this settles", questions.markdown(found),
+              *sections(out, found), "## Runs", _runs_table(found, out)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -93,7 +93,8 @@ def short_table(verdicts):
              if verdict.entry.get("headline") or verdict.verdict == registry.NOT_REPRODUCED]
     rows = [[_what(verdict.entry), reported(verdict.entry), measured(verdict), _bold(verdict.verdict)]
             for verdict in shown]
-    return counts(verdicts) + "\n\n" + _table(["what", "paper", "measured", "verdict"], rows)
+    links = "All of them, with rules and records: [results/README.md](results/README.md), or results/report.html in a browser."
+    return f"{counts(verdicts)} {links}\n\n" + _table(["what", "paper", "measured", "verdict"], rows)
 
 
 def verdict_table(verdicts, records, out):
@@ -103,7 +104,8 @@ def verdict_table(verdicts, records, out):
         used = [records[path] for path in verdict.records]
         rows.append([_what(verdict.entry), reported(verdict.entry), measured(verdict), _bold(verdict.verdict),
                      _rule(verdict.entry["rule"]), f"`{registry.command(verdict.entry)}`",
-                     ", ".join([*(_link(path, out) for path in verdict.records), *_when(used)]), verdict.entry.get("note", "")])
+                     ", ".join([*(_link(path, out) for path in verdict.records), *_when(used)]),
+                     verdict.entry.get("note", "")])
     return _table(["what", "reported", "measured", "verdict", "rule", "command", "measured by", "note"], rows)
 
 
@@ -113,7 +115,7 @@ def reported(entry):
 
 
 def measured(verdict):
-    """What was measured, in words: value, interval, deviation over seeds, and what the rule adds; quick records are named such."""
+    """What was measured, in words: value, interval, deviation over seeds, and what the rule adds; quick ones are named such."""
     if verdict.finding is not None:
         seeds = len(verdict.records)
         return _finding(verdict.finding, verdict.entry) + (f"; {seeds} seeds" if seeds > 1 else "")
@@ -133,7 +135,7 @@ def how(verdicts):
     """What each rule in use asks for, and what counts."""
     used = dict.fromkeys(verdict.entry["rule"]["name"] for verdict in verdicts)
     lines = ["A record counts for a number if it is of the experiment, preset, options and configuration that "
-             "[reported.json](reported.json) asks for; records of several seeds count together. What was measured otherwise is "
+             "`results/reported.json` asks for; records of several seeds count together. What was measured otherwise is "
              "listed above and decides nothing. The rules, functions of `experiments/rules.py`:", ""]
     return "\n".join(lines + [f"- `{name}`: {rules.meaning(name)}." for name in used])
 
@@ -150,7 +152,8 @@ def _finding(finding, entry):
         text += f" ± {number(finding.deviation, unit, 2)}"
     if finding.interval is not None:
         text += " ({} to {})".format(*(number(end, unit if unit == "fraction" else "", digits) for end in finding.interval))
-    return f"{text} {finding.detail}".strip() if finding.detail.startswith("of ") else "; ".join(filter(None, [text, finding.detail]))
+    # An ordering's count and its detail read as one: 7 of 9 pairs.
+    return f"{text}{' ' if finding.detail.startswith('of ') else '; '}{finding.detail}" if finding.detail else text
 
 
 def _rule(rule):
@@ -185,14 +188,15 @@ def _table(headers, rows):
 # The experiments
 
 def sections(out, found):
-    """Heading, table and figures of each experiment that has records or figures, in the order of SECTIONS, then others by name."""
+    """Heading, table and figures of each experiment that has any, in the order of SECTIONS, then others by name."""
     figures = sorted(path for path in out.glob("figures/*") if path.suffix in page.MEDIA)
     names = {record["experiment"] for _, record in found} | {figure.name.split("-")[0] for figure in figures}
     parts = []
     for name in [*(name for name in SECTIONS if name in names), *sorted(names - SECTIONS.keys())]:
         heading, table = SECTIONS.get(name, (name, None))
         text = table(found) if table else ""
-        own = [f"![{figure.stem}]({os.path.relpath(figure, out)})" for figure in figures if figure.name.split("-")[0] == name]
+        own = [f"![{figure.stem}]({os.path.relpath(figure, out)})" for figure in figures
+               if figure.name.split("-")[0] == name]
         runs = [path for path, record in found if record["experiment"] == name]
         if text or own:
             parts += [f"## {heading}", f"From {', '.join(_link(path, out) for path in runs)}." if runs else "", text, *own]
@@ -244,8 +248,10 @@ def _with_error(metrics, name, form, factor=1):
 
 
 def _figure4_table(found):
-    rows = [[density.upper(), flow.upper(), *(_with_se(record["metrics"], f"kl_{density}_{flow}_{size}") for size in (2, 8, 32))]
-            for record in filter(None, [_first(found, "figure4_flows")]) for density in ("u1", "u2", "u3") for flow in ("nf", "cnf")]
+    rows = [[density.upper(), flow.upper(),
+             *(_with_se(record["metrics"], f"kl_{density}_{flow}_{size}") for size in (2, 8, 32))]
+            for record in filter(None, [_first(found, "figure4_flows")])
+            for density in ("u1", "u2", "u3") for flow in ("nf", "cnf")]
     return _table(["density", "flow", "KL, nats: K or M = 2", "8", "32"], rows)
 
 
@@ -268,8 +274,8 @@ def _table2_table(found):
     rows = [[f"{noise:g}", kind, label, len(records),
              *(questions.mean_and_deviation(records, f"{metric}_{size}_{kind}") for size in (30, 50, 100))]
             for noise, records in questions.by_noise(found).items() for kind in ("noisy", "clean")
-            for metric, label in (("rmse_rnn", "RNN"), ("rmse_rnn_dt", "RNN, time differences"), ("rmse_latent_ode", "latent ODE"),
-                                  ("ratio", "latent ODE over RNN"))]
+            for metric, label in (("rmse_rnn", "RNN"), ("rmse_rnn_dt", "RNN, time differences"),
+                                  ("rmse_latent_ode", "latent ODE"), ("ratio", "latent ODE over RNN"))]
     return _table(["noise", "targets", "model", "seeds", "30 observations", "50", "100"], rows)
 
 

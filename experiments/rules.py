@@ -82,7 +82,10 @@ def trend(records, value, rows, x, y, above=None, below=None, log=False, per=Non
 
 
 def band(records, value, rows, y, low, high):
-    """y lies between low and high in every chosen row of the history; measured is the mean. An unfinished row is a lower bound."""
+    """y lies between low and high in every chosen row of the history.
+
+    measured is the mean. A row that is not "finished" holds a lower bound only, and does not.
+    """
     points = select(records, rows, (y,))
     if not points:
         raise CannotJudge(f"no rows with {y}")
@@ -93,7 +96,7 @@ def band(records, value, rows, y, low, high):
 
 
 def ordering(records, value, lesser, greater, over, standard_errors=0.0):
-    """In every pair, the lesser metric is at or below the greater one, by so many standard errors of their difference.
+    """In every pair, one metric is at or below the other, by some standard errors of their difference where asked for.
 
     lesser and greater are names with {placeholders}, over gives the values that these take; a pair for each combination. Means
     over seeds. Standard errors are the metrics <name>_se of each record. measured counts the pairs in order.

@@ -1,7 +1,7 @@
 """The committed verdicts are those of the committed records; what can be measured again in minutes gives the recorded numbers.
 
-If a change of a record, a rule or a reported number is meant: `python -m experiments report` rewrites results/verdicts.json (and the
-tables); look at its diff, and commit it with what caused it.
+If a change of a record, a rule or a reported number is meant: `python -m experiments report` rewrites results/verdicts.json and
+the tables; look at its diff, and commit it with what caused it.
 """
 
 import copy
@@ -27,7 +27,8 @@ def differences(committed, now):
     for name in committed.keys() & now.keys():
         was, found = committed[name], now[name]
         if was["verdict"] != found["verdict"]:
-            lines.append(f"{name}: was {was['verdict']!r} ({was.get('measured')}), is {found['verdict']!r} ({found.get('measured')})")
+            lines.append(f"{name}: was {was['verdict']!r} ({was.get('measured')}), "
+                         f"is {found['verdict']!r} ({found.get('measured')})")
         elif was.get("measured", 0.0) != pytest.approx(found.get("measured", 0.0), rel=1e-4):
             lines.append(f"{name}: measured {was['measured']}, now {found['measured']}; still {found['verdict']}")
         elif was["records"] != found["records"]:
@@ -62,7 +63,8 @@ def test_every_record_that_a_verdict_uses_is_committed_with_what_measured_it():
     used = {path for verdict in registry.judge_all(RESULTS) for path in verdict.records}
     for path, record in read_records(RESULTS):
         if path in used:
-            assert record["integrators"]["vode"] == "fortran" and record["git_commit"] and record["command"].startswith("python -m")
+            assert record["integrators"]["vode"] == "fortran"
+            assert record["git_commit"] and record["command"].startswith("python -m experiments")
 
 
 # Measured again
@@ -120,8 +122,9 @@ def test_a_training_step_takes_the_recorded_memory(model, setting):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [path for path, record in read_records(RESULTS)
-                                  if record["preset"] == "quick" and record["experiment"] in QUICK_BANDS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [
+    path for path, record in read_records(RESULTS) if record["preset"] == "quick" and record["experiment"] in QUICK_BANDS],
+    ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_quick_run_gives_the_recorded_numbers(path, tmp_path):
     record = json.loads(path.read_text())
     _, options = record["command"].split(f"run {record['experiment']}")

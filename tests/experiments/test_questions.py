@@ -12,7 +12,8 @@ from experiments.records import REPOSITORY, read_records
 def found(experiment, stem="paper-seed0", **record):
     preset, seed = stem.split("-")[:2]
     return Path(f"runs/{experiment}/{stem}.json"), {
-        "experiment": experiment, "preset": preset, "seed": int(seed[4:]), "configuration": {}, "metrics": {}, "history": [], **record}
+        "experiment": experiment, "preset": preset, "seed": int(seed[4:]), "configuration": {}, "metrics": {}, "history": [],
+        **record}
 
 
 def answer(text, question):
@@ -71,21 +72,22 @@ def fidelity(c_verdicts):
     releases = {release: {"integrators": {"vode": kind}} for release, kind in (("1.16.3", "fortran"), ("1.17.1", "c"))}
     history = [{"solver": solver, "releases": {"1.17.1": {"verdict": verdict}}} for solver, verdict in c_verdicts.items()]
     numbers = {name: list(c_verdicts.values()).count(verdict) for name, verdict in (
-        ("cells_same_as_1.16/1.17.1", "same"), ("cells_equal_counts/1.17.1", "equal counts"), ("cells_differing/1.17.1", "differs"))}
+        ("cells_same_as_1.16/1.17.1", "same"), ("cells_equal_counts/1.17.1", "equal counts"),
+        ("cells_differing/1.17.1", "differs"))}
     return found("integrator_fidelity", history=history, configuration={"reference": "1.16.3", "releases": releases},
                  metrics={"solves": len(history), **numbers})
 
 
 @pytest.mark.parametrize("verdicts, words", [
-    ({"lsoda": "same", "dop853": "differs"}, "Those of dop853, yes; those of lsoda, at most in last bits. Of 2 solves, compared with "
-     "the Fortran of 1.16.3: 1.17.1, 1 the same in every bit, 1 different."),
+    ({"lsoda": "same", "dop853": "differs"}, "Those of dop853, yes; those of lsoda, at most in last bits. Of 2 solves, compared "
+     "with the Fortran of 1.16.3: 1.17.1, 1 the same in every bit, 1 different."),
     ({"lsoda": "equal counts"}, "No; those of lsoda, at most in last bits.")])
 def test_the_c_translations_answer_follows_the_matrix(verdicts, words):
     assert words in answer(questions.markdown([fidelity(verdicts)]), "Do SciPy's new C")
 
 
 def table2(noise, seed=0, preset="paper", options="", **metrics):
-    return found("table2_latent_ode", f"{preset}-seed{seed}{options}", preset=preset, configuration={"noise": noise}, metrics=metrics)
+    return found("table2_latent_ode", f"{preset}-seed{seed}{options}", configuration={"noise": noise}, metrics=metrics)
 
 
 def test_records_of_table_2_are_grouped_by_noise_and_runs_with_other_options_left_out():

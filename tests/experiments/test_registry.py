@@ -85,7 +85,8 @@ def test_another_experiment_is_not_the_registrys():
 
 @pytest.mark.parametrize("change, message", [
     ({"rule": {"name": "magic", "parameters": {}}}, "rmse: rule must be one of error_rate, .* got 'magic'"),
-    ({"value": None}, "rmse: an entry without a value needs `reported`"), ({"colour": "red"}, r"rmse: lacks \[\], unknown \['colour'\]"),
+    ({"value": None}, "rmse: an entry without a value needs `reported`"),
+    ({"colour": "red"}, r"rmse: lacks \[\], unknown \['colour'\]"),
     ({"measured_by": {"experiment": "fits"}}, "rmse: measured_by needs configuration, experiment, options, preset"),
     ({"id": "other"}, r"ids occur twice: \['other'\]")])
 def test_entries_that_make_no_sense(tmp_path, change, message):
@@ -102,8 +103,7 @@ def test_an_entry_lacks_a_key(tmp_path):
         registry.read(path)
 
 
-# The committed registry on made-up records of the experiments that are to come: agreed names of metrics, better and worse than the
-# paper's.
+# The committed registry on made-up records with the agreed names of metrics, better and worse than the paper's.
 
 def flows(factor):
     metrics = {f"kl_{density}_{flow}_{size}": kl for density in ("u1", "u2", "u3") for size in (2, 8, 32)
