@@ -90,8 +90,9 @@ def _evaluation_counts(found):
         f"{bench['layer_lsoda_nfe_backward']:g}. VODE takes one root mean square over state, adjoint and parameter gradients, "
         f"and small gradients forgive z(t) an error; torchdiffeq takes the greatest of separate norms, LSODA the maximum "
         f"over all unknowns, and both forgive nothing. Backward over forward on trained weights at 1e-3: "
-        f"{ratio['adams']:.2f} with VODE, {ratio['lsoda']:.2f} with LSODA, {ratio['dopri5']:.2f} with SciPy's dopri5 and VODE's norm. The paper's half needs few "
-        f"images and a tight tolerance: {one['ratio']:.2f} for one image at {one['tolerance']:g}. "
+        f"{ratio['adams']:.2f} with VODE, {ratio['lsoda']:.2f} with LSODA, {ratio['dopri5']:.2f} with SciPy's dopri5 and VODE's "
+        f"norm. The paper's half needs few images and a tight tolerance: {one['ratio']:.2f} for one image at "
+        f"{one['tolerance']:g}. "
         f"(`python -m experiments bench`; `python -m experiments run figure3_mnist --preset paper`)")
 
 
