@@ -150,8 +150,8 @@ def _large_lsoda(found):
     except NotMeasured as missing:
         cost = f"What that costs is not measured yet: `{missing}`."
     return (
-        "Call it: above 2,000 unknowns the bridge tells LSODA that the Jacobian is diagonal, which needs 20 + 16 N doubles instead "
-        f"of N². (SciPy's `odeint` without bands ends the interpreter at this size.) {cost}\n\n{LSODA_EXAMPLE}")
+        "Call it: above 2,000 unknowns the bridge tells LSODA that the Jacobian is diagonal, which needs 20 + 16 N doubles "
+        f"instead of N². (SciPy's `odeint` without bands ends the interpreter at this size.) {cost}\n\n{LSODA_EXAMPLE}")
 
 
 def _cost_of_large_lsoda(record):

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import table1_depth
+
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
@@ -64,16 +66,14 @@ def trend(records, value, rows, x, y, above=None, below=None, log=False, per=Non
     Least squares over the rows of the history; log: of the logarithms, so that the slope is a power; per: a metric that is the
     slope's unit.
     """
-    # SciPy's statistics take half a second to import, which `list` should not.
+    # Half a second to import, which `list` should not take.
     from scipy.stats import t
-
-    from .table1_depth import fit
 
     points = select(records, rows, (x, y))
     if len({point[x] for point in points}) < 3:
         raise CannotJudge(f"a slope with an interval needs points at three {x} or more, there are {len(points)} points")
     transform = np.log if log else np.asarray
-    line = fit(*(transform([point[name] for point in points]).tolist() for name in (x, y)))
+    line = table1_depth.fit(*(transform([point[name] for point in points]).tolist() for name in (x, y)))
     unit = _mean(_values(records, per))[0] if per else 1.0
     slope, reach = line["slope"] / unit, t.ppf(0.975, len(points) - 2) * line["slope_error"] / unit
     interval = (float(slope - reach), float(slope + reach))
