@@ -30,7 +30,6 @@ from solvers_bridge.nested import flatten
 
 from . import records
 from .side_by_side import (
-    Step,
     compare,
     flat,
     heading,
