@@ -62,6 +62,7 @@ def readme_blocks(found, verdicts):
     """{name of the marker: text} of everything in the main README that is generated."""
     record = _first(found, figure3_mnist.NAME)
     return {"reported": short_table(verdicts), "questions": questions.markdown(found), "depth": _depth_table(found),
+            "flows": "\n\n".join(filter(None, (_figure4_table(found), _figure5_table(found)))), "table2": _table2_table(found),
             "figure3": figure3_mnist.sentence(figure3_mnist.verdicts(record["history"])) if record else "",
             "fidelity": _fidelity_table(found), "bench": _bench_table(found)}
 
