@@ -9,8 +9,8 @@ from original_repro.training import tree_leaves, tree_map
 def rmsprop_chunk(loss, steps, *, decay=0.9, momentum=0.0, epsilon=1e-7):
     """A compiled function that takes `steps` steps of `training.rmsprop`, for `training.fit_in_chunks`.
 
-    loss(params, seed) -> scalar tensor in TensorFlow operations that XLA compiles; seed (2,) int32 is another one at each step, for
-    stateless random numbers. The function returned is advance(params, state, first_step, learning_rate, seed) -> (params, state, mean
+    loss(params, seed) -> scalar tensor in TensorFlow operations that XLA compiles; seed (2,) int32 is the run's seed and
+    the number of the step, for stateless random numbers. The function returned is advance(params, state, first_step, learning_rate, seed) -> (params, state, mean
     of the losses), with NumPy arrays in the nestings of params and of the optimiser's state, and the run's seed as a whole number.
     """
     if type(steps) is not int or steps < 1:
