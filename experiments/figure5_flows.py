@@ -37,7 +37,7 @@ REVERSAL_TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1.5e-8)
 SHOWN_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the base to the data
 IMAGE_SIDE, IMAGE_POINTS, BATCH = 2.5, 100, 2500
 
-NF = {"optimiser": "rmsprop", "decay": 0.9, "peak_rate": 1e-3, "batch_size": 256}
+NF = {"optimiser": "rmsprop", "decay": 0.9, "peak_rate": 3e-3, "batch_size": 256}
 CNF = {"optimiser": "adam", "peak_rate": 3e-3, "batch_size": 512, "times": (0.0, 10.0), "method": "adams", "tolerance": 1e-5}
 PRESETS = {
     "quick": {"data": {"train": 5_000, "validation": 2_500, "test": 2_500}, "looks": 4, "paths": 500, "frames": 20,

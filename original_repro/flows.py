@@ -101,7 +101,7 @@ def noise_seed(rng):
 def _noise(kind, seed, z):
     seed = tf.cast(seed, tf.int32)
     if kind == "gaussian":
-        return tf.random.stateless_normal(z.shape, seed, z.dtype, alg="philox")
+        return tf.random.stateless_normal(z.shape, seed, dtype=z.dtype, alg="philox")
     bits = tf.random.stateless_uniform(z.shape, seed, 0, 2, tf.int32, alg="philox")
     return tf.cast(2 * bits - 1, z.dtype)
 
@@ -152,12 +152,12 @@ class ContinuousFlow:
 
     def sample(self, params, base):
         """(x, log density of x) for points of the base. Differentiable by autograd."""
-        z, change = self.solve(params, base, self.times)
+        z, change = self.solve(params, _checked_points(base, "base"), self.times)
         return z[-1], log_normal(base) + change[-1]
 
     def log_density(self, params, x):
         """Log density at any points x, solved from the data to the base. Differentiable by autograd."""
-        z, change = self.solve(params, x, self.times[::-1])
+        z, change = self.solve(params, _checked_points(x, "x"), self.times[::-1])
         return log_normal(z[-1]) - change[-1]
 
     def kl_and_grad(self, params, base, energy):
