@@ -180,8 +180,8 @@ def draw(fits, settings, path):
 
     sizes, names = settings["sizes"], energies.NAMES
     columns = 1 + 2 * len(sizes)
-    figure, panels = plt.subplots(len(names), columns + 1, figsize=(1.7 * columns + 3.4, 1.9 * len(names)), layout="constrained",
-                                  gridspec_kw={"width_ratios": [1] * columns + [1.9]})
+    figure, panels = plt.subplots(len(names), columns + 1, figsize=(1.7 * columns + 3.4, 1.9 * len(names)), squeeze=False,
+                                  layout="constrained", gridspec_kw={"width_ratios": [1] * columns + [1.9]})
     z = image_points()
     for row, name in zip(panels, names):
         target = np.exp(-energies.energy(name, *z.T) - energies.log_normaliser(name)).reshape(IMAGE_POINTS, IMAGE_POINTS)

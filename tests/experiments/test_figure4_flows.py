@@ -19,7 +19,7 @@ def finished(tmp_path_factory):
     arguments = ["run", "figure4_flows", "--out", str(folder), "--checkpoints", str(folder / "checkpoints"), "--workers", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(figure4_flows.PRESETS, "quick", TINY)
-        patch.setattr(energies, "NAMES", ("u1", "u2"))
+        patch.setattr(energies, "NAMES", ("u1",))
         patch.setattr(figure4_flows, "run_tasks", lambda function, tasks, workers: results.extend(map(function, tasks)) or results)
         assert command_line.main(arguments) == 0
         yield folder, arguments, list(results)
@@ -32,11 +32,11 @@ def record_of(folder):
 def test_every_pair_has_its_kl_with_an_error_and_a_history(finished):
     folder, _, results = finished
     record = record_of(folder)
-    assert record["metrics"]["pairs"] == 4 and len(results) == 8
+    assert record["metrics"]["pairs"] == 2 and len(results) == 4
     for one in results:
         name = f"kl_{one['density']}_{one['flow']}_{one['size']}"
         assert record["metrics"][name] == one["kl"] > 0 and record["metrics"][f"{name}_se"] > 0
-    assert len(record["history"]) == 8 * TINY["epochs"]
+    assert len(record["history"]) == 4 * TINY["epochs"]
     cnf = [row for row in record["history"] if row["flow"] == "cnf"]
     assert all(row["nfe_forward"] > 5 and row["nfe_backward"] > 5 for row in cnf)
     assert (folder / "figures" / "figure4_flows-quick-seed0.png").stat().st_size > 20_000
@@ -53,6 +53,7 @@ def test_kl_is_that_of_quadrature(finished):
         assert abs((q * log_ratio).sum() * cell - one["kl"]) < 5 * one["kl_se"] + 0.03
 
 
+@pytest.mark.slow
 def test_a_finished_run_trains_no_more_and_fresh_begins_anew(finished, monkeypatch):
     folder, arguments, _ = finished
     before = record_of(folder)["metrics"]

@@ -74,6 +74,7 @@ def test_figure_and_animation_are_drawn(finished):
         assert animation.n_frames >= TINY["frames"]  # those that repeat the last may be one long frame
 
 
+@pytest.mark.slow
 def test_a_finished_run_trains_no_more(finished, monkeypatch):
     folder, arguments = finished
     before = record_of(folder)["metrics"]

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from original_repro import flows
-from original_repro.training import tree_leaves, tree_map
-from solvers_bridge import odeint
+from original_repro.training import tree_map
 
 TIGHT = {"dtype": "float64", "rtol": 1e-9, "atol": 1e-9}
 TIMES = (0.0, 2.0)
@@ -68,7 +67,7 @@ def test_theorem_1_log_density_changes_by_minus_the_log_determinant_of_the_solve
 def test_a_density_integrates_to_one(problem):
     dynamics, params = problem()
     flow = flows.ContinuousFlow(dynamics, TIMES, dtype="float64", rtol=1e-7, atol=1e-7)
-    side = np.linspace(-9.0, 9.0, 121)
+    side = np.linspace(-9.0, 9.0, 91)
     points = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     density = np.exp(flow.log_density(params, points))
     assert np.abs(density - np.exp(flows.log_normal(points))).max() > 0.005  # not the base's
@@ -218,17 +217,18 @@ def strong_planar_params(seed, layers=4, dim=2):
     return {"w": 2 * rng.normal(size=(layers, dim)), "u": 3 * rng.normal(size=(layers, dim)), "b": rng.normal(size=layers)}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([2, 3]))
 def test_a_planar_flow_is_inverted_and_its_log_determinant_that_of_its_jacobian(seed, dim):
     params = strong_planar_params(seed, dim=dim)
     z = np.random.default_rng(seed + 1).normal(size=(3, dim))
     tensors = tree_map(tf.constant, params)
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=True) as tape:
         point = tf.constant(z)
         tape.watch(point)
         image, log_det = flows.planar_flow(tensors, point)
-    derivatives = tape.batch_jacobian(image, point)
+        coordinates = tf.unstack(image, axis=1)
+    derivatives = np.stack([tape.gradient(coordinate, point) for coordinate in coordinates], 1)
     np.testing.assert_allclose(log_det, np.linalg.slogdet(derivatives)[1], atol=1e-5)
     assert (np.linalg.det(derivatives) > 0).all()
     back, inverse_log_det = flows.invert_planar_flow(params, image.numpy())
