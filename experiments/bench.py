@@ -30,7 +30,6 @@ from solvers_bridge.nested import flatten
 
 from . import records
 from .side_by_side import (
-    Step,
     compare,
     flat,
     heading,
@@ -46,7 +45,8 @@ BATCH, CHANNELS, TOLERANCE = 128, 64, 1e-3
 LAYER_ROUNDS, GRAPH_ROUNDS, SMALL_ROUNDS = 5, 40, 10
 SMALL_TOLERANCE = 1e-6
 MEMORY_TOLERANCES = (1e-2, 1e-6)
-GOALS = {"f": 2.0, "fused_vjp": 6.0, "small_speedup": 8.0, "torchdiffeq_ratio": 1.0, "memory_ratio": 1.05}
+GOALS = {"f": 2.0, "fused_vjp": 6.0, "small_speedup": 8.0, "torchdiffeq_ratio": 1.0, "memory_ratio": 1.05,
+         "flow_speedup": 10.0, "latent_speedup_loose": 10.0, "latent_speedup_tight": 10.0}
 
 
 def run(out):

@@ -148,4 +148,5 @@ def _bench(arguments):
 
 
 def _report(arguments):
-    print(f"report: {report.write(arguments.out)}")
+    for path in report.write(arguments.out):
+        print(f"report: {path}")

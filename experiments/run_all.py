@@ -30,8 +30,8 @@ def chains(experiments):
 def run_all(experiments, options, workers, logs):
     """Run the chains of `experiments`, `workers` at a time; returns the highest exit status.
 
-    options: command-line arguments that every run gets. Output goes to files in the folder `logs`; a line tells of each run's end.
-    A run whose predecessor failed is not begun.
+    options: command-line arguments that every run gets. Output goes to files in the folder `logs`; a line tells of each run's
+    end. A run whose predecessor failed is not begun.
     """
     Path(logs).mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, **(ONE_THREAD if workers > 1 else {})}
@@ -49,7 +49,8 @@ def run_all(experiments, options, workers, logs):
             status = process.wait()
         with printing:
             outcome = "done" if status == 0 else f"failed with status {status}"
-            print(f"{time.monotonic() - begun:5.0f} s  {' '.join([name, *variant.values()])}: {outcome}; output in {log}", flush=True)
+            title = " ".join([name, *variant.values()])
+            print(f"{time.monotonic() - begun:5.0f} s  {title}: {outcome}; output in {log}", flush=True)
             if status:
                 print(log.read_text(errors="replace")[-2000:], file=sys.stderr, flush=True)
         return status
