@@ -1,19 +1,20 @@
 """Figure 5: continuous against planar normalizing flows on Two Circles and Two Moons, by maximum likelihood.
 
-As in the paper, a continuous flow (CNF) of 64 units stands beside a planar flow (NF) of 64 one-unit layers, here with the layers running
-from the data to the base, so that the likelihood needs no inversion. The paper gives neither sizes of the data nor optimisers for this
-figure: here 10,000 training, 5,000 validation and 10,000 test points, and the optimisers of Figure 4, Adam (512 points an iteration) and
-RMSprop (256). Rates fall to zero by half a cosine. Peaks were compared on validation data: 1e-2 for the NF, in fits of 40,000
-iterations, where 3e-3 and 1e-3 did worse; 3e-3 for the CNF, as in Figure 4: 1e-2 learnt faster in fits of 600 iterations, with up to
-three times the evaluations, so the quick preset alone has it. The number of iterations is chosen on validation data too: of twenty looks
-at it in the course of a fit (quick: four), the parameters at the best one are kept. Test points are looked at once, with those.
+As in the paper, a continuous flow (CNF) of 64 units stands beside a planar flow (NF) of 64 one-unit layers, here with the
+layers running from the data to the base, so that the likelihood needs no inversion. The paper gives neither sizes of the data
+nor optimisers for this figure: here 10,000 training, 5,000 validation and 10,000 test points, and the optimisers of Figure 4,
+Adam (512 points an iteration) and RMSprop (256). Rates fall to zero by half a cosine. Peaks were compared on validation data:
+1e-2 for the NF, in fits of 40,000 iterations, where 3e-3 and 1e-3 did worse; 3e-3 for the CNF, as in Figure 4: 1e-2 learnt
+faster in fits of 600 iterations, with up to three times the evaluations, so the quick preset alone has it. The number of
+iterations is chosen on validation data too: of twenty looks at it in the course of a fit (quick: four), the parameters at the
+best one are kept. Test points are looked at once, with those.
 
-log_likelihood (nats) is the mean over test points, with its standard error. No model can exceed that of the density that the data
-came from, but by chance; it is recorded as "true".
+log_likelihood (nats) is the mean over test points, with its standard error. No model can exceed that of the density that the
+data came from, but by chance; it is recorded as "true".
 
-Reversal (an informal claim of section 6: reversing a CNF recovers its initial states): test points are solved to the base and back at
-the tolerance of training, 1e-5, and the distances to where they began are recorded; in the history at other tolerances as well,
-in float32, the precision of training, and in float64. A finished run leaves its weights in OUT/weights.
+Reversal (an informal claim of section 6: reversing a CNF recovers its initial states): test points are solved to the base and
+back at the tolerance of training, 1e-5, and the distances to where they began are recorded; in the history at other tolerances
+as well, in float32, the precision of training, and in float64. A finished run leaves its weights in OUT/weights.
 """
 
 import functools
@@ -43,7 +44,8 @@ NF = {"optimiser": "rmsprop", "decay": 0.9, "peak_rate": 1e-2, "batch_size": 256
 CNF = {"optimiser": "adam", "peak_rate": 3e-3, "batch_size": 512, "times": (0.0, 10.0), "method": "adams", "tolerance": 1e-5}
 PRESETS = {
     "quick": {"data": {"train": 5_000, "validation": 2_500, "test": 2_500}, "looks": 4, "paths": 500, "frames": 20,
-              "nf": {**NF, "size": 8, "iterations": 8_000, "chunk": 500}, "cnf": {**CNF, "peak_rate": 1e-2, "size": 64, "iterations": 240}},
+              "nf": {**NF, "size": 8, "iterations": 8_000, "chunk": 500},
+              "cnf": {**CNF, "peak_rate": 1e-2, "size": 64, "iterations": 240}},
     "paper": {"data": {"train": 10_000, "validation": 5_000, "test": 10_000}, "looks": 20, "paths": 1_500, "frames": 40,
               "nf": {**NF, "size": 64, "iterations": 200_000, "chunk": 500}, "cnf": {**CNF, "size": 64, "iterations": 5_000}},
 }
@@ -59,12 +61,14 @@ def run(arguments, stem):
     """Fit, evaluate, record, weights, figure and animation; returns the path of the record."""
     settings = PRESETS[arguments.preset]
     folder = Path(arguments.checkpoints) / NAME / stem
-    tasks = [{"data": data, "flow": flow, "settings": settings, "seed": arguments.seed, "checkpoint": folder / f"{data}-{flow}.npz"}
+    tasks = [{"data": data, "flow": flow, "settings": settings, "seed": arguments.seed,
+              "checkpoint": folder / f"{data}-{flow}.npz"}
              for flow in ("cnf", "nf") for data in circles_and_moons.NAMES]
     begun = time.perf_counter()
     fits = {(one["data"], one["flow"]): one for one in run_tasks(fit, tasks, arguments.workers)}
     training.save_weights(Path(arguments.out) / "weights" / f"{NAME}-{stem}.npz",
-                          {data: {flow: fits[data, flow]["params"] for flow in ("cnf", "nf")} for data in circles_and_moons.NAMES})
+                          {data: {flow: fits[data, flow]["params"] for flow in ("cnf", "nf")}
+                           for data in circles_and_moons.NAMES})
     configuration = {**settings, "noise": circles_and_moons.NOISE, "schedule": "cosine to zero"}
     path = records.record_path(arguments.out, NAME, stem)
     records.write_record(path, experiment=NAME, preset=arguments.preset, seed=arguments.seed, configuration=configuration,
@@ -99,7 +103,8 @@ def fit(task):
     if kind == "cnf":
         true = circles_and_moons.log_density(data, split.test)
         reversal = reversal_rows(params, settings[kind], split.test[:BATCH], flows)
-        at_training = next(row for row in reversal if row["tolerance"] == settings[kind]["tolerance"] and row["dtype"] == "float32")
+        at_training = next(row for row in reversal
+                           if row["tolerance"] == settings[kind]["tolerance"] and row["dtype"] == "float32")
         metrics |= {f"{name}_true": float(true.mean()), f"{name}_true_se": _standard_error(true),
                     f"reversal_error_{data}_max": at_training["max"], f"reversal_error_{data}_rms": at_training["rms"]}
         rows += [{"part": "reversal", "data": data, **row} for row in reversal]
@@ -108,7 +113,8 @@ def fit(task):
         drawn = {"samples": [flow.sample(params, base)[0]], "images": [_image(lambda x: flow.log_density(params, x))]}
     print(f"{LABELS[data]}, {LABELS[kind]}: {metrics[f'{name}_{kind}']:.4f} ± {metrics[f'{name}_{kind}_se']:.4f} nats, "
           f"{metrics[f'seconds_{data}_{kind}']:.0f} s", file=sys.stderr, flush=True)
-    return {"data": data, "flow": kind, "params": params, "metrics": metrics, "history": rows, "test": split.test[:BATCH], **drawn}
+    return {"data": data, "flow": kind, "params": params, "metrics": metrics, "history": rows,
+            "test": split.test[:BATCH], **drawn}
 
 
 class _Best:
@@ -170,7 +176,8 @@ def _fit_nf(task, flow, train, best):
 
     _, history = training.fit_in_chunks(
         rmsprop_chunk(loss, settings["chunk"], decay=settings["decay"]),
-        flows.init_planar_flow(np.random.default_rng(task["seed"]), settings["size"]), optimiser=training.rmsprop(settings["decay"]),
+        flows.init_planar_flow(np.random.default_rng(task["seed"]), settings["size"]),
+        optimiser=training.rmsprop(settings["decay"]),
         schedule=_schedule(settings), epochs=looks, chunks=settings["iterations"] // (looks * settings["chunk"]),
         chunk_steps=settings["chunk"], seed=task["seed"], evaluate=best.evaluate, checkpoint=task["checkpoint"],
         configuration=_identity(task), progress=False)
@@ -248,7 +255,8 @@ def draw(fits, path):
         cnf, nf = fits[data, "cnf"], fits[data, "nf"]
         true = _image(functools.partial(circles_and_moons.log_density, data))
         for axes, image in zip(densities, [*cnf["images"], true, *nf["images"]]):
-            axes.imshow(image, origin="lower", extent=[-IMAGE_SIDE, IMAGE_SIDE] * 2, cmap="viridis", vmin=0, interpolation="bilinear")
+            axes.imshow(image, origin="lower", extent=[-IMAGE_SIDE, IMAGE_SIDE] * 2, cmap="viridis", vmin=0,
+                        interpolation="bilinear")
         for axes, points in zip(samples, [*cnf["samples"], cnf["test"], *nf["samples"]]):
             axes.plot(*points[:1500].T, ",", color="C0")
             axes.set(xlim=(-IMAGE_SIDE, IMAGE_SIDE), ylim=(-IMAGE_SIDE, IMAGE_SIDE), aspect="equal")

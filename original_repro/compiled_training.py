@@ -1,4 +1,4 @@
-"""RMSprop by the thousand: many steps of a small model as one XLA graph, where a step from Python would cost ten times its work."""
+"""RMSprop by the thousand: many steps of a small model in one XLA graph; from Python a step would cost ten times its work."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,8 +10,9 @@ def rmsprop_chunk(loss, steps, *, decay=0.9, momentum=0.0, epsilon=1e-7):
     """A compiled function that takes `steps` steps of `training.rmsprop`, for `training.fit_in_chunks`.
 
     loss(params, seed) -> scalar tensor in TensorFlow operations that XLA compiles; seed (2,) int32 is the run's seed and
-    the number of the step, for stateless random numbers. The function returned is advance(params, state, first_step, learning_rate, seed) -> (params, state, mean
-    of the losses), with NumPy arrays in the nestings of params and of the optimiser's state, and the run's seed as a whole number.
+    the number of the step, for stateless random numbers. The function returned is
+    advance(params, state, first_step, learning_rate, seed) -> (params, state, mean of the losses),
+    with NumPy arrays in the nestings of params and of the optimiser's state, and the run's seed as a whole number.
     """
     if type(steps) is not int or steps < 1:
         raise ValueError(f"steps must be a whole number from 1, got {steps!r}")

@@ -136,7 +136,8 @@ class ContinuousFlow:
     keep it. Arrays of points have shape (points, d); log densities are in nats, (points,), float64.
     """
 
-    def __init__(self, dynamics, times=(0.0, 1.0), *, method="adams", rtol=1e-5, atol=1e-5, dtype="float32", device=None, **solver):
+    def __init__(self, dynamics, times=(0.0, 1.0), *, method="adams", rtol=1e-5, atol=1e-5, dtype="float32", device=None,
+                 **solver):
         times = tuple(float(time) for time in times)
         if len(times) != 2 or not all(map(math.isfinite, times)) or times[0] == times[1]:
             raise ValueError(f"times must be two different times, of the base and of the data, got {times}")
@@ -196,7 +197,7 @@ def init_planar_flow(rng, layers, *, dim=2):
 
 
 def planar_flow(params, z):
-    """K layers z + u^ tanh(w . z + b) of Rezende and Mohamed (2015): tensor z (points, d) -> (z_K (points, d), log |det| (points,)).
+    """K layers z + u^ tanh(w . z + b) of Rezende and Mohamed (2015): z (points, d) -> (z_K, log |det| (points,)), tensors.
 
     u^ = u + (m(w . u) - w . u) w / |w|^2 with m(x) = softplus(x) - 1, so that w . u^ > -1 and each layer is invertible (their
     appendix A.1).
@@ -215,8 +216,8 @@ def planar_flow(params, z):
 def invert_planar_flow(params, z):
     """Inverse of `planar_flow` in float64: array z_K (points, d) -> (z (points, d), log |det| of this inverse (points,)).
 
-    Along w a layer is the increasing function a + w . u^ tanh(a) of a = w . z + b, whose inverse is found by bisection to the last bit
-    or so; the rest is a shift.
+    Along w a layer is the increasing function a + w . u^ tanh(a) of a = w . z + b, whose inverse is found by bisection to the
+    last bit or so; the rest is a shift.
     """
     params, z = tree_map(lambda array: np.asarray(array, np.float64), params), np.asarray(z, np.float64)
     u, products = _invertible(params, np.sum, lambda x: np.logaddexp(x, 0.0))
@@ -245,8 +246,8 @@ def _invertible(params, total, softplus):
 class PlanarFlow:
     """A planar flow between a standard normal base and the data; `init_planar_flow` makes its parameters.
 
-    runs: the direction of `planar_flow`. "base_to_data" is the one to sample from, and to fit to a known density; "data_to_base" the
-    one to evaluate at given points, and to fit to data. The other way round either is inverted numerically, without a gradient.
+    runs: the direction of `planar_flow`. "base_to_data" is the one to sample from, and to fit to a known density;
+    "data_to_base" the one to evaluate at given points, and to fit to data. The other way round either is inverted numerically, without a gradient.
     Points (count, d), log densities in nats (count,).
     """
 

@@ -451,7 +451,7 @@ def fit(value_and_grad_fn, params, data, *, optimiser, schedule, epochs, batch_s
 
 def fit_in_chunks(advance, params, *, optimiser, schedule, epochs, chunks, chunk_steps, seed, evaluate=None, checkpoint=None,
                   checkpoint_seconds=5.0, configuration=None, progress=True):
-    """Train `params` by a function that takes many steps at a time, such as a compiled one; returns (params, history) as `fit` does.
+    """Train `params` by a function that takes many steps at a time, a compiled one perhaps; returns (params, history) as `fit`.
 
     advance(params, state, first_step, learning_rate, seed): -> (params, state, mean loss) after `chunk_steps` steps of
         `optimiser`, whose state goes in and out; its randomness is to depend on seed and the number of the step only.

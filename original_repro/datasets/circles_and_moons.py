@@ -1,7 +1,7 @@
 """Two Circles and Two Moons: the data of Figure 5, points of the plane near two curves each.
 
-The paper does not say how it drew them. Here, as in the authors' later example and in scikit-learn: circles of radius 1 and 0.5; half
-circles of radius 1 that reach into each other, moved so that their mean is at the origin. A point lies at a uniformly
+The paper does not say how it drew them. Here, as in the authors' later example and in scikit-learn: circles of radius 1 and
+0.5; half circles of radius 1 that reach into each other, moved so that their mean is at the origin. A point lies at a uniformly
 distributed angle of either curve with equal chances, plus normal noise. Its density is therefore known, and with it the mean
 log-likelihood that no model can exceed but by chance.
 """

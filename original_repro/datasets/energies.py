@@ -1,8 +1,8 @@
 """Three densities of the plane, known up to a factor: the targets of Figure 4, p(z) = exp(-U(z)) / Z.
 
-U1, U2 and U3 of Rezende and Mohamed, "Variational inference with normalizing flows" (2015), table 1. As printed there U2 and U3 are
-densities of no distribution: they depend on z1 through a wave only, and extend without end; the figures show |z1| <= 4. A term
-that is zero there, and outside ((|z1| - 4) / 0.4)^2 / 2, ends them softly.
+U1, U2 and U3 of Rezende and Mohamed, "Variational inference with normalizing flows" (2015), table 1. As printed there U2 and U3
+are densities of no distribution: they depend on z1 through a wave only, and extend without end; the figures show |z1| <= 4. A
+term that is zero there, and outside ((|z1| - 4) / 0.4)^2 / 2, ends them softly.
 """
 
 import math

@@ -34,7 +34,6 @@ def test_circles_have_their_radii_and_moons_their_place():
     moons = circles_and_moons.draw("two_moons", 20_000, np.random.default_rng(0))
     np.testing.assert_allclose(moons.mean(0), 0.0, atol=0.03)
     # Turned by half a turn about the middle of both, one moon is the other.
-    np.testing.assert_allclose(moons.mean(0), -circles_and_moons.draw("two_moons", 20_000, np.random.default_rng(1)).mean(0), atol=0.03)
     np.testing.assert_allclose(circles_and_moons.log_density("two_moons", moons[:200]),
                                circles_and_moons.log_density("two_moons", -moons[:200]), atol=1e-4)
 
@@ -115,5 +114,6 @@ def test_energies_can_be_differentiated():
         gradient = grad(lambda z: anp.sum(energies.energy(name, z[:, 0], z[:, 1])))(np.array([[1.0, 0.5], [4.7, -1.0]]))
         step = 1e-6
         for i, point in enumerate(([1.0, 0.5], [4.7, -1.0])):
-            difference = (energies.energy(name, point[0] + step, point[1]) - energies.energy(name, point[0] - step, point[1])) / (2 * step)
+            right, left = (energies.energy(name, point[0] + move, point[1]) for move in (step, -step))
+            difference = (right - left) / (2 * step)
             np.testing.assert_allclose(gradient[i, 0], difference, rtol=1e-6, atol=1e-9)
