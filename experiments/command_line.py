@@ -2,16 +2,18 @@
 
 import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from tabulate import tabulate
 
-from . import figure3_mnist, integrator_fidelity, report, table1_depth, table1_mnist
+from . import figure3_mnist, figure4_flows, figure5_flows, integrator_fidelity, report, table1_depth, table1_mnist
 from .run_all import run_all
 from .workers import available_cores
 
-EXPERIMENTS = {module.NAME: module for module in (table1_mnist, table1_depth, figure3_mnist, integrator_fidelity)}
+EXPERIMENTS = {module.NAME: module for module in (table1_mnist, table1_depth, figure3_mnist, figure4_flows, figure5_flows,
+                                                integrator_fidelity)}
 
 
 def main(argv=None):
@@ -92,6 +94,7 @@ def _run(arguments):
     stem = run_name(arguments, arguments.parser, module.LOCATION_ARGUMENTS)
     if arguments.fresh:
         (arguments.checkpoints / arguments.name / f"{stem}.npz").unlink(missing_ok=True)
+        shutil.rmtree(arguments.checkpoints / arguments.name / stem, ignore_errors=True)  # of an experiment of many fits
     path = _result(arguments.name, lambda: module.run(arguments, stem))
     if path is None:
         return 1
