@@ -8,12 +8,25 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from . import figure3_mnist, figure4_flows, figure5_flows, integrator_fidelity, report, table1_depth, table1_mnist
+from . import (
+    figure3_mnist,
+    figure4_flows,
+    figure5_flows,
+    figure7_poisson,
+    figures8to10_latent_ode,
+    integrator_fidelity,
+    latent_restarts,
+    report,
+    table1_depth,
+    table1_mnist,
+    table2_latent_ode,
+)
 from .run_all import run_all
 from .workers import available_cores
 
-EXPERIMENTS = {module.NAME: module for module in (table1_mnist, table1_depth, figure3_mnist, figure4_flows, figure5_flows,
-                                                integrator_fidelity)}
+EXPERIMENTS = {module.NAME: module for module in (
+    table1_mnist, table1_depth, figure3_mnist, figure4_flows, figure5_flows, table2_latent_ode, figures8to10_latent_ode,
+    figure7_poisson, latent_restarts, integrator_fidelity)}
 
 
 def main(argv=None):

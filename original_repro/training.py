@@ -132,6 +132,15 @@ def rmsprop(decay=0.9, momentum=0.0, epsilon=1e-7):
     return Optimiser({"name": "rmsprop", "decay": decay, "momentum": momentum, "epsilon": epsilon}, init, update)
 
 
+def clip_norm(grads, limit):
+    """Gradients scaled down, all by the same factor, to a Euclidean norm of at most `limit` (Pascanu, Mikolov and Bengio 2013)."""
+    if not limit > 0:
+        raise ValueError(f"limit must be above 0; got {limit}")
+    norm = math.sqrt(sum(float(np.vdot(g, g)) for g in tree_leaves(grads)))
+    # A norm that is not finite stays in the gradients, for fit to refuse.
+    return tree_map(lambda g: g * g.dtype.type(limit / norm), grads) if norm > limit else grads
+
+
 def _gradient_for(param, grad):
     grad = np.asarray(grad, dtype=param.dtype)
     if grad.shape != param.shape:

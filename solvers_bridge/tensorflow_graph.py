@@ -227,7 +227,7 @@ def _checked_device(device):
     raise TypeError(f"device must be a name such as 'CPU:0' or None, got {type(device).__name__}")
 
 
-def tensorflow_primitive(fn, dtype=None, device=None):
+def tensorflow_primitive(fn, dtype=None, device=None, compiled=False):
     """fn, a function of tensors, as an autograd primitive: a function of arrays that autograd differentiates to any order.
 
     Parameters
@@ -237,6 +237,8 @@ def tensorflow_primitive(fn, dtype=None, device=None):
     dtype : floating-point arguments are cast to it, and gradients come back in the dtype of the argument; None keeps each
         argument's own. Integers and booleans are passed as they are and have no gradient.
     device : as for TensorFlowDynamics.
+    compiled : value and vector-Jacobian product as two graphs compiled with XLA, the second of which computes the value again
+        instead of keeping what is in between; pays for loops over many small operations.
 
     Returns a function of the same arguments that returns arrays nested as fn nests tensors.
     """
@@ -252,7 +254,7 @@ def tensorflow_primitive(fn, dtype=None, device=None):
     def wrapped(*args):
         leaves, structure = flatten(args, name, integer_arrays_are_leaves=True)
         if structure not in primitives:
-            primitives[structure] = _LeafPrimitive(fn, structure, dtype, device)
+            primitives[structure] = _LeafPrimitive(fn, structure, dtype, device, compiled)
         return primitives[structure](leaves)
 
     wrapped.__name__, wrapped.__doc__ = name, fn.__doc__
@@ -262,19 +264,20 @@ def tensorflow_primitive(fn, dtype=None, device=None):
 class _LeafPrimitive:
     """fn at one nesting of its arguments, as an autograd primitive of their leaves."""
 
-    def __init__(self, fn, structure, dtype, device):
-        self.dtype, self.device = dtype, device
+    def __init__(self, fn, structure, dtype, device, compiled):
+        self.dtype, self.device, self.compiled = dtype, device, compiled
 
-        @tf.function
-        def graph(leaves):
+        def on_leaves(leaves):
             with tf.device(device):
                 outputs = fn(*structure.unflatten(leaves))
             if outputs is None:
                 raise TypeError(f"{getattr(fn, '__name__', 'fn')} returned None; it must return a tensor or a nesting of tensors")
             return tf.nest.map_structure(tf.convert_to_tensor, outputs)
 
-        self.graph = graph
-        self.gradients = {}
+        self.on_leaves = on_leaves
+        self.graph = tf.function(on_leaves, jit_compile=compiled or None)
+        self.vjp_graph = tf.function(self._recomputed_gradients, jit_compile=True)
+        self.traced_gradients = {}
 
     def __call__(self, leaves):
         call = _Call(differentiated=any(isbox(leaf) for leaf in leaves))
@@ -286,13 +289,13 @@ class _LeafPrimitive:
     def evaluate(self, call, leaves):
         """An array, or a tuple of them where fn returns a nesting; what the gradient needs is left in call."""
         tensors = [self._send(leaf) for leaf in leaves]
-        if call.differentiated:
+        if call.differentiated and not self.compiled:
             with tf.GradientTape(persistent=True) as call.tape:
                 call.tape.watch([tensor for tensor in tensors if tensor.dtype.is_floating])
                 outputs = self.graph(tensors)
-            call.tensors = tensors
         else:
             outputs = self.graph(tensors)
+        call.tensors = tensors if call.differentiated else None
         call.nesting, call.outputs = tf.nest.map_structure(lambda _: None, outputs), tf.nest.flatten(outputs)
         arrays = tuple(np.asarray(output) for output in call.outputs)
         return arrays if tf.nest.is_nested(outputs) else arrays[0]
@@ -307,20 +310,24 @@ class _LeafPrimitive:
         bars = [bars[i] for i in range(len(call.outputs))]
         if any(isbox(value) for value in (*leaves, *bars)):
             return self._traced_gradients(wanted)(list(leaves), list(bars))
-        gradients = _gradients(call.tape, call.outputs, [call.tensors[i] for i in wanted], bars)
+        if self.compiled:
+            gradients = self.vjp_graph(call.tensors, [tf.constant(bar) for bar in bars], wanted)
+        else:
+            gradients = _gradients(call.tape, call.outputs, [call.tensors[i] for i in wanted], bars)
         return [_array_like(leaves[i], gradient) for i, gradient in zip(wanted, gradients)]
 
     def _traced_gradients(self, wanted):
         """The vector-Jacobian product as a primitive of leaves and cotangents, for derivatives of derivatives."""
-        def gradients(leaves, bars):
-            with tf.GradientTape() as tape:
-                tape.watch([leaf for leaf in leaves if leaf.dtype.is_floating])
-                outputs = tf.nest.flatten(self.graph(leaves))
-            return _gradients(tape, outputs, [leaves[i] for i in wanted], bars)
+        if wanted not in self.traced_gradients:
+            self.traced_gradients[wanted] = tensorflow_primitive(
+                lambda leaves, bars: self._recomputed_gradients(leaves, bars, wanted), self.dtype, self.device, self.compiled)
+        return self.traced_gradients[wanted]
 
-        if wanted not in self.gradients:
-            self.gradients[wanted] = tensorflow_primitive(gradients, self.dtype, self.device)
-        return self.gradients[wanted]
+    def _recomputed_gradients(self, leaves, bars, wanted):
+        with tf.GradientTape() as tape:
+            tape.watch([leaves[i] for i in wanted])
+            outputs = tf.nest.flatten(self.on_leaves(leaves))
+        return _gradients(tape, outputs, [leaves[i] for i in wanted], bars)
 
 
 # One primitive for all functions: autograd keeps every primitive, with all that it refers to, for ever.

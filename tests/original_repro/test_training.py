@@ -711,3 +711,13 @@ def test_killed_and_started_again_gives_the_same_weights(tmp_path):
         assert program.wait(60) == 0
     assert_same_run(load_checkpoint(stopped / "result.npz"), load_checkpoint(alone / "result.npz"))
     assert sorted(path.name for path in stopped.iterdir()) == ["result.npz", "run.npz"]
+
+
+def test_gradients_are_clipped_together_to_a_norm():
+    grads = {"a": np.array([3.0, 0.0]), "b": [np.array(4.0, np.float32)]}
+    clipped = training.clip_norm(grads, 2.5)
+    np.testing.assert_allclose(clipped["a"], [1.5, 0.0])
+    assert clipped["b"][0] == 2.0 and clipped["b"][0].dtype == np.float32
+    assert training.clip_norm(grads, 5.0) is grads
+    with pytest.raises(ValueError, match="limit must be above 0; got 0"):
+        training.clip_norm(grads, 0)

@@ -579,3 +579,21 @@ def test_gradients_leave_nothing_behind_in_autograd(gradient):
     del dynamics, final, head, function
     gc.collect()
     assert kept() is None
+
+
+def test_a_compiled_primitive_is_the_same_function_with_the_same_derivatives():
+    def recurrent(weight, inputs):
+        def step(i, h):
+            return i + 1, tf.tanh(h @ weight + inputs[i])
+
+        return tf.while_loop(lambda i, h: i < 5, step, [0, tf.zeros((2, 3), tf.float64)], maximum_iterations=5)[1]
+
+    rng = np.random.default_rng(0)
+    weight, inputs = rng.normal(size=(3, 3)), rng.normal(size=(5, 2, 3))
+    plain, compiled = (tensorflow_primitive(recurrent, compiled=way) for way in (False, True))
+    np.testing.assert_allclose(compiled(weight, inputs), plain(weight, inputs), rtol=1e-12)
+    for argnum in (0, 1):
+        gradients = [grad(lambda *arguments: anp.sum(f(*arguments)**2), argnum)(weight, inputs) for f in (plain, compiled)]
+        np.testing.assert_allclose(*gradients, rtol=1e-9, atol=1e-12)
+    cubes = tensorflow_primitive(lambda x: {"cube": x**3, "three": tf.constant(3)}, compiled=True)
+    assert grad(grad(lambda x: cubes(x)["cube"]))(2.0) == pytest.approx(12.0)
