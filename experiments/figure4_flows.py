@@ -156,7 +156,8 @@ def _fit_nf(task, flows):
         rmsprop_chunk(loss, settings["chunk"], decay=settings["decay"]),
         flows.init_planar_flow(np.random.default_rng(task["seed"]), task["size"]), optimiser=training.rmsprop(settings["decay"]),
         schedule=_schedule(settings), epochs=task["epochs"],
-        chunks=settings["iterations"] // (task["epochs"] * settings["chunk"]), chunk_steps=settings["chunk"], seed=task["seed"], checkpoint=task["checkpoint"], configuration=_identity(task),
+        chunks=settings["iterations"] // (task["epochs"] * settings["chunk"]), chunk_steps=settings["chunk"],
+        seed=task["seed"], checkpoint=task["checkpoint"], configuration=_identity(task),
         progress=False)
     return flows.PlanarFlow("base_to_data"), params, history
 

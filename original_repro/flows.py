@@ -247,7 +247,8 @@ class PlanarFlow:
     """A planar flow between a standard normal base and the data; `init_planar_flow` makes its parameters.
 
     runs: the direction of `planar_flow`. "base_to_data" is the one to sample from, and to fit to a known density;
-    "data_to_base" the one to evaluate at given points, and to fit to data. The other way round either is inverted numerically, without a gradient.
+    "data_to_base" the one to evaluate at given points, and to fit to data.
+    The other way round either is inverted numerically, without a gradient.
     Points (count, d), log densities in nats (count,).
     """
 
