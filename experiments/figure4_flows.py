@@ -63,7 +63,7 @@ def run(arguments, stem):
              for size in sorted(settings["sizes"], reverse=True) for flow in FLOWS for density in energies.NAMES]
     begun = time.perf_counter()
     fits = run_tasks(fit, tasks, arguments.workers)
-    configuration = {**settings, "densities": energies.NAMES, 
+    configuration = {**settings, "densities": energies.NAMES,
                      "log_normalisers": {name: energies.log_normaliser(name) for name in energies.NAMES},
                      "schedule": "cosine to zero"}
     path = records.record_path(arguments.out, NAME, stem)
@@ -96,7 +96,7 @@ def fit(task):
     from original_repro import flows
 
     which = {name: task[name] for name in ("density", "flow", "size")}
-    settings, rng = task["settings"], np.random.default_rng([task["seed"], 1])
+    rng = np.random.default_rng([task["seed"], 1])
     flow, params, history = (_fit_cnf if task["flow"] == "cnf" else _fit_nf)(task, flows)
     log_z = energies.log_normaliser(task["density"])
     integrand = []

@@ -1,9 +1,8 @@
 """RMSprop by the thousand: many steps of a small model in one XLA graph; from Python a step would cost ten times its work."""
 
-import numpy as np
 import tensorflow as tf
 
-from original_repro.training import tree_leaves, tree_map
+from original_repro.training import tree_map
 
 
 def rmsprop_chunk(loss, steps, *, decay=0.9, momentum=0.0, epsilon=1e-7):

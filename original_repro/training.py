@@ -133,7 +133,7 @@ def rmsprop(decay=0.9, momentum=0.0, epsilon=1e-7):
 
 
 def clip_norm(grads, limit):
-    """Gradients scaled down, all by the same factor, to a Euclidean norm of at most `limit` (Pascanu, Mikolov and Bengio 2013)."""
+    """Gradients scaled down by one factor to a Euclidean norm of at most `limit` (Pascanu, Mikolov and Bengio 2013)."""
     if not limit > 0:
         raise ValueError(f"limit must be above 0; got {limit}")
     norm = math.sqrt(sum(float(np.vdot(g, g)) for g in tree_leaves(grads)))

@@ -564,21 +564,18 @@ def test_importing_tensorflow_is_left_to_its_first_use():
 
 @pytest.mark.parametrize("gradient", [grad, lambda function: grad(lambda y0: anp.sum(grad(function)(y0) ** 2))])
 def test_gradients_leave_nothing_behind_in_autograd(gradient):
-    def final(y0):
-        return anp.sum(odeint(dynamics, y0, [0.0, 1.0], (np.eye(2),), method="rk4", adjoint_method="discrete") ** 2)
+    def use():
+        dynamics = TensorFlowDynamics(lambda t, y, params: tf.linalg.matvec(params[0], y), "float64")
+        head = tensorflow_primitive(lambda y: tf.reduce_sum(tf.tanh(y)))
+        discrete = {"method": "rk4", "adjoint_method": "discrete"}
+        gradient(lambda y0: head(odeint(dynamics, y0, [0.0, 1.0], (np.eye(2),), **discrete)[-1]))(np.ones(2))
+        return weakref.ref(dynamics)
 
-    dynamics = TensorFlowDynamics(lambda t, y, params: tf.linalg.matvec(params[0], y), "float64")
-    head = tensorflow_primitive(lambda y: tf.reduce_sum(tf.tanh(y)))
-    for function in (final, lambda y0: head(y0)):
-        gradient(function)(np.ones(2))
+    use()
     known = len(primitive_vjps)
-    for function in (final, lambda y0: head(y0)):
-        gradient(function)(np.ones(2))
-    assert len(primitive_vjps) == known
-    kept = weakref.ref(dynamics)
-    del dynamics, final, head, function
+    kept = use()
     gc.collect()
-    assert kept() is None
+    assert len(primitive_vjps) == known and kept() is None
 
 
 def test_a_compiled_primitive_is_the_same_function_with_the_same_derivatives():
