@@ -10,6 +10,8 @@ from tabulate import tabulate
 
 from . import (
     figure3_mnist,
+    figure4_flows,
+    figure5_flows,
     figure7_poisson,
     figures8to10_latent_ode,
     integrator_fidelity,
@@ -19,10 +21,12 @@ from . import (
     table1_mnist,
     table2_latent_ode,
 )
+from .run_all import run_all
+from .workers import available_cores
 
 EXPERIMENTS = {module.NAME: module for module in (
-    table1_mnist, table1_depth, figure3_mnist, integrator_fidelity, latent_restarts, table2_latent_ode, figures8to10_latent_ode,
-    figure7_poisson)}
+    table1_mnist, table1_depth, figure3_mnist, figure4_flows, figure5_flows, table2_latent_ode, figures8to10_latent_ode,
+    figure7_poisson, latent_restarts, integrator_fidelity)}
 
 
 def main(argv=None):
@@ -40,7 +44,7 @@ def _parser():
                                      description="Tables and figures of Neural ODEs (2018), measured.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("list", help="the experiments").set_defaults(handler=_list)
-    run = commands.add_parser("run", help="run an experiment, or all of them one after another")
+    run = commands.add_parser("run", help="run an experiment, or all of them")
     names = run.add_subparsers(required=True, metavar="NAME")
     for name, module in EXPERIMENTS.items():
         one = names.add_parser(name, help=module.TITLE, description=module.__doc__,
@@ -50,7 +54,9 @@ def _parser():
         one.set_defaults(handler=_run, name=name, parser=one)
     every = names.add_parser("all", help="every experiment with its own defaults, and in its variants where it has them")
     _add_common_arguments(every)
-    every.set_defaults(handler=_run_all)
+    every.add_argument("--workers", type=int, default=available_cores(), metavar="N",
+                       help="how many to run at a time, with one thread each if several (default: number of cores)")
+    every.set_defaults(handler=_run_all, parser=every)
     evaluate = commands.add_parser("evaluate", help="measure again with the weights that a run left")
     names = evaluate.add_subparsers(required=True, metavar="NAME")
     for name, module in EXPERIMENTS.items():
@@ -101,7 +107,7 @@ def _run(arguments):
     stem = run_name(arguments, arguments.parser, module.LOCATION_ARGUMENTS)
     if arguments.fresh:
         (arguments.checkpoints / arguments.name / f"{stem}.npz").unlink(missing_ok=True)
-        shutil.rmtree(arguments.checkpoints / arguments.name / stem, ignore_errors=True)
+        shutil.rmtree(arguments.checkpoints / arguments.name / stem, ignore_errors=True)  # of an experiment of many fits
     path = _result(arguments.name, lambda: module.run(arguments, stem))
     if path is None:
         return 1
@@ -135,11 +141,11 @@ def _result(name, experiment):
 
 
 def _run_all(arguments):
-    common = ["--preset", arguments.preset, "--seed", str(arguments.seed), "--out", str(arguments.out),
-              "--checkpoints", str(arguments.checkpoints), *(["--fresh"] if arguments.fresh else [])]
-    runs = [(name, variant) for name, module in EXPERIMENTS.items() for variant in ({}, *getattr(module, "VARIANTS", ()))]
-    return max(main(["run", name, *common, *(f"--{option}={value}" for option, value in variant.items())])
-               for name, variant in runs)
+    if arguments.workers < 1:
+        arguments.parser.error(f"--workers must be a whole number from 1, got {arguments.workers}")
+    options = ["--preset", arguments.preset, "--seed", str(arguments.seed), "--out", str(arguments.out),
+               "--checkpoints", str(arguments.checkpoints), *(["--fresh"] if arguments.fresh else [])]
+    return run_all(EXPERIMENTS, options, arguments.workers, arguments.checkpoints / "logs")
 
 
 def run_name(arguments, parser, location_arguments):
@@ -155,4 +161,5 @@ def _bench(arguments):
 
 
 def _report(arguments):
-    print(f"report: {report.write(arguments.out)}")
+    for path in report.write(arguments.out):
+        print(f"report: {path}")

@@ -49,6 +49,7 @@ from . import records, table1_mnist
 NAME = "figure3_mnist"
 TITLE = "Figure 3: error, time, reverse evaluations and training of an ODE-Net; test error over tolerance"
 LOCATION_ARGUMENTS = ("data",)
+NEEDS = table1_mnist.NAME
 DEFAULT_METHOD = "adams"
 GRID_METHODS = ("euler", "rk4")
 LABELS = {"adams": "VODE Adams", "lsoda": "LSODA", "dopri5": "dopri5", "euler": "Euler", "rk4": "Runge–Kutta 4"}

@@ -36,6 +36,7 @@ def add_arguments(parser):
 
 
 LOCATION_ARGUMENTS = ("weights",)
+NEEDS = table2_latent_ode.NAME
 
 
 def run(arguments, stem):

@@ -1,4 +1,4 @@
-"""What every benchmark shares: a solve with its gradient timed, candidates that take turns, and torchdiffeq's adjoint as one of them.
+"""What benchmarks share: a solve with its gradient, timed; candidates that take turns; torchdiffeq's adjoint as one of them.
 
 Candidates take turns, round by round, so that noise on the machine hits all alike; trust ratios more than seconds.
 """

@@ -133,7 +133,7 @@ def rmsprop(decay=0.9, momentum=0.0, epsilon=1e-7):
 
 
 def clip_norm(grads, limit):
-    """Gradients scaled down, all by the same factor, to a Euclidean norm of at most `limit` (Pascanu, Mikolov and Bengio 2013)."""
+    """Gradients scaled down by one factor to a Euclidean norm of at most `limit` (Pascanu, Mikolov and Bengio 2013)."""
     if not limit > 0:
         raise ValueError(f"limit must be above 0; got {limit}")
     norm = math.sqrt(sum(float(np.vdot(g, g)) for g in tree_leaves(grads)))
@@ -458,6 +458,52 @@ def fit(value_and_grad_fn, params, data, *, optimiser, schedule, epochs, batch_s
     return run["params"], run["history"]
 
 
+def fit_in_chunks(advance, params, *, optimiser, schedule, epochs, chunks, chunk_steps, seed, evaluate=None, checkpoint=None,
+                  checkpoint_seconds=5.0, configuration=None, progress=True):
+    """Train `params` by a function that takes many steps at a time, a compiled one perhaps; returns (params, history) as `fit`.
+
+    advance(params, state, first_step, learning_rate, seed): -> (params, state, mean loss) after `chunk_steps` steps of
+        `optimiser`, whose state goes in and out; its randomness is to depend on seed and the number of the step only.
+    epochs, chunks: records in the history, and calls of `advance` for each.
+    schedule: asked at the beginning of a chunk.
+    Other arguments, the history and the errors are those of `fit`; metrics have "loss" alone.
+    """
+    params = _check_params(params)
+    for name, value in (("epochs", epochs), ("chunks", chunks), ("chunk_steps", chunk_steps)):
+        _check_at_least_one(name, value)
+    total_steps = epochs * chunks * chunk_steps
+    identity = {
+        "configuration": _check_configuration(configuration), "optimiser": optimiser.settings, "epochs": epochs, "chunks": chunks,
+        "chunk_steps": chunk_steps, "seed": _check_seed(seed),
+        "learning_rates": [float(schedule(total_steps * quarter // 4)) for quarter in range(4)],
+        "params": tree_map(lambda p: f"{p.dtype} {p.shape}", params),
+    }
+    keeper = _CheckpointKeeper(checkpoint, total_steps, checkpoint_seconds, identity)
+    start = {"losses": [], "seconds": 0.0}
+    run = keeper.resume() or {"params": params, "optimiser": optimiser.init(params), "step": 0, "history": [], **start}
+    with _Progress(progress, epochs, total_steps, run["step"]) as shown:
+        while len(run["history"]) < epochs:
+            epoch, begun = len(run["history"]) + 1, time.monotonic() - run["seconds"]
+            while len(run["losses"]) < chunks:
+                rate = float(schedule(run["step"]))
+                new_params, state, loss = advance(run["params"], run["optimiser"], run["step"], rate, seed)
+                where = f"epoch {epoch}, before step {run['step'] + chunk_steps + 1}"
+                _check_step({"loss": loss}, new_params, {}, where)
+                run |= {"params": new_params, "optimiser": state, "step": run["step"] + chunk_steps,
+                        "losses": run["losses"] + [float(loss)]}
+                shown.step(epoch, run["step"], {"loss": loss}, chunk_steps)
+                if keeper.due(run["step"]):
+                    keeper.save(run | {"seconds": time.monotonic() - begun})
+            evaluation = {} if evaluate is None else {name: float(value) for name, value in evaluate(run["params"]).items()}
+            record = {"epoch": epoch, "steps": run["step"], "learning_rate": float(schedule(run["step"] - chunk_steps)),
+                      "wall_seconds": time.monotonic() - begun,
+                      "train": {"loss": sum(run["losses"]) / chunks}, "evaluation": evaluation}
+            run |= {"history": run["history"] + [record], **start}
+            keeper.save(run)
+            shown.epoch(record)
+    return run["params"], run["history"]
+
+
 class _CheckpointKeeper:
     """Knows where a run's checkpoint lies, when to write it, and what run it must be of; without a path, does nothing."""
 
@@ -532,11 +578,11 @@ class _Progress:
         if self.bar is not None:
             self.bar.close()
 
-    def step(self, epoch, step, metrics):
-        """Show the metrics of one step."""
+    def step(self, epoch, step, metrics, count=1):
+        """Show the metrics of one step, or the means of `count` steps."""
         if self.bar is not None:
             self.bar.set_postfix_str(f"epoch {epoch}/{self.epochs}, {self._text(metrics)}", refresh=False)
-            self.bar.update()
+            self.bar.update(count)
         elif self.wanted and time.monotonic() - self.written_at >= self.LINE_SECONDS:
             self._write(f"epoch {epoch}/{self.epochs}, step {step}/{self.total_steps}: {self._text(metrics)}{self._left(step)}")
 

@@ -43,32 +43,52 @@ class Dynamics(ABC):
 
     def differentiable(self, shape, structure):
         """f(t, z, *leaves) on flat states as an autograd primitive, differentiable to any order by the augmented system."""
-        bound = _LastBinding(self, shape, structure)
-        n = prod(shape)
-        f_augmented = None
+        evaluations = _Evaluations(self, shape, structure)
 
-        @primitive
         def f(t, z, *leaves):
-            # The copy: autograd's tape keeps it, and an evaluation may share memory with the next.
-            return np.array(bound(leaves)(t, z))
+            return _evaluate(evaluations, t, z, *leaves)
 
-        def vjp_argnums(argnums, dz, args, kwargs):
-            nonlocal f_augmented
-            t, z, *leaves = args
-            p = num_params(leaves)
-            if f_augmented is None:
-                f_augmented = self.augmented(shape, structure).differentiable((2 * n + p + 1,), leaf_tuple(leaves))
-
-            def vjp(dz_bar):
-                s = anp.concatenate([z, -dz_bar, np.zeros(p + 1)])
-                _, z_bar, theta_bar, t_bar = split_augmented(f_augmented(t, s, *leaves), n, p)
-                bars = [t_bar, z_bar, *unpack_like(theta_bar, leaves)]
-                return [bars[argnum] for argnum in argnums]
-
-            return vjp
-
-        defvjp_argnums(f, vjp_argnums)
         return f
+
+
+class _Evaluations:
+    """Evaluations of dynamics during one solve, and those of their augmented system, if a derivative asks for them."""
+
+    def __init__(self, dynamics, shape, structure):
+        self.dynamics, self.shape, self.structure = dynamics, shape, structure
+        self.binding = _LastBinding(dynamics, shape, structure)
+        self.f_augmented = None
+
+    def augmented(self, leaves):
+        """f(t, s, *leaves) of the augmented system."""
+        if self.f_augmented is None:
+            size = 2 * prod(self.shape) + num_params(leaves) + 1
+            self.f_augmented = self.dynamics.augmented(self.shape, self.structure).differentiable((size,), leaf_tuple(leaves))
+        return self.f_augmented
+
+
+# One primitive for all dynamics: autograd keeps every primitive, with all that it refers to, for ever.
+@primitive
+def _evaluate(evaluations, t, z, *leaves):
+    # The copy: autograd's tape keeps it, and an evaluation may share memory with the next.
+    return np.array(evaluations.binding(leaves)(t, z))
+
+
+def _evaluate_vjp(argnums, dz, args, kwargs):
+    evaluations, t, z, *leaves = args
+    n, p = prod(evaluations.shape), num_params(leaves)
+    f_augmented = evaluations.augmented(leaves)
+
+    def vjp(dz_bar):
+        s = anp.concatenate([z, -dz_bar, np.zeros(p + 1)])
+        _, z_bar, theta_bar, t_bar = split_augmented(f_augmented(t, s, *leaves), n, p)
+        bars = [None, t_bar, z_bar, *unpack_like(theta_bar, leaves)]
+        return [bars[argnum] for argnum in argnums]
+
+    return vjp
+
+
+defvjp_argnums(_evaluate, _evaluate_vjp)
 
 
 class _LastBinding:

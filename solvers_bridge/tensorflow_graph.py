@@ -277,17 +277,16 @@ class _LeafPrimitive:
         self.on_leaves = on_leaves
         self.graph = tf.function(on_leaves, jit_compile=compiled or None)
         self.vjp_graph = tf.function(self._recomputed_gradients, jit_compile=True)
-        self.primitive = primitive(self._evaluate)
-        defvjp_argnums(self.primitive, self._vjp_argnums)
+        self.traced_gradients = {}
 
     def __call__(self, leaves):
         call = _Call(differentiated=any(isbox(leaf) for leaf in leaves))
-        flat = self.primitive(call, *leaves)
+        flat = _evaluate(self, call, *leaves)
         if not tf.nest.is_nested(call.nesting):
             return flat
         return tf.nest.pack_sequence_as(call.nesting, [flat[i] for i in range(len(call.outputs))])
 
-    def _evaluate(self, call, *leaves):
+    def evaluate(self, call, leaves):
         """An array, or a tuple of them where fn returns a nesting; what the gradient needs is left in call."""
         tensors = [self._send(leaf) for leaf in leaves]
         if call.differentiated and not self.compiled:
@@ -305,34 +304,45 @@ class _LeafPrimitive:
         array = np.asarray(leaf)
         return tf.constant(array, self.dtype if self.dtype is not None and array.dtype.kind == "f" else array.dtype)
 
-    def _vjp_argnums(self, argnums, outputs, args, kwargs):
-        call, *leaves = args
+    def pullback(self, call, leaves, wanted, outputs_bar):
+        """Cotangents of the leaves numbered in wanted, given that of what evaluate returned."""
+        bars = outputs_bar if tf.nest.is_nested(call.nesting) else (outputs_bar,)
+        bars = [bars[i] for i in range(len(call.outputs))]
+        if any(isbox(value) for value in (*leaves, *bars)):
+            return self._traced_gradients(wanted)(list(leaves), list(bars))
+        if self.compiled:
+            gradients = self.vjp_graph(call.tensors, [tf.constant(bar) for bar in bars], wanted)
+        else:
+            gradients = _gradients(call.tape, call.outputs, [call.tensors[i] for i in wanted], bars)
+        return [_array_like(leaves[i], gradient) for i, gradient in zip(wanted, gradients)]
 
-        def vjp(outputs_bar):
-            bars = outputs_bar if tf.nest.is_nested(call.nesting) else (outputs_bar,)
-            bars = [bars[i] for i in range(len(call.outputs))]
-            if any(isbox(value) for value in (*leaves, *bars)):
-                return self._traced_vjp(argnums, leaves, bars)
-            if self.compiled:
-                gradients = self.vjp_graph(call.tensors, [tf.constant(bar) for bar in bars], tuple(argnums))
-            else:
-                gradients = _gradients(call.tape, call.outputs, [call.tensors[i - 1] for i in argnums], bars)
-            return [_array_like(args[argnum], gradient) for argnum, gradient in zip(argnums, gradients)]
-
-        return vjp
-
-    def _traced_vjp(self, argnums, leaves, bars):
+    def _traced_gradients(self, wanted):
         """The vector-Jacobian product as a primitive of leaves and cotangents, for derivatives of derivatives."""
-        def gradients(leaves, bars):
-            return self._recomputed_gradients(leaves, bars, argnums)
+        if wanted not in self.traced_gradients:
+            self.traced_gradients[wanted] = tensorflow_primitive(
+                lambda leaves, bars: self._recomputed_gradients(leaves, bars, wanted), self.dtype, self.device, self.compiled)
+        return self.traced_gradients[wanted]
 
-        return tensorflow_primitive(gradients, self.dtype, self.device, self.compiled)(list(leaves), list(bars))
-
-    def _recomputed_gradients(self, leaves, bars, argnums):
+    def _recomputed_gradients(self, leaves, bars, wanted):
         with tf.GradientTape() as tape:
-            tape.watch([leaves[i - 1] for i in argnums])
+            tape.watch([leaves[i] for i in wanted])
             outputs = tf.nest.flatten(self.on_leaves(leaves))
-        return _gradients(tape, outputs, [leaves[i - 1] for i in argnums], bars)
+        return _gradients(tape, outputs, [leaves[i] for i in wanted], bars)
+
+
+# One primitive for all functions: autograd keeps every primitive, with all that it refers to, for ever.
+@primitive
+def _evaluate(function, call, *leaves):
+    return function.evaluate(call, leaves)
+
+
+def _evaluate_vjp(argnums, outputs, args, kwargs):
+    function, call, *leaves = args
+    wanted = tuple(argnum - 2 for argnum in argnums)
+    return lambda outputs_bar: function.pullback(call, leaves, wanted, outputs_bar)
+
+
+defvjp_argnums(_evaluate, _evaluate_vjp)
 
 
 class _Call:

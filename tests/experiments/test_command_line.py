@@ -128,20 +128,3 @@ def test_an_experiment_without_weights_says_so(capsys):
 def test_options_of_the_odenet_are_refused_for_other_models(few_digits, tmp_path, capsys):
     assert command_line.main(["run", "table1_mnist", "--model", "mlp", "--tolerance", "1e-5", *folders(tmp_path)]) == 1
     assert "--method and --tolerance go with --model odenet, not mlp" in capsys.readouterr().err
-
-
-def test_all_runs_every_experiment_and_every_variant(monkeypatch, tmp_path):
-    ran = []
-
-    def run(arguments, stem):
-        ran.append((arguments.name, stem))
-        path = tmp_path / f"{len(ran)}.json"
-        path.write_text('{"metrics": {}}')
-        return path
-
-    for module in command_line.EXPERIMENTS.values():
-        monkeypatch.setattr(module, "run", run)
-    assert command_line.main(["run", "all", "--seed", "2", *folders(tmp_path)]) == 0
-    assert [stem for name, stem in ran if name == "table1_mnist"] == [
-        "quick-seed2", "quick-seed2-model=resnet", "quick-seed2-model=rknet", "quick-seed2-model=mlp"]
-    assert {name for name, stem in ran if stem == "quick-seed2"} == set(command_line.EXPERIMENTS)

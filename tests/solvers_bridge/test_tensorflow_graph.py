@@ -1,8 +1,10 @@
 """TensorFlow graphs as dynamics of odeint, and TensorFlow functions as autograd primitives."""
 
+import gc
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections import namedtuple
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from autograd import grad, jacobian
+from autograd.core import primitive_vjps
 
 from solvers_bridge import SolverError, TensorFlowDynamics, odeint, record_solves, tensorflow_graph, tensorflow_primitive
 
@@ -557,6 +560,22 @@ def test_importing_tensorflow_is_left_to_its_first_use():
         assert "tensorflow" in sys.modules
         """)], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("gradient", [grad, lambda function: grad(lambda y0: anp.sum(grad(function)(y0) ** 2))])
+def test_gradients_leave_nothing_behind_in_autograd(gradient):
+    def use():
+        dynamics = TensorFlowDynamics(lambda t, y, params: tf.linalg.matvec(params[0], y), "float64")
+        head = tensorflow_primitive(lambda y: tf.reduce_sum(tf.tanh(y)))
+        discrete = {"method": "rk4", "adjoint_method": "discrete"}
+        gradient(lambda y0: head(odeint(dynamics, y0, [0.0, 1.0], (np.eye(2),), **discrete)[-1]))(np.ones(2))
+        return weakref.ref(dynamics)
+
+    use()
+    known = len(primitive_vjps)
+    kept = use()
+    gc.collect()
+    assert len(primitive_vjps) == known and kept() is None
 
 
 def test_a_compiled_primitive_is_the_same_function_with_the_same_derivatives():
