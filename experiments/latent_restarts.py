@@ -36,7 +36,8 @@ PRESETS = {
     "quick": {"batch_size": 50, "rounds": 1, "trajectories": {"train": 200, "validation": 20, "test": 20},
               "training": {**table2_latent_ode.PRESETS["quick"]["latent_ode"], "stages": [[25, 25]]}},
     "paper": {"batch_size": 100, "rounds": 5, "trajectories": {"train": 1000, "validation": 20, "test": 20},
-              "training": {**table2_latent_ode.PRESETS["paper"]["latent_ode"], **table2_latent_ode.PRESETS["paper"]["latent_ode_100"],
+              "training": {**table2_latent_ode.PRESETS["paper"]["latent_ode"],
+                           **table2_latent_ode.PRESETS["paper"]["latent_ode_100"],
                            "stages": [[25, 400], [50, 400], [100, 400]]}},
 }
 REFERENCE = {"method": "dop853", "rtol": 1e-12, "atol": 1e-12}
