@@ -44,6 +44,7 @@ def add_arguments(parser):
 
 
 LOCATION_ARGUMENTS = ("weights",)
+NEEDS = table2_latent_ode.NAME
 
 
 def true_intensity(t):

@@ -17,6 +17,11 @@ def test_every_experiment_and_variant_runs_once_after_what_it_needs():
     assert sorted(name for name, variant in runs if not variant) == sorted(command_line.EXPERIMENTS)
     assert [variant["model"] for name, variant in runs if name == "table1_mnist" and variant] == ["resnet", "rknet", "mlp"]
     assert [("table1_mnist", {}), ("figure3_mnist", {})] in found
+    assert [("table2_latent_ode", {}), ("figures8to10_latent_ode", {}), ("figure7_poisson", {})] in found
+    # What takes weights from another experiment's run has to come after it.
+    assert {name for chain in found for name, _ in chain[1:]} == {
+        name for name, module in command_line.EXPERIMENTS.items()
+        if "weights" in module.LOCATION_ARGUMENTS or name == "figure3_mnist"}
     assert len(runs) == len({(name, *variant.values()) for name, variant in runs})
 
 
