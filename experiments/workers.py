@@ -3,7 +3,9 @@
 import contextlib
 import multiprocessing
 import os
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.connection import wait
 
 # Read when NumPy's BLAS and TensorFlow are loaded, so they have to be there when a worker starts.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
@@ -28,7 +30,7 @@ def run_tasks(function, tasks, workers):
         return []
     context = multiprocessing.get_context("spawn")
     with _environment(ONE_THREAD):
-        pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context)
+        pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_end_with_parent)
         try:
             futures = [pool.submit(function, task) for task in tasks]
             for future in as_completed(futures):
@@ -40,6 +42,15 @@ def run_tasks(function, tasks, workers):
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent():
+    """Let this worker end when the process that started it does, however that ends: another run may take up its checkpoints."""
+    def watch():
+        wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -1,11 +1,15 @@
 """Pieces of an experiment in processes of their own."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from experiments import workers
+from experiments.records import REPOSITORY
 
 
 def square_and_threads(number):
@@ -42,3 +46,32 @@ def test_a_number_of_workers_that_makes_no_sense(count):
 
 def test_no_tasks_are_no_work():
     assert workers.run_tasks(square_and_threads, [], 2) == []
+
+
+def tell_and_sleep(path):
+    with open(path, "w") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(60)
+
+
+def test_workers_end_with_a_run_that_is_killed(tmp_path):
+    script = ("from experiments import workers\nfrom tests.experiments.test_workers import tell_and_sleep\n"
+              f"if __name__ == '__main__': workers.run_tasks(tell_and_sleep, {[str(tmp_path / 'one'), str(tmp_path / 'two')]}, 2)")
+    (tmp_path / "script.py").write_text(script)
+    run = subprocess.Popen([sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    files = [tmp_path / "one", tmp_path / "two"]
+    deadline = time.monotonic() + 60
+    while not all(path.exists() and path.read_text().endswith("\n") for path in files) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    processes = [int(path.read_text()) for path in files]
+    while any(is_running(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(is_running(process) for process in processes)
+
+
+def is_running(process):
+    """Whether there is such a process, and not only what its parent has yet to ask for."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False).stdout
+    return bool(found.strip()) and not found.startswith("Z")
