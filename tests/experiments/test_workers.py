@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -55,11 +56,11 @@ def tell_and_sleep(path):
 
 
 def test_workers_end_with_a_run_that_is_killed(tmp_path):
+    files = [tmp_path / "one", tmp_path / "two"]
     script = ("from experiments import workers\nfrom tests.experiments.test_workers import tell_and_sleep\n"
-              f"if __name__ == '__main__': workers.run_tasks(tell_and_sleep, {[str(tmp_path / 'one'), str(tmp_path / 'two')]}, 2)")
+              f"if __name__ == '__main__': workers.run_tasks(tell_and_sleep, {[*map(str, files)]}, 2)")
     (tmp_path / "script.py").write_text(script)
     run = subprocess.Popen([sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
-    files = [tmp_path / "one", tmp_path / "two"]
     deadline = time.monotonic() + 60
     while not all(path.exists() and path.read_text().endswith("\n") for path in files) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -73,5 +74,10 @@ def test_workers_end_with_a_run_that_is_killed(tmp_path):
 
 def is_running(process):
     """Whether there is such a process, and not only what its parent has yet to ask for."""
-    found = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False).stdout
-    return bool(found.strip()) and not found.startswith("Z")
+    try:
+        os.kill(process, 0)
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except ProcessLookupError:
+        return False
+    except FileNotFoundError:  # ended in between, or a system without /proc
+        return not Path("/proc/self").exists()
