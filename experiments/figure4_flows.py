@@ -41,7 +41,7 @@ CNF = {"optimiser": "adam", "peak_rate": 3e-3, "batch_size": 256, "times": (0.0,
 PRESETS = {
     "quick": {"sizes": (2, 8), "samples": 4_000, "epochs": 4,
               "nf": {**NF, "peak_rate": 1e-2, "iterations": 8_000, "chunk": 500, "annealing": 1_000},
-              "cnf": {**CNF, "peak_rate": 5e-3, "iterations": 200}},
+              "cnf": {**CNF, "peak_rate": 5e-3, "iterations": 600}},
     "paper": {"sizes": (2, 8, 32), "samples": 100_000, "epochs": 20,
               "nf": {**NF, "iterations": 500_000, "chunk": 500}, "cnf": {**CNF, "iterations": 10_000}},
 }

@@ -45,7 +45,7 @@ CNF = {"optimiser": "adam", "peak_rate": 3e-3, "batch_size": 512, "times": (0.0,
 PRESETS = {
     "quick": {"data": {"train": 5_000, "validation": 2_500, "test": 2_500}, "looks": 4, "paths": 500, "frames": 20,
               "nf": {**NF, "size": 8, "iterations": 8_000, "chunk": 500},
-              "cnf": {**CNF, "peak_rate": 1e-2, "size": 64, "iterations": 240}},
+              "cnf": {**CNF, "peak_rate": 1e-2, "size": 64, "iterations": 500}},
     "paper": {"data": {"train": 10_000, "validation": 5_000, "test": 10_000}, "looks": 20, "paths": 1_500, "frames": 40,
               "nf": {**NF, "size": 64, "iterations": 200_000, "chunk": 500}, "cnf": {**CNF, "size": 64, "iterations": 5_000}},
 }
