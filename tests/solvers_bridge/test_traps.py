@@ -344,8 +344,10 @@ def assert_only_f2py(stderr):
 
 def test_interrupt_by_signal():
     child = subprocess.Popen([sys.executable, "-c", textwrap.dedent("""
-        import sys, numpy as np
+        import signal, sys, numpy as np
         from solvers_bridge import odeint
+        # Shells let what they run in the background ignore it, and children inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         for method in ("adams", "lsoda", "dopri5", "radau", "rk4"):
             ready = False
             def endless(t, y, params):
