@@ -650,18 +650,19 @@ def test_silence_where_it_is_wanted(capsys):
 # Killed for good
 
 PROGRAM = textwrap.dedent("""
-    import pathlib, sys, time
+    import itertools, pathlib, sys, time
     import numpy as np
     from original_repro.training import adam, fit, random_crops, save_checkpoint, warmup_cosine
 
-    folder, pause = pathlib.Path(sys.argv[1]), float(sys.argv[2])
+    folder, steps_before_the_end = pathlib.Path(sys.argv[1]), itertools.count(-int(sys.argv[2]))
     rng = np.random.default_rng(11)
     images, labels = rng.integers(0, 256, (90, 8, 8), np.uint8), rng.integers(0, 10, 90)
     params = {"hidden": (rng.normal(size=(16, 64)).astype(np.float32).T / 8, np.zeros(16, np.float32)),
               "head": [rng.normal(size=(16, 10)) / 4, np.zeros(10)]}
 
     def value_and_grad(params, x, y):
-        time.sleep(pause)
+        if next(steps_before_the_end) == 0:
+            time.sleep(600)
         (w, b), (v, c) = params["hidden"], params["head"]
         x = x.reshape(len(x), -1) / np.float32(255)
         h = np.tanh(x @ w + b)
@@ -683,9 +684,10 @@ PROGRAM = textwrap.dedent("""
 """)
 
 
-def start(folder, pause):
+def start(folder, steps=1000):
+    """The program as a process, begun to train; after so many steps it waits to be killed."""
     environment = os.environ | {"PYTHONPATH": str(Path(training.__file__).parents[1]), "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, str(folder), str(pause)]
+    command = [sys.executable, "-c", PROGRAM, str(folder), str(steps)]
     program = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
     assert program.stdout.readline() == b"training\n"
     return program
@@ -696,18 +698,21 @@ def test_killed_and_started_again_gives_the_same_weights(tmp_path):
     alone, stopped = tmp_path / "alone", tmp_path / "stopped"
     alone.mkdir()
     stopped.mkdir()
-    with start(alone, 0.0) as program:
+    with start(alone) as program:
         assert program.wait(60) == 0
+    # Eight steps at most each time, so that none of the seven comes to the end of the 60, however late the kill.
     moments, steps = random.Random(), []
-    for _ in range(6):
-        with start(stopped, 0.005) as program:
-            time.sleep(moments.uniform(0.01, 0.12))
+    for last in [False] * 6 + [True]:
+        with start(stopped, 8) as program:
+            time.sleep(moments.uniform(0.0, 0.05))
+            while last and not (stopped / "run.npz").exists():
+                time.sleep(0.01)
             program.kill()
             assert program.wait(60) == -signal.SIGKILL
         if (stopped / "run.npz").exists():
             steps.append(load_checkpoint(stopped / "run.npz")["run"]["step"])
     assert steps == sorted(steps) and any(0 < step < 60 for step in steps)
-    with start(stopped, 0.0) as program:
+    with start(stopped) as program:
         assert program.wait(60) == 0
     assert_same_run(load_checkpoint(stopped / "result.npz"), load_checkpoint(alone / "result.npz"))
     assert sorted(path.name for path in stopped.iterdir()) == ["result.npz", "run.npz"]
