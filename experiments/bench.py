@@ -5,6 +5,7 @@ The ODE layer is that of the ODE-Net at its initialisation, its z(0) made by the
 and the mean cross-entropy. The memory of a training step is measured in a fresh process for each tolerance.
 """
 
+import functools
 import json
 import os
 import platform
@@ -28,7 +29,7 @@ from solvers_bridge import TensorFlowDynamics, odeint
 from solvers_bridge.dynamics import leaf_tuple, num_params
 from solvers_bridge.nested import flatten
 
-from . import records
+from . import records, table1_mnist, workers
 from .bench_flows import bench_flow
 from .bench_latent import bench_latent
 from .side_by_side import (
@@ -55,9 +56,9 @@ def run(out):
     """Measure everything, print it, write the record bench/quick-seed0.json under `out`; returns the record's path."""
     begun = time.perf_counter()
     layer = make_layer(BATCH, CHANNELS)
-    metrics = {**bench_layer(layer, LAYER_ROUNDS), **bench_graphs(layer, GRAPH_ROUNDS), **bench_small(SMALL_ROUNDS),
-               **bench_torchdiffeq(layer, LAYER_ROUNDS), **bench_flow(FLOW_ROUNDS), **bench_latent(LATENT_ROUNDS),
-               **bench_memory(BATCH, CHANNELS)}
+    metrics = {**bench_layer(layer, LAYER_ROUNDS), **bench_processes(BATCH, LAYER_ROUNDS), **bench_graphs(layer, GRAPH_ROUNDS),
+               **bench_small(SMALL_ROUNDS), **bench_torchdiffeq(layer, LAYER_ROUNDS), **bench_flow(FLOW_ROUNDS),
+               **bench_latent(LATENT_ROUNDS), **bench_memory(BATCH, CHANNELS)}
     configuration = {
         "batch": BATCH, "channels": CHANNELS, "tolerance": TOLERANCE, "small_tolerance": SMALL_TOLERANCE,
         "memory_tolerances": MEMORY_TOLERANCES, "goals": GOALS, "threads": threads(),
@@ -123,6 +124,33 @@ def bench_layer(layer, rounds):
         "lsoda": lambda: layer.step(method="lsoda"),
     }, rounds)
     return summarise(results, "layer", "s")
+
+
+def bench_processes(batch, rounds, processes=2, model="odenet"):
+    """A training step of a whole network: one process with all cores, and the batch shared among several; metrics training_*."""
+    heading(f"Training step of the whole {table1_mnist.MODELS[model]}, batch {batch}: in one process with threads on all cores, "
+            f"and shared among {processes} processes with one thread each")
+    params = {"odenet": supervised.init_odenet, "mlp": supervised.init_mlp}[model](np.random.default_rng(0))
+    make = functools.partial(table1_mnist.make_value_and_grad, model)
+
+    def timed(value_and_grad):
+        begun = time.perf_counter()
+        metrics, _ = value_and_grad(params, *digits(batch))
+        return time.perf_counter() - begun, metrics
+
+    with workers.data_parallel(make, processes) as shared:
+        results = take_turns({"one_process": functools.partial(timed, make()), "shared": functools.partial(timed, shared)},
+                             rounds)
+    metrics, rows = {}, []
+    for name, steps in results.items():
+        seconds, (_, last) = [step[0] for step in steps], steps[-1]
+        metrics |= {f"training_{name}_step_seconds_median": float(np.median(seconds)),
+                    f"training_{name}_step_seconds_min": min(seconds)}
+        rows.append([name, np.median(seconds), min(seconds), last.get("nfe_forward"), last.get("nfe_backward")])
+    ratio, of_minima = compare(*([seconds for seconds, _ in results[name]] for name in ("one_process", "shared")))
+    print(tabulate(rows, ["", "median (s)", "minimum (s)", "nfe forward", "nfe backward"], floatfmt=".3g"))
+    print(f"Times faster when shared: {ratio:.2f} (median of the rounds' ratios), {of_minima:.2f} (ratio of minima).", flush=True)
+    return {**metrics, "training_shared_speedup": ratio, "training_shared_speedup_of_minima": of_minima}
 
 
 def bound_graphs(layer):

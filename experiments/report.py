@@ -296,6 +296,8 @@ BENCH_ROWS = (  # what, metric, its goal's name, how to print it
     ("fused graph of f and all VJPs over the same", "graph_fused_vjp_ratio", "fused_vjp", "{:.2f}"),
     ("ODE layer, share of the forward solve outside graphs", "layer_adams_outside_graphs_forward", None, "{:.0%}"),
     ("ODE layer, share of the reverse solve outside graphs", "layer_adams_outside_graphs_backward", None, "{:.0%}"),
+    ("ODE-Net, training step: times faster shared among two processes than with threads", "training_shared_speedup", None,
+     "{:.2f}"),
     ("ODE layer, training step: ours over torchdiffeq's, time", "torchdiffeq_ratio", "torchdiffeq_ratio", "{:.2f}"),
     ("small problem, gradient: times faster than autograd's odeint, TensorFlow, LSODA", "small_lsoda_tensorflow_gradient_speedup",
      "small_speedup", "{:.1f}"),

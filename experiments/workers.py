@@ -1,4 +1,7 @@
-"""Independent pieces of an experiment in processes of their own, one thread each."""
+"""Processes with one thread each: for independent pieces of an experiment, and for the parts of a mini-batch.
+
+Threads do not help where Python or Fortran holds the interpreter's lock, as in a solve, and help small graphs little.
+"""
 
 import contextlib
 import multiprocessing
@@ -6,6 +9,10 @@ import os
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.connection import wait
+
+import numpy as np
+
+from original_repro.training import tree_map
 
 # Read when NumPy's BLAS and TensorFlow are loaded, so they have to be there when a worker starts.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
@@ -23,25 +30,75 @@ def run_tasks(function, tasks, workers):
     that a result does not depend on the number of workers. Tasks should keep checkpoints: the first error, or an interrupt,
     stops those that are running. Raises what a task raised, ValueError for fewer than one worker.
     """
-    if type(workers) is not int or workers < 1:
-        raise ValueError(f"workers must be a whole number from 1, got {workers!r}")
+    _check_count("workers", workers)
     tasks = list(tasks)
     if not tasks:
         return []
-    context = multiprocessing.get_context("spawn")
-    with _environment(ONE_THREAD):
-        pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_end_with_parent)
-        try:
-            futures = [pool.submit(function, task) for task in tasks]
-            for future in as_completed(futures):
-                future.result()
-            return [future.result() for future in futures]
-        except BaseException:
-            for process in list(pool._processes.values()):
-                process.terminate()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    with _environment(ONE_THREAD), _process_pool(min(workers, len(tasks)), _end_with_parent) as pool:
+        futures = [pool.submit(function, task) for task in tasks]
+        for future in as_completed(futures):
+            future.result()
+        return [future.result() for future in futures]
+
+
+@contextlib.contextmanager
+def data_parallel(make, processes):
+    """For a `with` statement: value_and_grad(params, *batch), each mini-batch shared among `processes` processes.
+
+    make() -> a value_and_grad whose metrics and gradients are means over its batch. It is called once in each process, so it is
+    at the top of its module, or a partial of such a function, and what it returns keeps its compiled graphs. The arrays of a
+    batch are cut along their first axis into parts as equal as can be; metrics and gradients are the means of the parts', weighed
+    by their examples. An ODE is thus solved for each part by itself, and error control sees parts, not the batch. The result does
+    not depend on which process computes which part. Raises what a part raised, ValueError for fewer than one process or for a
+    batch with fewer examples than processes.
+    """
+    _check_count("processes", processes)
+    with _process_pool(processes, _make_value_and_grad, make) as pool:
+        def value_and_grad(params, *batch):
+            examples = len(batch[0])
+            if examples < processes:
+                raise ValueError(f"a batch must have an example for each of the {processes} processes, got {examples}")
+            parts = list(zip(*(np.array_split(array, processes) for array in batch)))
+            with _environment(ONE_THREAD):  # a pool starts its processes when they are first needed
+                futures = [pool.submit(_compute_part, params, part) for part in parts]
+            metrics, grads = zip(*(future.result() for future in futures))
+            weights = [len(part[0]) / examples for part in parts]
+            return ({name: sum(weight * part[name] for weight, part in zip(weights, metrics)) for name in metrics[0]},
+                    tree_map(lambda *of_parts: sum(g.dtype.type(weight) * g for weight, g in zip(weights, of_parts)), *grads))
+
+        yield value_and_grad
+
+
+_value_and_grad = None  # of this process, where it is one of data_parallel's
+
+
+def _make_value_and_grad(make):
+    global _value_and_grad
+    _end_with_parent()
+    _value_and_grad = make()
+
+
+def _compute_part(params, part):
+    return _value_and_grad(params, *part)
+
+
+def _check_count(name, count):
+    if type(count) is not int or count < 1:
+        raise ValueError(f"{name} must be a whole number from 1, got {count!r}")
+
+
+@contextlib.contextmanager
+def _process_pool(count, initializer, *initargs):
+    """A pool of fresh processes; an error in the `with` statement, or an interrupt, stops them at once."""
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer, initargs)
+    try:
+        yield pool
+    except BaseException:
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _end_with_parent():

@@ -62,6 +62,18 @@ def test_a_run_writes_record_and_figure_and_a_second_one_goes_on_from_its_checkp
     assert again["history"] == record["history"]
 
 
+def test_a_batch_shared_among_processes_trains_the_same_network(tmp_path):
+    """Processes do not see few_digits: this is the sample's 2,000 digits."""
+    losses = []
+    for processes in ([], ["--processes", "2"]):
+        assert command_line.main(["run", "table1_mnist", "--model", "mlp", "--epochs", "1", *processes, *folders(tmp_path)]) == 0
+        name = "-processes=2" if processes else ""
+        record = json.loads((tmp_path / "runs" / "table1_mnist" / f"quick-seed0-epochs=1-model=mlp{name}.json").read_text())
+        assert record["configuration"].get("processes") == (2 if processes else None)
+        losses.append(record["history"][-1]["evaluation"]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
 def test_an_error_of_ours_is_one_line_and_status_1(few_digits, tmp_path, capsys):
     arguments = ["run", "table1_mnist", "--method", "rk5", "--out", str(tmp_path), "--checkpoints", str(tmp_path)]
     assert command_line.main(arguments) == 1

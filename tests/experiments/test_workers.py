@@ -1,12 +1,15 @@
-"""Pieces of an experiment in processes of their own."""
+"""Pieces of an experiment, and parts of mini-batches, in processes of their own."""
 
+import functools
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments import workers
@@ -81,3 +84,65 @@ def is_running(process):
         return False
     except FileNotFoundError:  # ended in between, or a system without /proc
         return not Path("/proc/self").exists()
+
+
+def make_quadratic(power):
+    """A value_and_grad of the mean of (w x - y)^power + b over a batch; it also tells the threads of its process."""
+    def value_and_grad(params, x, y):
+        if np.isnan(x).any():
+            raise FloatingPointError("x is not finite")
+        if np.isinf(x).any():
+            os._exit(3)
+        error = params["w"] * x - y
+        return ({"loss": np.mean(error**power) + params["b"][0], "threads": float(os.environ["OMP_NUM_THREADS"])},
+                {"w": np.mean(power * error ** (power - 1) * x, 0), "b": [np.ones((), params["w"].dtype)]})
+
+    return value_and_grad
+
+
+make_square = functools.partial(make_quadratic, 2)
+PARAMS = {"w": np.array([0.3, -1.2]), "b": [np.array(0.5)]}
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_parts_of_a_batch_add_up_to_it(processes, dtype, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 7, 2)).astype(dtype)
+    params = {"w": PARAMS["w"].astype(dtype), "b": [PARAMS["b"][0].astype(dtype)]}
+    with workers.data_parallel(make_square, processes) as value_and_grad:
+        (metrics, grads), (again, grads_again) = (value_and_grad(params, x, y) for _ in range(2))
+    alone, grads_alone = make_square()(params, x, y)
+    rounding = 10 * float(np.finfo(dtype).eps)
+    assert metrics["loss"] == again["loss"] == pytest.approx(alone["loss"], rel=rounding)
+    assert metrics["threads"] == pytest.approx(1) and alone["threads"] == 7
+    assert grads["w"].dtype == dtype
+    np.testing.assert_allclose(grads["w"], grads_alone["w"], rtol=rounding, atol=rounding)
+    np.testing.assert_array_equal(grads["w"], grads_again["w"])
+    assert grads["b"][0] == pytest.approx(1, rel=rounding)
+
+
+def test_an_error_in_a_part_comes_out():
+    with pytest.raises(FloatingPointError, match="x is not finite"):
+        with workers.data_parallel(make_square, 2) as value_and_grad:
+            value_and_grad(PARAMS, np.array([[1.0, 1.0], [np.nan, 1.0]]), np.ones((2, 2)))
+
+
+def test_the_end_of_a_process_comes_out():
+    with pytest.raises(BrokenProcessPool):
+        with workers.data_parallel(make_square, 2) as value_and_grad:
+            value_and_grad(PARAMS, np.array([[1.0, 1.0], [np.inf, 1.0]]), np.ones((2, 2)))
+
+
+def test_a_batch_that_does_not_go_round():
+    with workers.data_parallel(make_square, 2) as value_and_grad:
+        with pytest.raises(ValueError, match="an example for each of the 2 processes, got 1"):
+            value_and_grad(PARAMS, np.ones((1, 2)), np.ones((1, 2)))
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.0, True])
+def test_a_number_of_processes_that_makes_no_sense(count):
+    with pytest.raises(ValueError, match="processes must be a whole number from 1"):
+        with workers.data_parallel(make_square, count):
+            pass
