@@ -44,14 +44,16 @@ from tqdm import tqdm
 
 from original_repro import training
 
-from . import records, table1_mnist
+from . import records, table1_mnist, workers
 
 NAME = "figure3_mnist"
 TITLE = "Figure 3: error, time, reverse evaluations and training of an ODE-Net; test error over tolerance"
-LOCATION_ARGUMENTS = ("data",)
+LOCATION_ARGUMENTS = ("data", "workers")
 NEEDS = table1_mnist.NAME
 DEFAULT_METHOD = "adams"
 GRID_METHODS = ("euler", "rk4")
+# What is measured by itself, in this order: seconds are among the results.
+ALONE = ("floor", "reference", "forward")
 LABELS = {"adams": "VODE Adams", "lsoda": "LSODA", "dopri5": "dopri5", "euler": "Euler", "rk4": "Runge–Kutta 4"}
 
 # The paper's "roughly half" is taken as at most the first; at least the second is as many evaluations as forward.
@@ -91,6 +93,8 @@ def add_arguments(parser):
                         help="weights of an ODE-Net, as OUT/weights/table1_mnist-STEM.npz with its record, "
                              "OUT/runs/table1_mnist/STEM.json (default: those of `run table1_mnist` with this preset and seed)")
     parser.add_argument("--data", metavar="FOLDER", help="folder with MNIST's four IDX files (default: cache, else download)")
+    parser.add_argument("--workers", type=int, default=workers.available_cores(), metavar="N",
+                        help="processes at a time, for what is not timed (default: one for each core)")
 
 
 def run(arguments, stem):
@@ -104,12 +108,10 @@ def run(arguments, stem):
     if not isinstance(params, dict) or params.keys() != {"stem", "dynamics", "head"}:
         raise ValueError(f"{weights} does not hold weights of an ODE-Net")
     settings = PRESETS[arguments.preset]
-    *_, images, labels = table1_mnist._load(settings["data"], arguments.data)
-    order = np.random.default_rng(arguments.seed).permutation(len(labels))
-    laboratory = Laboratory(settings, params, images[order], labels[order], arguments.seed)
     identity = {"settings": settings, "seed": arguments.seed, "weights": hashlib.sha256(weights.read_bytes()).hexdigest()}
     checkpoint = arguments.checkpoints / NAME / f"{stem}.npz"
-    rows, seconds = measure_all(tasks(settings), laboratory.measure, checkpoint, identity)
+    measure = functools.partial(measure_in_laboratory, arguments.preset, weights, arguments.data, arguments.seed)
+    rows, seconds = measure_all(tasks(settings), measure, checkpoint, identity, arguments.workers)
     rows += [{"part": "training", "epoch": epoch["epoch"], "nfe_forward": epoch["train"]["nfe_forward"],
               "nfe_backward": epoch["train"]["nfe_backward"]} for epoch in training_record["history"]]
     configuration = {**settings, "model": "odenet", "weights": str(weights), "weights_sha256": identity["weights"],
@@ -157,24 +159,48 @@ def tasks(settings):
                     for method, grids in settings["test_steps"].items() for steps in grids]
 
 
-def measure_all(tasks, measure, checkpoint, identity):
+def measure_all(tasks, measure, checkpoint, identity, count=1):
     """(rows, seconds): each task with what `measure(task, rows before it)` returns; goes on from `checkpoint`, if there is one.
 
-    Raises CheckpointError where the checkpoint is of another `identity`.
+    With a count above 1, what is not to be measured alone comes from so many processes, whose `measure` is given no rows.
+    Raises CheckpointError where the checkpoint is of another `identity`, ValueError for a count below 1.
     """
-    saved = {"identity": identity, "rows": [], "seconds": 0.0}
+    if count < 1:
+        raise ValueError(f"workers must be a whole number from 1, got {count}")
+    saved = {"identity": identity, "rows": {}, "seconds": 0.0}
     if checkpoint.exists():
         saved = training.load_checkpoint(checkpoint)
         if saved.get("identity") != identity:
             raise training.CheckpointError(f"{checkpoint} is of other weights or another configuration; --fresh begins anew")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     rows, begun = saved["rows"], time.monotonic() - saved["seconds"]
+    left = [place for place in range(len(tasks)) if place not in rows]
+    shared = [place for place in left if count > 1 and tasks[place]["part"] not in ALONE]
     with _Progress(len(tasks), len(rows)) as shown:
-        for task in tasks[len(rows):]:
-            rows = [*rows, {**task, **measure(task, rows)}]
+        def finished(place, result):
+            rows[place] = {**tasks[place], **result}
             training.save_checkpoint(checkpoint, {"identity": identity, "rows": rows, "seconds": time.monotonic() - begun})
-            shown.done(rows[-1])
-    return rows, time.monotonic() - begun
+            shown.done(rows[place])
+
+        for place in left:
+            if place not in shared:
+                finished(place, measure(tasks[place], [rows[before] for before in sorted(rows) if before < place]))
+        workers.run_tasks(functools.partial(measure, rows=()), [tasks[place] for place in shared], count,
+                          lambda number, result: finished(shared[number], result))
+    return [rows[place] for place in sorted(rows)], time.monotonic() - begun
+
+
+def measure_in_laboratory(preset, weights, data, seed, task, rows):
+    """`Laboratory.measure` of the task, in this process's laboratory."""
+    return _laboratory(preset, weights, data, seed).measure(task, rows)
+
+
+@functools.cache
+def _laboratory(preset, weights, data, seed):
+    settings = PRESETS[preset]
+    *_, images, labels = table1_mnist._load(settings["data"], data)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    return Laboratory(settings, training.load_weights(weights), images[order], labels[order], seed)
 
 
 class _Progress:

@@ -23,10 +23,11 @@ def available_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def run_tasks(function, tasks, workers):
-    """[function(task) for task in tasks], computed `workers` at a time, each in a fresh process with one thread.
+def run_tasks(function, tasks, workers, finished=None):
+    """[function(task) for task in tasks], computed `workers` at a time, in fresh processes with one thread each.
 
-    function is at the top of its module; tasks and results can be pickled. With one worker the work is done in processes too, so
+    function is at the top of its module; tasks and results can be pickled. finished(place in the list, result) is called here for
+    each task when it ends. With one worker the work is done in processes too, so
     that a result does not depend on the number of workers. Tasks should keep checkpoints: the first error, or an interrupt,
     stops those that are running. Raises what a task raised, ValueError for fewer than one worker.
     """
@@ -36,8 +37,11 @@ def run_tasks(function, tasks, workers):
         return []
     with _environment(ONE_THREAD), _process_pool(min(workers, len(tasks)), _end_with_parent) as pool:
         futures = [pool.submit(function, task) for task in tasks]
+        places = {future: place for place, future in enumerate(futures)}
         for future in as_completed(futures):
-            future.result()
+            result = future.result()
+            if finished is not None:
+                finished(places[future], result)
         return [future.result() for future in futures]
 
 

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,7 +39,9 @@ def trained(monkeypatch, tmp_path):
     record.write_text(json.dumps({
         "configuration": {"method": "adams", "tolerance": 1e-3},
         "history": [{"epoch": epoch, "train": {"nfe_forward": 20.0 + epoch, "nfe_backward": 21.0}} for epoch in (1, 2)]}))
-    return tmp_path, ["run", "figure3_mnist", "--out", str(tmp_path), "--checkpoints", str(tmp_path / "checkpoints")]
+    # One process: others would not see these presets and images.
+    yield tmp_path, ["run", "figure3_mnist", "--workers", "1", "--out", str(tmp_path), "--checkpoints", str(tmp_path / "checkpoints")]
+    figure3_mnist._laboratory.cache_clear()
 
 
 def test_a_small_network_is_measured_whole(trained, capsys):
@@ -104,6 +109,39 @@ def test_measurements_go_on_from_a_checkpoint_and_only_from_their_own(tmp_path):
     assert rows == [{"part": "floor", "n": n, "value": 10 * n} for n in range(4)]
     with pytest.raises(training.CheckpointError, match="other weights"):
         figure3_mnist.measure_all(tasks, measure, checkpoint, {"weights": "b"})
+
+
+def ten_times(task, rows):
+    if "after" in task and rows == ():
+        while not Path(task["after"]).exists():
+            time.sleep(0.01)
+        raise FloatingPointError("five is too many")
+    return {"value": 10 * task["n"], "before": [row["n"] for row in rows], "process": os.getpid()}
+
+
+def test_measurements_shared_among_processes_are_the_same_but_for_those_made_alone(tmp_path):
+    tasks = [{"part": part, "n": n} for n, part in enumerate(("floor", "state", "forward", "test", "backward", "floor"))]
+    rows, _ = figure3_mnist.measure_all(tasks, ten_times, tmp_path / "run.npz", {}, 2)
+    assert [(row["part"], row["value"]) for row in rows] == [(task["part"], 10 * task["n"]) for task in tasks]
+    assert [row["process"] == os.getpid() for row in rows] == [task["part"] in figure3_mnist.ALONE for task in tasks]
+    assert [row["before"] for row in rows] == [[], [], [0], [], [], [0, 2]]
+
+
+def test_what_processes_measured_before_an_error_is_kept(tmp_path):
+    checkpoint = tmp_path / "run.npz"
+    tasks = [{"part": "test", "n": 3}, {"part": "test", "n": 4}, {"part": "test", "n": 5, "after": str(checkpoint)}]
+    with pytest.raises(FloatingPointError, match="five is too many"):
+        figure3_mnist.measure_all(tasks, ten_times, checkpoint, {}, 2)
+    kept = training.load_checkpoint(checkpoint)["rows"]
+    assert kept and all(kept[place]["value"] == 10 * tasks[place]["n"] for place in kept)
+    rows, _ = figure3_mnist.measure_all(tasks, ten_times, checkpoint, {})  # alone, five is not too many
+    assert [row["value"] for row in rows] == [30, 40, 50]
+
+
+@pytest.mark.parametrize("count", [0, -2])
+def test_a_number_of_processes_that_makes_no_sense(tmp_path, count):
+    with pytest.raises(ValueError, match="workers must be a whole number from 1"):
+        figure3_mnist.measure_all([], ten_times, tmp_path / "run.npz", {}, count)
 
 
 def test_a_line_is_found_with_its_share_of_the_variance():
