@@ -40,7 +40,8 @@ def trained(monkeypatch, tmp_path):
         "configuration": {"method": "adams", "tolerance": 1e-3},
         "history": [{"epoch": epoch, "train": {"nfe_forward": 20.0 + epoch, "nfe_backward": 21.0}} for epoch in (1, 2)]}))
     # One process: others would not see these presets and images.
-    yield tmp_path, ["run", "figure3_mnist", "--workers", "1", "--out", str(tmp_path), "--checkpoints", str(tmp_path / "checkpoints")]
+    folders = ["--out", str(tmp_path), "--checkpoints", str(tmp_path / "checkpoints")]
+    yield tmp_path, ["run", "figure3_mnist", "--workers", "1", *folders]
     figure3_mnist._laboratory.cache_clear()
 
 
