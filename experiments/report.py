@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from original_repro.training import write_atomically
 
-from . import figure3_mnist, integrator_fidelity, page, questions, registry, rules, table1_depth
+from . import figure3_mnist, integrator_fidelity, page, questions, registry, rules, table1_depth, table2_latent_ode
 from .records import REPOSITORY, read_records
 
 TITLE = "Results"
@@ -273,8 +273,8 @@ def _with_se(metrics, name):
 def _table2_table(found):
     """RMSE of every noise level, means over seeds, against noisy and clean targets."""
     rows = [[f"{noise:g}", kind, label, len(records),
-             *(questions.mean_and_deviation(records, f"{metric}_{size}_{kind}") for size in (30, 50, 100))]
-            for noise, records in questions.by_noise(found).items() for kind in ("noisy", "clean")
+             *(questions.mean_and_deviation(records, f"{metric}_{size}_{kind}") for size in questions.SIZES)]
+            for noise, records in table2_latent_ode.by_noise(found).items() for kind in ("noisy", "clean")
             for metric, label in (("rmse_rnn", "RNN"), ("rmse_rnn_dt", "RNN, time differences"),
                                   ("rmse_latent_ode", "latent ODE"), ("ratio", "latent ODE over RNN"))]
     return _table(["noise", "targets", "model", "seeds", "30 observations", "50", "100"], rows)

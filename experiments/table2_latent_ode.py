@@ -117,8 +117,26 @@ def run(arguments, stem):
     path = records.record_path(arguments.out, NAME, stem)
     records.write_record(path, experiment=NAME, preset=arguments.preset, seed=arguments.seed, configuration=configuration,
                          metrics=metrics, history=history, wall_seconds=time.perf_counter() - begun)
-    _draw(metrics, history, preset["points"], arguments.noise, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
+    figures = Path(arguments.out) / "figures"
+    _draw(metrics, history, preset["points"], arguments.noise, figures / f"{NAME}-{stem}.png")
+    levels = by_noise([(path, record) for path, record in records.read_records(arguments.out)
+                       if record["preset"] == arguments.preset])
+    if len(levels) > 1:
+        draw_over_noise(levels, preset["points"], figures / f"{NAME}-{arguments.preset}-noise.png")
     return path
+
+
+def by_noise(found):
+    """{noise: records of this experiment, of all seeds}, by rising noise; those of the paper preset where there are any.
+
+    found: (path, record) of any experiment; those of runs with other options than seed and noise are left out.
+    """
+    named = [record for path, record in found if record["experiment"] == NAME
+             and path.stem in (f"{record['preset']}-seed{record['seed']}",
+                               f"{record['preset']}-seed{record['seed']}-noise={record['configuration']['noise']}")]
+    chosen = [record for record in named if record["preset"] == "paper"] or named
+    levels = sorted({record["configuration"]["noise"] for record in chosen})
+    return {noise: [record for record in chosen if record["configuration"]["noise"] == noise] for noise in levels}
 
 
 def weights_path(out, stem):
@@ -291,6 +309,38 @@ def _draw(metrics, history, numbers, noise, path):
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"Spirals with noise {noise:g}, 100 further time points")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_over_noise(levels, numbers, path):
+    """RMSE over noise, a panel for each number of observations, from `by_noise`: means over seeds, bars a standard deviation."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from . import registry
+
+    reported = {entry["id"]: entry["value"] for entry in registry.read()}
+    noises = list(levels)
+    figure, panels = plt.subplots(1, len(numbers), figsize=(4 * len(numbers), 3.6), layout="constrained", sharey=True)
+    for axes, points in zip(np.atleast_1d(panels), numbers):
+        for i, (model, label) in enumerate((("rnn", "RNN"), ("latent_ode", "latent ODE"))):
+            for kind, style in (("noisy", "o-"), ("clean", "o--")):
+                values = [[record["metrics"][f"rmse_{model}_{points}_{kind}"] for record in group] for group in levels.values()]
+                axes.errorbar(noises, [np.mean(group) for group in values], capsize=2, color=f"C{i}", markersize=4, fmt=style,
+                              yerr=[np.std(group, ddof=1) if len(group) > 1 else 0 for group in values],
+                              label=f"{label}, {kind} targets")
+        axes.plot([0, max(noises)], [0, max(noises)], color="grey", linestyle=":", linewidth=1, label="the noise itself")
+        value = reported.get(f"table2-latent-ode-{points}")
+        if value is not None:
+            axes.axhline(value, color="C1", linewidth=0.8, alpha=0.6)
+            axes.annotate("latent ODE in the paper", (max(noises), value), xytext=(0, 2), textcoords="offset points", fontsize=7,
+                          ha="right", color="C1")
+        axes.set(title=f"{points} of 100 observations", xlabel="noise, standard deviation", xlim=(0, None), ylim=(0, None))
+        axes.spines[["top", "right"]].set_visible(False)
+    np.atleast_1d(panels)[0].set_ylabel("RMSE at 100 further times")
+    np.atleast_1d(panels)[0].legend(frameon=False, fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -39,6 +39,7 @@ def test_table2_and_the_figures_of_its_weights(tiny, tmp_path, monkeypatch):
     assert all([(epoch["stage"], epoch["steps"]) for epoch in one["history"]] == [(0, 2), (0, 4), (1, 2), (1, 4), (1, 6)]
                for one in record["history"])
     assert (tmp_path / "figures" / "table2_latent_ode-quick-seed0.png").stat().st_size > 10_000
+    assert not (tmp_path / "figures" / "table2_latent_ode-quick-noise.png").exists()
     weights = training.load_weights(tmp_path / "weights" / "table2_latent_ode-quick-seed0.npz")
     assert set(weights) == {"rnn_30", "rnn_dt_30", "latent_ode_30"}
 
@@ -50,6 +51,14 @@ def test_table2_and_the_figures_of_its_weights(tiny, tmp_path, monkeypatch):
     names = {path.name for path in (tmp_path / "figures").glob("figures8to10*.png")}
     assert names == {f"figures8to10_latent_ode-quick-seed0-{part}.png"
                      for part in ("figure8", "figure8c", "figure9", "figure10", "bands")}
+
+
+def test_errors_over_noise_are_drawn(tmp_path):
+    sizes, metrics = (30, 50), {f"rmse_{model}_{size}_{kind}": 0.2 for model in ("rnn", "latent_ode") for size in (30, 50)
+                                for kind in ("noisy", "clean")}
+    levels = {0.1: [{"metrics": metrics}, {"metrics": metrics}], 0.3: [{"metrics": metrics}]}
+    table2_latent_ode.draw_over_noise(levels, sizes, tmp_path / "figures" / "noise.png")
+    assert (tmp_path / "figures" / "noise.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("name", ["figures8to10_latent_ode", "figure7_poisson"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import questions
+from experiments import questions, table2_latent_ode
 from experiments.records import REPOSITORY, read_records
 
 
@@ -93,9 +93,22 @@ def table2(noise, seed=0, preset="paper", options="", **metrics):
 def test_records_of_table_2_are_grouped_by_noise_and_runs_with_other_options_left_out():
     records = [table2(0.1), table2(0.1, seed=1), table2(0.3, options="-noise=0.3"), table2(0.1, options="-reverse=fresh"),
                table2(0.1, preset="quick")]
-    groups = questions.by_noise(records)
+    groups = table2_latent_ode.by_noise(records)
     assert {noise: len(group) for noise, group in groups.items()} == {0.1: 2, 0.3: 1}
-    assert {noise: len(group) for noise, group in questions.by_noise(records[-1:]).items()} == {0.1: 1}
+    assert {noise: len(group) for noise, group in table2_latent_ode.by_noise(records[-1:]).items()} == {0.1: 1}
+
+
+def with_errors(noise, *errors):
+    return table2(noise, options="" if noise == 0.1 else f"-noise={noise}",
+                  **{f"rmse_latent_ode_{size}_noisy": error for size, error in zip(questions.SIZES, errors)})
+
+
+def test_the_noise_at_which_we_would_have_the_papers_errors_is_interpolated():
+    # The paper's 0.1642, 0.1502 and 0.1346.
+    records = [with_errors(0.1, 0.1542, 0.1402, 0.1146), with_errors(0.2, 0.2542, 0.2402, 0.2146)]
+    assert "the paper's errors are those of noise 0.110, 0.110, 0.120." in questions.markdown(records)
+    assert "the paper's errors are those" not in questions.markdown(records[:1])
+    assert "the paper's errors are those" not in questions.markdown([records[0], with_errors(0.2, 0.2542, 0.2402, 0.1)])
 
 
 def test_means_have_a_deviation_from_two_records_on():
