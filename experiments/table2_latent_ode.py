@@ -14,14 +14,15 @@ here: Adam, warm-up over 2 % of a stage and a cosine to zero, gradients clipped 
 evaluations on validation spirals the parameters with the least RMSE (noisy targets) are kept. The latent ODE is trained in
 stages, first with the log-likelihood of early times only: over the whole interval at once it stays for hundreds of iterations
 at spirals that do not turn. Rates, iterations, clipping and activations were chosen on validation spirals of seed 0, noise 0.1,
-before any test spiral was looked at; batch sizes and numbers of output times later, on those of seed 1, after test errors of three
-seeds had been higher than the paper's for 30 observations. The geometry was chosen with the rates: at half the size the noise was most of every error; in the authors'
-later example, whose spirals are seen for 0.3 of a turn, recurrent networks missed by half the radius.
+before any test spiral was looked at; batch sizes and numbers of output times later, on those of seed 1, after test errors of
+three seeds had been above the paper's with 30 observations. The geometry was chosen with the rates: at half the size the noise
+was most of every error; in the authors' later example, whose spirals are seen for 0.3 of a turn, recurrent networks missed by
+half the radius.
 
 Solver: VODE's Adams method at 1.5e-8, the paper's. Its reverse sweep restarts at every output time, so an iteration has the
 observations at only some of the 100 times in its log-likelihood, drawn anew each time and weighed accordingly, an unbiased
-estimate; the recognition network reads all observations. The sweep itself is solved the way that latent_restarts found to be the best, unless
---reverse says otherwise.
+estimate; the recognition network reads all observations. The sweep itself is solved the way that latent_restarts found to be
+the best, unless --reverse says otherwise.
 """
 
 import functools
