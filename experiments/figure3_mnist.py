@@ -165,8 +165,7 @@ def measure_all(tasks, measure, checkpoint, identity, count=1):
     With a count above 1, what is not to be measured alone comes from so many processes, whose `measure` is given no rows.
     Raises CheckpointError where the checkpoint is of another `identity`, ValueError for a count below 1.
     """
-    if count < 1:
-        raise ValueError(f"workers must be a whole number from 1, got {count}")
+    workers.check_count("workers", count)
     saved = {"identity": identity, "rows": {}, "seconds": 0.0}
     if checkpoint.exists():
         saved = training.load_checkpoint(checkpoint)

@@ -7,7 +7,7 @@ import numpy as np
 
 from . import figure3_mnist, integrator_fidelity, registry, rules, table1_depth, table2_latent_ode
 
-SIZES = (30, 50, 100)  # observations of Table 2
+SIZES = table2_latent_ode.PRESETS["paper"]["points"]
 
 LSODA_EXAMPLE = """\
 ```python

@@ -27,11 +27,11 @@ def run_tasks(function, tasks, workers, finished=None):
     """[function(task) for task in tasks], computed `workers` at a time, in fresh processes with one thread each.
 
     function is at the top of its module; tasks and results can be pickled. finished(place in the list, result) is called here for
-    each task when it ends. With one worker the work is done in processes too, so
-    that a result does not depend on the number of workers. Tasks should keep checkpoints: the first error, or an interrupt,
-    stops those that are running. Raises what a task raised, ValueError for fewer than one worker.
+    each task when it ends. With one worker the work is done in processes too, so that a result does not depend on the number of
+    workers. Tasks should keep checkpoints: the first error, or an interrupt, stops those that are running. Raises what a task
+    raised, ValueError for fewer than one worker.
     """
-    _check_count("workers", workers)
+    check_count("workers", workers)
     tasks = list(tasks)
     if not tasks:
         return []
@@ -56,7 +56,7 @@ def data_parallel(make, processes):
     not depend on which process computes which part. Raises what a part raised, ValueError for fewer than one process or for a
     batch with fewer examples than processes.
     """
-    _check_count("processes", processes)
+    check_count("processes", processes)
     with _process_pool(processes, _make_value_and_grad, make) as pool:
         def value_and_grad(params, *batch):
             examples = len(batch[0])
@@ -86,7 +86,8 @@ def _compute_part(params, part):
     return _value_and_grad(params, *part)
 
 
-def _check_count(name, count):
+def check_count(name, count):
+    """Raise ValueError, naming the argument, for anything but a whole number from 1."""
     if type(count) is not int or count < 1:
         raise ValueError(f"{name} must be a whole number from 1, got {count!r}")
 
