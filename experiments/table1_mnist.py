@@ -56,6 +56,8 @@ def add_arguments(parser):
     _add_network_arguments(parser)
     parser.add_argument("--epochs", type=int, help="instead of the preset's")
     parser.add_argument("--rate", type=float, help="the highest learning rate, instead of the preset's")
+    parser.add_argument("--crop-padding", type=int, metavar="PIXELS",
+                        help="pad training images by this much before random crops, instead of the preset's")
     parser.add_argument("--processes", type=int, metavar="N",
                         help="share each batch among N processes with a thread each, instead of the preset's")
     parser.add_argument("--validation", type=int, default=0, metavar="N",
@@ -88,16 +90,22 @@ def run(arguments, stem):
     # TensorFlow takes seconds to import, and `list` should not.
     from original_repro import supervised
 
+    _check(arguments)
     settings = dict(PRESETS[arguments.preset][arguments.model])
     if arguments.epochs is not None:
         settings["epochs"] = arguments.epochs
     if arguments.rate is not None:
         settings["peak_rate"] = arguments.rate
+    if arguments.crop_padding is not None:
+        settings |= {"crops": True, "crop_padding": arguments.crop_padding}
     if arguments.processes is not None:
         settings["processes"] = arguments.processes
     net, initial_params, solver = _network(arguments.model, arguments.method, arguments.tolerance)
     images, labels, test_images, test_labels = _load(settings["data"], arguments.data)
     if arguments.validation:
+        if arguments.validation % supervised.EVALUATION_BATCH or arguments.validation >= len(images):
+            raise ValueError(f"--validation must be a multiple of {supervised.EVALUATION_BATCH} below {len(images)}, the number "
+                             f"of training images; got {arguments.validation}")
         images, test_images = images[:-arguments.validation], images[-arguments.validation:]
         labels, test_labels = labels[:-arguments.validation], labels[-arguments.validation:]
     configuration = {"model": arguments.model, **solver, "validation": arguments.validation, "optimiser": "sgd, momentum 0.9",
@@ -125,6 +133,13 @@ def run(arguments, stem):
                          wall_seconds=max(time.perf_counter() - begun, metrics["training_seconds"]))
     _draw(history, configuration, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
     return path
+
+
+def _check(arguments):
+    for name, least in (("epochs", 1), ("crop_padding", 0), ("validation", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be a whole number from {least}, got {value}")
 
 
 def evaluate(arguments, stem):

@@ -26,6 +26,8 @@ from solvers_bridge import TensorFlowDynamics, odeint, record_solves, tensorflow
 
 # Mean and standard deviation of the pixels of MNIST's training images.
 PIXEL_MEAN, PIXEL_DEVIATION = 0.1307, 0.3081
+# Images that are evaluated at once; their number is a multiple of it.
+EVALUATION_BATCH = 250
 
 
 def init_odenet(rng, *, channels=64, classes=10):
@@ -177,7 +179,7 @@ class Classifier:
                 **{f"nfe_{way}": sum(solve.nfe for solve in solves if solve.direction == way)
                    for way in ("forward", "backward") if solves}}, grads
 
-    def evaluate(self, params, images, labels, batch_size=250):
+    def evaluate(self, params, images, labels, batch_size=EVALUATION_BATCH):
         """{"loss", "errors", "error_rate"} and, with an ODE, "nfe_forward" over all examples; batch_size divides their number."""
         if len(labels) % batch_size:
             raise ValueError(f"batch_size must divide the {len(labels)} examples, got {batch_size}")

@@ -74,6 +74,28 @@ def test_a_batch_shared_among_processes_trains_the_same_network(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+def test_crops_and_validation_are_the_options_chosen(tmp_path):
+    options = ["--crop-padding", "1", "--validation", "500", "--epochs", "1"]
+    assert command_line.main(["run", "table1_mnist", "--model", "mlp", *options, *folders(tmp_path)]) == 0
+    path = tmp_path / "runs" / "table1_mnist" / "quick-seed0-crop_padding=1-epochs=1-model=mlp-validation=500.json"
+    record = json.loads(path.read_text())
+    assert record["configuration"]["crops"] and record["configuration"]["crop_padding"] == 1
+    assert record["metrics"]["examples"] == record["configuration"]["validation"] == 500
+    assert record["history"][0]["steps"] == 75  # batches of 20 from the 1,500 images left
+
+
+@pytest.mark.parametrize("option, value, message", [
+    ("--crop-padding", "-1", "--crop-padding must be a whole number from 0, got -1"),
+    ("--epochs", "0", "--epochs must be a whole number from 1, got 0"),
+    ("--validation", "-5", "--validation must be a whole number from 0, got -5"),
+    ("--validation", "30", "--validation must be a multiple of 250 below 40, the number of training images; got 30"),
+    ("--validation", "250", "--validation must be a multiple of 250 below 40, the number of training images; got 250")])
+def test_a_bad_number_is_refused_before_any_work(few_digits, tmp_path, capsys, option, value, message):
+    assert command_line.main(["run", "table1_mnist", "--model", "mlp", option, value, *folders(tmp_path)]) == 1
+    assert message in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_an_error_of_ours_is_one_line_and_status_1(few_digits, tmp_path, capsys):
     arguments = ["run", "table1_mnist", "--method", "rk5", "--out", str(tmp_path), "--checkpoints", str(tmp_path)]
     assert command_line.main(arguments) == 1
