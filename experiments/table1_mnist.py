@@ -56,6 +56,8 @@ def add_arguments(parser):
     _add_network_arguments(parser)
     parser.add_argument("--epochs", type=int, help="instead of the preset's")
     parser.add_argument("--rate", type=float, help="the highest learning rate, instead of the preset's")
+    parser.add_argument("--weight-decay", type=float, metavar="W",
+                        help="coefficient of the squared parameters' halved sum in the loss, instead of the preset's")
     parser.add_argument("--crop-padding", type=int, metavar="PIXELS",
                         help="pad training images by this much before random crops, instead of the preset's")
     parser.add_argument("--processes", type=int, metavar="N",
@@ -96,6 +98,8 @@ def run(arguments, stem):
         settings["epochs"] = arguments.epochs
     if arguments.rate is not None:
         settings["peak_rate"] = arguments.rate
+    if arguments.weight_decay is not None:
+        settings["weight_decay"] = arguments.weight_decay
     if arguments.crop_padding is not None:
         settings |= {"crops": True, "crop_padding": arguments.crop_padding}
     if arguments.processes is not None:
@@ -108,6 +112,7 @@ def run(arguments, stem):
                              f"of training images; got {arguments.validation}")
         images, test_images = images[:-arguments.validation], images[-arguments.validation:]
         labels, test_labels = labels[:-arguments.validation], labels[-arguments.validation:]
+    optimiser = training.sgd(momentum=0.9, weight_decay=settings.get("weight_decay", 0.0))
     configuration = {"model": arguments.model, **solver, "validation": arguments.validation, "optimiser": "sgd, momentum 0.9",
                      "schedule": "warm-up over half an epoch, cosine to zero", **settings}
     steps = len(images) // settings["batch_size"]
@@ -115,7 +120,7 @@ def run(arguments, stem):
     with _value_and_grad(net, arguments, settings.get("processes")) as value_and_grad:
         params, history = training.fit(
             value_and_grad, initial_params(np.random.default_rng(arguments.seed)), (images, labels),
-            optimiser=training.sgd(momentum=0.9),
+            optimiser=optimiser,
             schedule=training.warmup_cosine(settings["peak_rate"], settings["epochs"] * steps, steps // 2),
             epochs=settings["epochs"], batch_size=settings["batch_size"], seed=arguments.seed,
             augment=functools.partial(_crop, padding=settings.get("crop_padding", 4)) if settings["crops"] else None,

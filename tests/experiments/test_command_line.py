@@ -74,18 +74,23 @@ def test_a_batch_shared_among_processes_trains_the_same_network(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_crops_and_validation_are_the_options_chosen(tmp_path):
-    options = ["--crop-padding", "1", "--validation", "500", "--epochs", "1"]
+def test_crops_decay_and_validation_are_the_options_chosen(tmp_path):
+    options = ["--crop-padding", "1", "--validation", "500", "--epochs", "1", "--weight-decay", "0.1"]
     assert command_line.main(["run", "table1_mnist", "--model", "mlp", *options, *folders(tmp_path)]) == 0
-    path = tmp_path / "runs" / "table1_mnist" / "quick-seed0-crop_padding=1-epochs=1-model=mlp-validation=500.json"
+    path = tmp_path / "runs" / "table1_mnist" / "quick-seed0-crop_padding=1-epochs=1-model=mlp-validation=500-weight_decay=0.1.json"
     record = json.loads(path.read_text())
     assert record["configuration"]["crops"] and record["configuration"]["crop_padding"] == 1
     assert record["metrics"]["examples"] == record["configuration"]["validation"] == 500
     assert record["history"][0]["steps"] == 75  # batches of 20 from the 1,500 images left
+    assert record["configuration"]["weight_decay"] == 0.1
+    weights = training.load_weights(tmp_path / "weights" / f"table1_mnist-{path.stem}.npz")
+    initial = supervised.init_mlp(np.random.default_rng(0))
+    assert np.linalg.norm(weights["hidden"]["weight"]) < np.linalg.norm(initial["hidden"]["weight"]) / 2
 
 
 @pytest.mark.parametrize("option, value, message", [
     ("--crop-padding", "-1", "--crop-padding must be a whole number from 0, got -1"),
+    ("--weight-decay", "-1", "weight_decay must be"),
     ("--epochs", "0", "--epochs must be a whole number from 1, got 0"),
     ("--validation", "-5", "--validation must be a whole number from 0, got -5"),
     ("--validation", "30", "--validation must be a multiple of 250 below 40, the number of training images; got 30"),
