@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from original_repro.training import write_atomically
 
-from . import figure3_mnist, integrator_fidelity, page, questions, registry, rules, table1_depth, table2_latent_ode
+from . import figure3_mnist, integrator_fidelity, page, questions, registry, rules, table1_depth, table1_mnist, table2_latent_ode
 from .records import REPOSITORY, read_records
 
 TITLE = "Results"
@@ -61,7 +61,8 @@ def markdown(out, found, verdicts):
 def readme_blocks(found, verdicts):
     """{name of the marker: text} of everything in the main README that is generated."""
     record = _first(found, figure3_mnist.NAME)
-    return {"reported": short_table(verdicts), "questions": questions.markdown(found), "depth": _depth_table(found),
+    return {"reported": short_table(verdicts), "questions": questions.markdown(found), "table1": _table1_table(found),
+            "depth": _depth_table(found),
             "flows": "\n\n".join(filter(None, (_figure4_table(found), _figure5_table(found)))), "table2": _table2_table(found),
             "figure3": figure3_mnist.sentence(figure3_mnist.verdicts(record["history"])) if record else "",
             "fidelity": _fidelity_table(found), "bench": _bench_table(found)}
@@ -225,6 +226,34 @@ def _figure3_table(found):
     return figure3_mnist.markdown_table(record) if record else ""
 
 
+def _table1_table(found):
+    """Errors of every network and seed on the test set and, below, those that settings left on held-out training images."""
+    runs = [(record["configuration"], record["seed"], record["metrics"]) for _, record in found
+            if record["experiment"] == table1_mnist.NAME and record["preset"] == "paper"]
+    runs.sort(key=lambda run: (list(table1_mnist.MODELS).index(run[0]["model"]), run[0]["epochs"], run[1]))
+    tested = [[table1_mnist.MODELS[configuration["model"]], table1_mnist.solver(configuration), configuration["epochs"], seed,
+               f"{metrics['errors']:.0f}", _error_rate(metrics), _evaluations(metrics), f"{metrics['training_seconds'] / 60:.0f}"]
+              for configuration, seed, metrics in runs if not configuration["validation"]]
+    compared = [[table1_mnist.MODELS[configuration["model"]], configuration["epochs"],
+                 configuration.get("crop_padding", table1_mnist.CROP_PADDING), f"{configuration.get('weight_decay', 0):g}",
+                 f"{metrics['errors']:.0f}", _error_rate(metrics)]
+                for configuration, _, metrics in runs if configuration["validation"]]
+    return "\n\n".join(filter(None, (
+        _table(["network", "solver", "epochs", "seed", "errors", "error rate (95 % interval)",
+                "evaluations of a step, forward and backward", "training, minutes"], tested),
+        _table(["settings compared", "epochs", "crops after padding by", "weight decay", "errors on held-out training images",
+                "error rate (95 % interval)"], compared))))
+
+
+def _error_rate(metrics):
+    return "{:.2f} % ({:.2f} to {:.2f})".format(
+        *(100 * metrics[name] for name in ("error_rate", "error_rate_95_low", "error_rate_95_high")))
+
+
+def _evaluations(metrics):
+    return ", ".join(f"{metrics[name]:.1f}" for name in ("nfe_forward", "nfe_backward") if name in metrics)
+
+
 def _depth_table(found):
     """Fitted lines of memory and time against depth, beside the paper's orders of growth."""
     record = _first(found, table1_depth.NAME)
@@ -323,7 +352,7 @@ def _bench_table(found):
 
 
 SECTIONS = {  # experiment: heading, table
-    "table1_mnist": ("Table 1: networks on MNIST", None),
+    table1_mnist.NAME: ("Table 1: networks on MNIST", _table1_table),
     table1_depth.NAME: ("Table 1: memory and time", _depth_table),
     figure3_mnist.NAME: ("Figure 3, and panel c in full: evaluations backward and forward", _figure3_table),
     "figure4_flows": ("Figure 4: density matching", _figure4_table),

@@ -5,13 +5,16 @@ import shutil
 
 import pytest
 
-from experiments import page, records, registry, report
+from experiments import page, records, registry, report, table1_mnist
 
-PAPER = {"model": "odenet", "validation": 0, "crops": True, "data": "full MNIST"}
-QUICK = {"model": "odenet", "validation": 0, "crops": False, "data": "embedded sample", "goals": {"f": 2.0}}
+PAPER = {"model": "odenet", "validation": 0, "crops": True, "data": "full MNIST", "epochs": 10, "method": "adams",
+         "tolerance": 1e-3}
+QUICK = {**PAPER, "crops": False, "data": "embedded sample", "goals": {"f": 2.0}}
 
 
 def make_record(out, experiment="table1_mnist", stem="quick-seed0", history=(), configuration=QUICK, **metrics):
+    if "errors" in metrics:
+        metrics |= table1_mnist._error_metrics(metrics, metrics["examples"]) | {"training_seconds": 1500.0}
     records.write_record(
         records.record_path(out, experiment, stem), experiment=experiment, preset=stem.split("-")[0],
         seed=int(stem.split("-")[1].removeprefix("seed")), configuration=configuration, metrics=metrics,
@@ -66,7 +69,7 @@ def test_quick_records_are_shown_as_such_and_decide_nothing(tmp_path):
 def test_a_record_of_another_configuration_is_named_and_does_not_count(tmp_path):
     make_record(tmp_path, stem="paper-seed0", configuration={**PAPER, "validation": 500}, errors=45, examples=10_000)
     text = written(tmp_path)
-    assert "| not measured" in row(text, "ODE-Net, test error") and "0.45 %" not in text
+    assert "| not measured" in row(text, "ODE-Net, test error") and "0.45 %" not in text.partition("## Table 1: networks")[0]
     assert "another configuration: validation 500 where 0 is asked for" in text
 
 
@@ -75,6 +78,26 @@ def test_the_short_table_leaves_out_nothing_that_is_not_reproduced(tmp_path):
     table = report.short_table(registry.judge_all(tmp_path))
     assert "**not reproduced**" in row(table, "ODE-Net, parameters") and "ResNet, parameters" not in table
     assert "numbers and claims" in table
+
+
+def test_the_networks_stand_by_seed_and_their_settings_by_validation(tmp_path):
+    for seed, errors in enumerate((40, 50)):
+        make_record(tmp_path, stem=f"paper-seed{seed}", configuration=PAPER, errors=errors, examples=10_000, nfe_forward=24.25,
+                    nfe_backward=22.0, parameters=208266)
+    resnet = {**PAPER, "model": "resnet", "validation": 5_000}
+    make_record(tmp_path, stem="paper-seed0-validation=5000", configuration=resnet, errors=60, examples=5_000)
+    other = {**resnet, "crop_padding": 1, "weight_decay": 1e-3, "epochs": 30}
+    make_record(tmp_path, stem="paper-seed0-other", configuration=other, errors=45, examples=5_000)
+    make_record(tmp_path, errors=20, examples=1000)
+    section = written(tmp_path).partition("## Table 1: networks on MNIST")[2]
+    tested, compared = section.partition("| settings compared")[::2]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (tested + compared).splitlines()
+            if line.startswith(("| ODE-Net  ", "| ResNet  "))]
+    assert rows == [
+        ["ODE-Net", "adams at 0.001", "10", "0", "40", "0.40 % (0.29 to 0.54)", "24.2, 22.0", "25"],
+        ["ODE-Net", "adams at 0.001", "10", "1", "50", "0.50 % (0.38 to 0.66)", "24.2, 22.0", "25"],
+        ["ResNet", "10", "4", "0", "60", "1.20 % (0.93 to 1.54)"],
+        ["ResNet", "30", "1", "0.001", "45", "0.90 % (0.67 to 1.20)"]]
 
 
 def test_growth_with_depth_has_its_standard_error(tmp_path):
