@@ -48,34 +48,70 @@ BATCH, CHANNELS, TOLERANCE = 128, 64, 1e-3
 LAYER_ROUNDS, GRAPH_ROUNDS, SMALL_ROUNDS, FLOW_ROUNDS, LATENT_ROUNDS = 5, 40, 10, 5, 2
 SMALL_TOLERANCE = 1e-6
 MEMORY_TOLERANCES = (1e-2, 1e-6)
-GOALS = {"f": 2.0, "fused_vjp": 6.0, "small_speedup": 8.0, "torchdiffeq_ratio": 1.0, "memory_ratio": 1.05,
-         "flow_speedup": 10.0, "latent_speedup_loose": 10.0, "latent_speedup_tight": 10.0}
+GOALS = {
+    "f": 2.0,
+    "fused_vjp": 6.0,
+    "small_speedup": 8.0,
+    "torchdiffeq_ratio": 1.0,
+    "memory_ratio": 1.05,
+    "flow_speedup": 10.0,
+    "latent_speedup_loose": 10.0,
+    "latent_speedup_tight": 10.0,
+}
 
 
 def run(out):
     """Measure everything, print it, write the record bench/quick-seed0.json under `out`; returns the record's path."""
     begun = time.perf_counter()
     layer = make_layer(BATCH, CHANNELS)
-    metrics = {**bench_layer(layer, LAYER_ROUNDS), **bench_processes(BATCH, LAYER_ROUNDS), **bench_graphs(layer, GRAPH_ROUNDS),
-               **bench_small(SMALL_ROUNDS), **bench_torchdiffeq(layer, LAYER_ROUNDS), **bench_flow(FLOW_ROUNDS),
-               **bench_latent(LATENT_ROUNDS), **bench_memory(BATCH, CHANNELS)}
+    metrics = {
+        **bench_layer(layer, LAYER_ROUNDS),
+        **bench_processes(BATCH, LAYER_ROUNDS),
+        **bench_graphs(layer, GRAPH_ROUNDS),
+        **bench_small(SMALL_ROUNDS),
+        **bench_torchdiffeq(layer, LAYER_ROUNDS),
+        **bench_flow(FLOW_ROUNDS),
+        **bench_latent(LATENT_ROUNDS),
+        **bench_memory(BATCH, CHANNELS),
+    }
     configuration = {
-        "batch": BATCH, "channels": CHANNELS, "tolerance": TOLERANCE, "small_tolerance": SMALL_TOLERANCE,
-        "memory_tolerances": MEMORY_TOLERANCES, "goals": GOALS, "threads": threads(),
-        "rounds": {"layer": LAYER_ROUNDS, "graphs": GRAPH_ROUNDS, "small": SMALL_ROUNDS, "flow": FLOW_ROUNDS,
-                   "latent": LATENT_ROUNDS}}
+        "batch": BATCH,
+        "channels": CHANNELS,
+        "tolerance": TOLERANCE,
+        "small_tolerance": SMALL_TOLERANCE,
+        "memory_tolerances": MEMORY_TOLERANCES,
+        "goals": GOALS,
+        "threads": threads(),
+        "rounds": {
+            "layer": LAYER_ROUNDS,
+            "graphs": GRAPH_ROUNDS,
+            "small": SMALL_ROUNDS,
+            "flow": FLOW_ROUNDS,
+            "latent": LATENT_ROUNDS,
+        },
+    }
     path = records.record_path(out, NAME, "quick-seed0")
-    records.write_record(path, experiment=NAME, preset="quick", seed=0, configuration=configuration, metrics=metrics, history=[],
-                         wall_seconds=time.perf_counter() - begun)
+    records.write_record(
+        path,
+        experiment=NAME,
+        preset="quick",
+        seed=0,
+        configuration=configuration,
+        metrics=metrics,
+        history=[],
+        wall_seconds=time.perf_counter() - begun,
+    )
     print(f"\nrecord: {path}")
     return path
 
 
 def threads():
     """Threads that each library may use; TensorFlow's 0 means all cores."""
-    found = {"tensorflow_intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
-             "tensorflow_inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
-             **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name in os.environ}}
+    found = {
+        "tensorflow_intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
+        "tensorflow_inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
+        **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name in os.environ},
+    }
     if "torch" in sys.modules:
         found["torch"] = sys.modules["torch"].get_num_threads()
     return found
@@ -91,8 +127,14 @@ class Layer(NamedTuple):
 
     def step(self, **solver):
         """A Step of the layer at tolerance 1e-3, unless solver says otherwise."""
-        return solve_and_differentiate(self.dynamics, self.z0, [0.0, 1.0], self.params, np.stack([0 * self.z1_bar, self.z1_bar]),
-                                       **{"rtol": TOLERANCE, "atol": TOLERANCE, **solver})
+        return solve_and_differentiate(
+            self.dynamics,
+            self.z0,
+            [0.0, 1.0],
+            self.params,
+            np.stack([0 * self.z1_bar, self.z1_bar]),
+            **{"rtol": TOLERANCE, "atol": TOLERANCE, **solver},
+        )
 
 
 def digits(batch):
@@ -116,20 +158,27 @@ def make_layer(batch, channels):
 
 def bench_layer(layer, rounds):
     """Forward and backward solve of the layer by three of the library's ways; metrics layer_*."""
-    heading(f"ODE layer, {' x '.join(map(str, layer.z0.shape))} unknowns, tolerance {TOLERANCE:g}: "
-            "seconds, median (minimum); evaluations; share of the solve outside graphs")
-    results = take_turns({
-        "adams": layer.step,
-        "adams_seminorm": lambda: layer.step(adjoint_options={"norm": "seminorm"}),
-        "lsoda": lambda: layer.step(method="lsoda"),
-    }, rounds)
+    heading(
+        f"ODE layer, {' x '.join(map(str, layer.z0.shape))} unknowns, tolerance {TOLERANCE:g}: "
+        "seconds, median (minimum); evaluations; share of the solve outside graphs"
+    )
+    results = take_turns(
+        {
+            "adams": layer.step,
+            "adams_seminorm": lambda: layer.step(adjoint_options={"norm": "seminorm"}),
+            "lsoda": lambda: layer.step(method="lsoda"),
+        },
+        rounds,
+    )
     return summarise(results, "layer", "s")
 
 
 def bench_processes(batch, rounds, processes=2, model="odenet"):
     """A training step of a whole network: one process with all cores, and the batch shared among several; metrics training_*."""
-    heading(f"Training step of the whole {table1_mnist.MODELS[model]}, batch {batch}: in one process with threads on all cores, "
-            f"and shared among {processes} processes with one thread each")
+    heading(
+        f"Training step of the whole {table1_mnist.MODELS[model]}, batch {batch}: in one process with threads on all cores, "
+        f"and shared among {processes} processes with one thread each"
+    )
     params = {"odenet": supervised.init_odenet, "mlp": supervised.init_mlp}[model](np.random.default_rng(0))
     make = functools.partial(table1_mnist.make_value_and_grad, model)
 
@@ -141,13 +190,16 @@ def bench_processes(batch, rounds, processes=2, model="odenet"):
         return time.perf_counter() - begun, metrics
 
     with workers.data_parallel(make, processes) as shared:
-        results = take_turns({"one_process": functools.partial(timed, make()), "shared": functools.partial(timed, shared)},
-                             rounds)
+        results = take_turns(
+            {"one_process": functools.partial(timed, make()), "shared": functools.partial(timed, shared)}, rounds
+        )
     metrics, rows = {}, []
     for name, steps in results.items():
         seconds, (_, last) = [step[0] for step in steps], steps[-1]
-        metrics |= {f"training_{name}_step_seconds_median": float(np.median(seconds)),
-                    f"training_{name}_step_seconds_min": min(seconds)}
+        metrics |= {
+            f"training_{name}_step_seconds_median": float(np.median(seconds)),
+            f"training_{name}_step_seconds_min": min(seconds),
+        }
         rows.append([name, np.median(seconds), min(seconds), last.get("nfe_forward"), last.get("nfe_backward")])
     ratio, of_minima = compare(*([seconds for seconds, _ in results[name]] for name in ("one_process", "shared")))
     print(tabulate(rows, ["", "median (s)", "minimum (s)", "nfe forward", "nfe backward"], floatfmt=".3g"))
@@ -190,11 +242,17 @@ def bench_graphs(layer, rounds):
     metrics, rows = {}, []
     for name, values in seconds.items():
         ratio, ratio_of_minima = compare(values, seconds["two_convolutions"])
-        metrics |= {f"graph_{name}_seconds_median": float(np.median(values)), f"graph_{name}_seconds_min": min(values),
-                    f"graph_{name}_ratio": ratio, f"graph_{name}_ratio_of_minima": ratio_of_minima}
+        metrics |= {
+            f"graph_{name}_seconds_median": float(np.median(values)),
+            f"graph_{name}_seconds_min": min(values),
+            f"graph_{name}_ratio": ratio,
+            f"graph_{name}_ratio_of_minima": ratio_of_minima,
+        }
         rows.append([name, 1e3 * np.median(values), 1e3 * min(values), ratio, ratio_of_minima, GOALS.get(name)])
-    print(tabulate(rows, ["", "median (ms)", "minimum (ms)", "ratio, median", "ratio of minima", "at most"], floatfmt=".2f"),
-          flush=True)
+    print(
+        tabulate(rows, ["", "median (ms)", "minimum (ms)", "ratio, median", "ratio of minima", "at most"], floatfmt=".2f"),
+        flush=True,
+    )
     return metrics
 
 
@@ -208,8 +266,9 @@ class SmallProblem(NamedTuple):
 
     def step(self, func, **solver):
         """A Step at the small problem's tolerance, unless solver says otherwise."""
-        return solve_and_differentiate(func, self.y0, self.t, self.params, self.states_bar,
-                                       **{"rtol": SMALL_TOLERANCE, "atol": SMALL_TOLERANCE, **solver})
+        return solve_and_differentiate(
+            func, self.y0, self.t, self.params, self.states_bar, **{"rtol": SMALL_TOLERANCE, "atol": SMALL_TOLERANCE, **solver}
+        )
 
 
 def make_small_problem(units=50, times=30):
@@ -256,8 +315,10 @@ def autograd_own(problem):
 def bench_small(rounds, problem=None):
     """The small problem by autograd's own odeint, by ours and, where installed, by torchdiffeq; metrics small_*."""
     problem = problem or make_small_problem()
-    heading(f"Small problem, 2-{len(problem.params[1])}-2 tanh network, {len(problem.t)} output times, "
-            f"tolerance {SMALL_TOLERANCE:g}: milliseconds, median (minimum); evaluations")
+    heading(
+        f"Small problem, 2-{len(problem.params[1])}-2 tanh network, {len(problem.t)} output times, "
+        f"tolerance {SMALL_TOLERANCE:g}: milliseconds, median (minimum); evaluations"
+    )
     tensorflow = TensorFlowDynamics(mlp_tensorflow, "float64")
     candidates = {
         "autograd_odeint": autograd_own(problem),
@@ -276,31 +337,37 @@ def bench_small(rounds, problem=None):
     for name, steps in results.items():
         row = [name]
         for what, seconds in (("gradient", lambda step: step.backward), ("both", lambda step: step.seconds)):
-            speedup, of_minima = compare([seconds(step) for step in results["autograd_odeint"]],
-                                         [seconds(step) for step in steps])
+            speedup, of_minima = compare(
+                [seconds(step) for step in results["autograd_odeint"]], [seconds(step) for step in steps]
+            )
             metrics |= {f"small_{name}_{what}_speedup": speedup, f"small_{name}_{what}_speedup_of_minima": of_minima}
             row.append(f"{speedup:.1f} ({of_minima:.1f})")
         error = float(np.max(np.abs(flat(steps[-1].gradient) - reference)) / np.max(np.abs(reference)))
         metrics[f"small_{name}_gradient_error"] = error
         rows.append([*row, f"{error:.1e}"])
-    print("\nTimes faster than autograd's own odeint, median of the rounds' ratios (ratio of minima); goal for the gradient: at "
-          f"least {GOALS['small_speedup']:g};\ngreatest error of the gradient over its greatest entry, against dop853 at 1e-12")
+    print(
+        "\nTimes faster than autograd's own odeint, median of the rounds' ratios (ratio of minima); goal for the gradient: at "
+        f"least {GOALS['small_speedup']:g};\ngreatest error of the gradient over its greatest entry, against dop853 at 1e-12"
+    )
     print(tabulate(rows, ["", "gradient (backward)", "both", "gradient error"], disable_numparse=True), flush=True)
     return metrics
 
 
 def bench_torchdiffeq(layer, rounds):
     """The layer beside torchdiffeq's MNIST example (dopri5, adjoint); metrics torchdiffeq_*."""
-    heading(f"The same ODE layer in torchdiffeq (dopri5, adjoint, tolerance {TOLERANCE:g}): "
-            "seconds, median (minimum); evaluations")
+    heading(
+        f"The same ODE layer in torchdiffeq (dopri5, adjoint, tolerance {TOLERANCE:g}): seconds, median (minimum); evaluations"
+    )
     if not torchdiffeq_is_installed():
         print('torch and torchdiffeq are not installed: pip install "neural-ode-repro[modern]"', flush=True)
         return {}
     results = take_turns({"ours": layer.step, "torchdiffeq": torch_layer(layer)}, rounds)
     metrics = summarise(results, "beside", "s")
     ratio, ratio_of_minima = compare(*([step.seconds for step in results[name]] for name in ("ours", "torchdiffeq")))
-    print(f"Training step of the layer, ours over torchdiffeq's: {ratio:.2f} (median), {ratio_of_minima:.2f} (minima); "
-          f"goal: at most {GOALS['torchdiffeq_ratio']:g}.")
+    print(
+        f"Training step of the layer, ours over torchdiffeq's: {ratio:.2f} (median), {ratio_of_minima:.2f} (minima); "
+        f"goal: at most {GOALS['torchdiffeq_ratio']:g}."
+    )
     print("On a busy machine read the minima: PyTorch's threads wait for each other and suffer more from neighbours.")
     print(f"Threads: {threads()}", flush=True)
     return {**metrics, "torchdiffeq_ratio": ratio, "torchdiffeq_ratio_of_minima": ratio_of_minima}
@@ -348,24 +415,39 @@ def torch_small(problem):
     """A function that makes a Step of the small problem in torchdiffeq."""
     import torch
 
-    return torch_candidate(lambda t, y, weights: mlp(t, y, weights, torch.tanh), problem.params, problem.y0, problem.t,
-                           problem.states_bar, SMALL_TOLERANCE)
+    return torch_candidate(
+        lambda t, y, weights: mlp(t, y, weights, torch.tanh),
+        problem.params,
+        problem.y0,
+        problem.t,
+        problem.states_bar,
+        SMALL_TOLERANCE,
+    )
 
 
 def bench_memory(batch, channels):
     """Peak memory of a training step of the ODE-Net at a loose and a tight tolerance; metrics memory_*."""
-    heading(f"One training step of the whole ODE-Net (stem, ODE, head), batch {batch}, each in a fresh process: "
-            "resident memory (MiB), evaluations")
+    heading(
+        f"One training step of the whole ODE-Net (stem, ODE, head), batch {batch}, each in a fresh process: "
+        "resident memory (MiB), evaluations"
+    )
     loose, tight = (peak_memory(tolerance, batch, channels) for tolerance in MEMORY_TOLERANCES)
-    rows = [[f"{tolerance:g}", f"{m['peak_mib']:.0f}", f"{m['peak_mib'] - m['before_mib']:.0f}",
-             m["nfe_forward"], m["nfe_backward"]] for tolerance, m in zip(MEMORY_TOLERANCES, (loose, tight))]
+    rows = [
+        [f"{tolerance:g}", f"{m['peak_mib']:.0f}", f"{m['peak_mib'] - m['before_mib']:.0f}", m["nfe_forward"], m["nfe_backward"]]
+        for tolerance, m in zip(MEMORY_TOLERANCES, (loose, tight))
+    ]
     print(tabulate(rows, ["tolerance", "peak", "of it the step", "nfe forward", "nfe backward"], disable_numparse=True))
     ratio = tight["peak_mib"] / loose["peak_mib"]
     evaluations = total_evaluations(tight) / total_evaluations(loose)
-    print(f"Peak {ratio:.3f} times as high (goal: at most {GOALS['memory_ratio']:g}) for {evaluations:.1f} times the evaluations",
-          flush=True)
-    return {"memory_ratio": ratio, "memory_evaluations_ratio": evaluations,
-            **{f"memory_{name}_{key}": value for name, m in (("loose", loose), ("tight", tight)) for key, value in m.items()}}
+    print(
+        f"Peak {ratio:.3f} times as high (goal: at most {GOALS['memory_ratio']:g}) for {evaluations:.1f} times the evaluations",
+        flush=True,
+    )
+    return {
+        "memory_ratio": ratio,
+        "memory_evaluations_ratio": evaluations,
+        **{f"memory_{name}_{key}": value for name, m in (("loose", loose), ("tight", tight)) for key, value in m.items()},
+    }
 
 
 def total_evaluations(measured):
@@ -375,8 +457,12 @@ def total_evaluations(measured):
 
 def peak_memory(tolerance, batch=BATCH, channels=CHANNELS):
     """Memory of one training step in a fresh process: {"peak_mib", "before_mib", "nfe_forward", "nfe_backward"}."""
-    child = subprocess.run([sys.executable, "-m", "experiments.bench", "memory", str(tolerance), str(batch), str(channels)],
-                           cwd=records.REPOSITORY, capture_output=True, text=True)
+    child = subprocess.run(
+        [sys.executable, "-m", "experiments.bench", "memory", str(tolerance), str(batch), str(channels)],
+        cwd=records.REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
     if child.returncode:
         raise RuntimeError(f"measuring memory failed with status {child.returncode}: {child.stderr[-2000:]}")
     return json.loads(child.stdout.splitlines()[-1])
@@ -389,8 +475,11 @@ def measure_memory(tolerance, batch, channels):
     images, labels = digits(batch)
     before = resident_peak()
     metrics, _ = net.value_and_grad(params, images, labels)
-    return {"peak_mib": resident_peak(), "before_mib": before,
-            **{name: metrics[name] for name in ("nfe_forward", "nfe_backward")}}
+    return {
+        "peak_mib": resident_peak(),
+        "before_mib": before,
+        **{name: metrics[name] for name in ("nfe_forward", "nfe_backward")},
+    }
 
 
 def resident_peak():

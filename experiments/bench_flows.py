@@ -25,8 +25,10 @@ def bench_flow(rounds, points=POINTS, units=UNITS):
     By ours, with and without the seminorm, and where installed by torchdiffeq (dopri5, adjoint, float32, trace by automatic
     differentiation, as its example of a continuous normalizing flow has it). Returns metrics flow_*, flow_speedup among them.
     """
-    heading(f"Continuous normalizing flow, {points} points, {units} units, tolerance {TOLERANCE:g}: "
-            "milliseconds, median (minimum); evaluations; share of the solve outside graphs")
+    heading(
+        f"Continuous normalizing flow, {points} points, {units} units, tolerance {TOLERANCE:g}: "
+        "milliseconds, median (minimum); evaluations; share of the solve outside graphs"
+    )
     problem = Problem(points, units)
     candidates = {"ours": problem.step, "ours_seminorm": lambda: problem.step(adjoint_options={"norm": "seminorm"})}
     if torchdiffeq_is_installed():
@@ -61,8 +63,9 @@ class Problem:
 
     def step(self, **solver):
         """A Step at tolerance 1e-5, unless solver says otherwise."""
-        return solve_and_differentiate(self.dynamics, self.y0, TIMES, self.params, self.states_bar,
-                                       **{"rtol": TOLERANCE, "atol": TOLERANCE, **solver})
+        return solve_and_differentiate(
+            self.dynamics, self.y0, TIMES, self.params, self.states_bar, **{"rtol": TOLERANCE, "atol": TOLERANCE, **solver}
+        )
 
 
 def torch_flow(problem, tolerance=TOLERANCE):

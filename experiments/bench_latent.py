@@ -43,8 +43,9 @@ class Problem(NamedTuple):
 
     def step(self, dynamics, tolerance, **solver):
         """A Step of the problem."""
-        return solve_and_differentiate(dynamics, self.z0, self.t, self.params, self.states_bar,
-                                       **{"rtol": tolerance, "atol": tolerance, **solver})
+        return solve_and_differentiate(
+            dynamics, self.z0, self.t, self.params, self.states_bar, **{"rtol": tolerance, "atol": tolerance, **solver}
+        )
 
 
 def make_problem(batch=BATCH, times=TIMES, units=20):
@@ -72,11 +73,15 @@ def bench_latent(rounds, problem=None):
     reference = flat(problem.step(TensorFlowDynamics(dynamics_tensorflow, "float64"), 1e-12, method="dop853").gradient)
     metrics = {}
     for setting, (dtype, tolerance, forward_tolerance) in SETTINGS.items():
-        heading(f"Latent ODE: batch {len(problem.z0)}, 4-20-4 dynamics, {len(problem.t)} output times, tolerance {tolerance:g}, "
-                f"{dtype}: seconds, median (minimum); evaluations")
+        heading(
+            f"Latent ODE: batch {len(problem.z0)}, 4-20-4 dynamics, {len(problem.t)} output times, tolerance {tolerance:g}, "
+            f"{dtype}: seconds, median (minimum); evaluations"
+        )
         dynamics = TensorFlowDynamics(dynamics_tensorflow, dtype)
-        candidates = {"paper": lambda: problem.step(dynamics, tolerance),
-                      BEST: lambda: problem.step(dynamics, forward_tolerance, **WAYS[BEST])}
+        candidates = {
+            "paper": lambda: problem.step(dynamics, tolerance),
+            BEST: lambda: problem.step(dynamics, forward_tolerance, **WAYS[BEST]),
+        }
         if torchdiffeq_is_installed():
             candidates["torchdiffeq"] = _torch(problem, dtype, tolerance)
         results = take_turns(candidates, rounds)

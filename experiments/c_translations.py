@@ -5,6 +5,7 @@ whatever the error was. dopri5: where the second call of integrate() evaluates y
 estimate, the Fortran with the step it had. vode: the diagonal of Newton's matrix 1 - h J for J = diag(-1, -5, -9) and h = 0.01,
 as the first correction shows it. In C its last element is its first.
 """
+
 import numpy as np
 import scipy
 from scipy.integrate import ode

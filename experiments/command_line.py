@@ -24,9 +24,21 @@ from . import (
 from .run_all import run_all
 from .workers import available_cores
 
-EXPERIMENTS = {module.NAME: module for module in (
-    table1_mnist, table1_depth, figure3_mnist, figure4_flows, figure5_flows, table2_latent_ode, figures8to10_latent_ode,
-    figure7_poisson, latent_restarts, integrator_fidelity)}
+EXPERIMENTS = {
+    module.NAME: module
+    for module in (
+        table1_mnist,
+        table1_depth,
+        figure3_mnist,
+        figure4_flows,
+        figure5_flows,
+        table2_latent_ode,
+        figures8to10_latent_ode,
+        figure7_poisson,
+        latent_restarts,
+        integrator_fidelity,
+    )
+}
 
 
 def main(argv=None):
@@ -40,22 +52,29 @@ def main(argv=None):
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="python -m experiments",
-                                     description="Tables and figures of Neural ODEs (2018), measured.")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments", description="Tables and figures of Neural ODEs (2018), measured."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("list", help="the experiments").set_defaults(handler=_list)
     run = commands.add_parser("run", help="run an experiment, or all of them")
     names = run.add_subparsers(required=True, metavar="NAME")
     for name, module in EXPERIMENTS.items():
-        one = names.add_parser(name, help=module.TITLE, description=module.__doc__,
-                               formatter_class=argparse.RawDescriptionHelpFormatter)
+        one = names.add_parser(
+            name, help=module.TITLE, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         _add_common_arguments(one)
         module.add_arguments(one)
         one.set_defaults(handler=_run, name=name, parser=one)
     every = names.add_parser("all", help="every experiment with its own defaults, and in its variants where it has them")
     _add_common_arguments(every)
-    every.add_argument("--workers", type=int, default=available_cores(), metavar="N",
-                       help="how many to run at a time, with one thread each if several (default: number of cores)")
+    every.add_argument(
+        "--workers",
+        type=int,
+        default=available_cores(),
+        metavar="N",
+        help="how many to run at a time, with one thread each if several (default: number of cores)",
+    )
     every.set_defaults(handler=_run_all, parser=every)
     evaluate = commands.add_parser("evaluate", help="measure again with the weights that a run left")
     names = evaluate.add_subparsers(required=True, metavar="NAME")
@@ -81,11 +100,13 @@ def _add_common_arguments(parser):
 
 
 def _add_preset_arguments(parser):
-    parser.add_argument("--preset", choices=("quick", "paper"), default="quick",
-                        help="quick (default): minutes; paper: the paper's setting")
+    parser.add_argument(
+        "--preset", choices=("quick", "paper"), default="quick", help="quick (default): minutes; paper: the paper's setting"
+    )
     parser.add_argument("--seed", type=_seed, default=0, help="a whole number from 0 (default: 0)")
-    parser.add_argument("--out", type=Path, default=Path("results"),
-                        help="folder for records, figures and weights (default: results)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results"), help="folder for records, figures and weights (default: results)"
+    )
 
 
 COMMON_ARGUMENTS = ("preset", "seed", "out", "checkpoints", "fresh", "handler", "name", "parser")
@@ -143,20 +164,33 @@ def _result(name, experiment):
 def _run_all(arguments):
     if arguments.workers < 1:
         arguments.parser.error(f"--workers must be a whole number from 1, got {arguments.workers}")
-    options = ["--preset", arguments.preset, "--seed", str(arguments.seed), "--out", str(arguments.out),
-               "--checkpoints", str(arguments.checkpoints), *(["--fresh"] if arguments.fresh else [])]
+    options = [
+        "--preset",
+        arguments.preset,
+        "--seed",
+        str(arguments.seed),
+        "--out",
+        str(arguments.out),
+        "--checkpoints",
+        str(arguments.checkpoints),
+        *(["--fresh"] if arguments.fresh else []),
+    ]
     return run_all(EXPERIMENTS, options, arguments.workers, arguments.checkpoints / "logs")
 
 
 def run_name(arguments, parser, location_arguments):
     """<preset>-seed<N>, and every option that differs from its default, so that no record overwrites another's."""
-    chosen = [f"{name}={value}" for name, value in sorted(vars(arguments).items())
-              if name not in COMMON_ARGUMENTS + location_arguments and value != parser.get_default(name)]
+    chosen = [
+        f"{name}={value}"
+        for name, value in sorted(vars(arguments).items())
+        if name not in COMMON_ARGUMENTS + location_arguments and value != parser.get_default(name)
+    ]
     return "-".join([arguments.preset, f"seed{arguments.seed}", *(text.replace("/", "_") for text in chosen)])
 
 
 def _bench(arguments):
     from . import bench
+
     bench.run(arguments.out)
 
 

@@ -10,6 +10,7 @@ nothing but count: without one, Hairer's core never sets IRTRN and yet asks whet
 may evaluate the right-hand side once more, or not, as memory happens to be. Newton's iteration is a row of its own, because
 SciPy's vode has functional iteration unless it is told otherwise.
 """
+
 import json
 import math
 import platform
@@ -61,18 +62,34 @@ def measure(problems, solver, problem, tolerance, outputs):
         steps = len(ends) - 1
     else:
         steps = int(solve._integrator.iwork[NST])
-    return {"evaluations": calls[0], "steps": steps, "success": bool(solve.successful()),
-            "state": " ".join(float(number).hex() for number in solve.y)}
+    return {
+        "evaluations": calls[0],
+        "steps": steps,
+        "success": bool(solve.successful()),
+        "state": " ".join(float(number).hex() for number in solve.y),
+    }
 
 
 def main():
     asked = json.load(sys.stdin)
-    kinds = {name: "fortran" if type(binary).__name__ == "fortran" else "c" for name, binary in
-             (("vode", _ode.vode.runner), ("lsoda", _ode.lsoda.runner), ("dop", _ode.dopri5.runner))}
+    kinds = {
+        name: "fortran" if type(binary).__name__ == "fortran" else "c"
+        for name, binary in (("vode", _ode.vode.runner), ("lsoda", _ode.lsoda.runner), ("dop", _ode.dopri5.runner))
+    }
     cells = [dict(task, **measure(asked["problems"], **task)) for task in asked["tasks"]]
     # A line of its own: Fortran may have written messages to the same place.
-    print("\n" + json.dumps({"python": platform.python_version(), "numpy": numpy.__version__, "scipy": scipy.__version__,
-                             "integrators": kinds, "cells": cells}))
+    print(
+        "\n"
+        + json.dumps(
+            {
+                "python": platform.python_version(),
+                "numpy": numpy.__version__,
+                "scipy": scipy.__version__,
+                "integrators": kinds,
+                "cells": cells,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

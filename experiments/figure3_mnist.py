@@ -61,40 +61,80 @@ HALF, WHOLE = 0.6, 0.9
 
 PRESETS = {
     "quick": {
-        "data": "embedded sample", "batch_size": 20, "methods": ("adams", "lsoda", "dopri5"),
-        "tolerances": (1e-1, 1e-2, 1e-3, 1e-4), "max_steps": 300, "timed_seconds": 0.1, "reference_tolerance": 1e-7,
+        "data": "embedded sample",
+        "batch_size": 20,
+        "methods": ("adams", "lsoda", "dopri5"),
+        "tolerances": (1e-1, 1e-2, 1e-3, 1e-4),
+        "max_steps": 300,
+        "timed_seconds": 0.1,
+        "reference_tolerance": 1e-7,
         "floor_steps": 16,
         "backward": (
-            {"weights": "trained", "batch_size": 20, "batches": 1, "tolerances": (1e-1, 1e-3),
-             "reductions": ("mean", "sum")},
-            {"weights": "trained", "batch_size": 1, "batches": 2, "tolerances": (1e-3, 1e-5), "reductions": ("mean",)}),
+            {"weights": "trained", "batch_size": 20, "batches": 1, "tolerances": (1e-1, 1e-3), "reductions": ("mean", "sum")},
+            {"weights": "trained", "batch_size": 1, "batches": 2, "tolerances": (1e-3, 1e-5), "reductions": ("mean",)},
+        ),
         "max_steps_backward": 60,
-        "test_tolerances": (1e1, 1e-1, 1e-3), "test_steps": {"euler": (1, 4), "rk4": (1,)}, "test_batch_size": 250},
+        "test_tolerances": (1e1, 1e-1, 1e-3),
+        "test_steps": {"euler": (1, 4), "rk4": (1,)},
+        "test_batch_size": 250,
+    },
     "paper": {
-        "data": "full MNIST", "batch_size": 128, "methods": ("adams", "lsoda", "dopri5"),
-        "tolerances": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9), "max_steps": 3000,
-        "timed_seconds": 1.0, "reference_tolerance": 1e-10, "floor_steps": 32,
+        "data": "full MNIST",
+        "batch_size": 128,
+        "methods": ("adams", "lsoda", "dopri5"),
+        "tolerances": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9),
+        "max_steps": 3000,
+        "timed_seconds": 1.0,
+        "reference_tolerance": 1e-10,
+        "floor_steps": 32,
         "backward": (
-            {"weights": "trained", "batch_size": 128, "batches": 2, "tolerances": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5),
-             "reductions": ("mean", "sum")},
-            {"weights": "trained", "batch_size": 1, "batches": 5, "tolerances": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5),
-             "reductions": ("mean",)},
-            {"weights": "initial", "batch_size": 128, "batches": 1, "tolerances": (1e-1, 1e-2, 1e-3, 1e-4),
-             "reductions": ("mean", "sum")}),
+            {
+                "weights": "trained",
+                "batch_size": 128,
+                "batches": 2,
+                "tolerances": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5),
+                "reductions": ("mean", "sum"),
+            },
+            {
+                "weights": "trained",
+                "batch_size": 1,
+                "batches": 5,
+                "tolerances": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5),
+                "reductions": ("mean",),
+            },
+            {
+                "weights": "initial",
+                "batch_size": 128,
+                "batches": 1,
+                "tolerances": (1e-1, 1e-2, 1e-3, 1e-4),
+                "reductions": ("mean", "sum"),
+            },
+        ),
         "max_steps_backward": 200,
         "test_tolerances": (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5),
-        "test_steps": {"euler": (1, 2, 4, 8, 16), "rk4": (1, 2, 4)}, "test_batch_size": 250},
+        "test_steps": {"euler": (1, 2, 4, 8, 16), "rk4": (1, 2, 4)},
+        "test_batch_size": 250,
+    },
 }
 
 
 def add_arguments(parser):
     """The experiment's own options."""
-    parser.add_argument("--weights", type=Path, metavar="FILE",
-                        help="weights of an ODE-Net, as OUT/weights/table1_mnist-STEM.npz with its record, "
-                             "OUT/runs/table1_mnist/STEM.json (default: those of `run table1_mnist` with this preset and seed)")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="weights of an ODE-Net, as OUT/weights/table1_mnist-STEM.npz with its record, "
+        "OUT/runs/table1_mnist/STEM.json (default: those of `run table1_mnist` with this preset and seed)",
+    )
     parser.add_argument("--data", metavar="FOLDER", help="folder with MNIST's four IDX files (default: cache, else download)")
-    parser.add_argument("--workers", type=int, default=workers.available_cores(), metavar="N",
-                        help="processes at a time, for what is not timed (default: one for each core)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=workers.available_cores(),
+        metavar="N",
+        help="processes at a time, for what is not timed (default: one for each core)",
+    )
 
 
 def run(arguments, stem):
@@ -112,13 +152,33 @@ def run(arguments, stem):
     checkpoint = arguments.checkpoints / NAME / f"{stem}.npz"
     measure = functools.partial(measure_in_laboratory, arguments.preset, weights, arguments.data, arguments.seed)
     rows, seconds = measure_all(tasks(settings), measure, checkpoint, identity, arguments.workers)
-    rows += [{"part": "training", "epoch": epoch["epoch"], "nfe_forward": epoch["train"]["nfe_forward"],
-              "nfe_backward": epoch["train"]["nfe_backward"]} for epoch in training_record["history"]]
-    configuration = {**settings, "model": "odenet", "weights": str(weights), "weights_sha256": identity["weights"],
-                     "trained_with": {name: training_record["configuration"][name] for name in ("method", "tolerance")}}
+    rows += [
+        {
+            "part": "training",
+            "epoch": epoch["epoch"],
+            "nfe_forward": epoch["train"]["nfe_forward"],
+            "nfe_backward": epoch["train"]["nfe_backward"],
+        }
+        for epoch in training_record["history"]
+    ]
+    configuration = {
+        **settings,
+        "model": "odenet",
+        "weights": str(weights),
+        "weights_sha256": identity["weights"],
+        "trained_with": {name: training_record["configuration"][name] for name in ("method", "tolerance")},
+    }
     path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(path, experiment=NAME, preset=arguments.preset, seed=arguments.seed, configuration=configuration,
-                         metrics=metrics(rows, configuration), history=rows + verdicts(rows), wall_seconds=seconds)
+    records.write_record(
+        path,
+        experiment=NAME,
+        preset=arguments.preset,
+        seed=arguments.seed,
+        configuration=configuration,
+        metrics=metrics(rows, configuration),
+        history=rows + verdicts(rows),
+        wall_seconds=seconds,
+    )
     checkpoint.unlink(missing_ok=True)
     record = json.loads(path.read_text())
     print(markdown_table(record))
@@ -137,7 +197,8 @@ def training_results(arguments):
         if not path.is_file():
             raise FileNotFoundError(
                 f"no {what} at {path}; `python -m experiments run {table1_mnist.NAME} --preset {arguments.preset} "
-                f"--seed {arguments.seed} --out {arguments.out}` trains the network and leaves both in {arguments.out}")
+                f"--seed {arguments.seed} --out {arguments.out}` trains the network and leaves both in {arguments.out}"
+            )
     return weights, json.loads(record.read_text())
 
 
@@ -145,18 +206,31 @@ def tasks(settings):
     """Everything to measure, in order: dicts with the "part" and its arguments, each to become a row of the record."""
     found = [{"part": "floor", "convolution": convolution} for convolution in ("direct", "winograd")]
     found += [{"part": "reference"}]
-    found += [{"part": "forward", "method": method, "tolerance": tolerance}
-              for method in settings["methods"] for tolerance in settings["tolerances"]]
+    found += [
+        {"part": "forward", "method": method, "tolerance": tolerance}
+        for method in settings["methods"]
+        for tolerance in settings["tolerances"]
+    ]
     for group in settings["backward"]:
         where = {"weights": group["weights"], "batch_size": group["batch_size"]}
         found.append({"part": "cotangent", **where})
-        found += [{"part": "state", **where, "method": method, "tolerance": tolerance}
-                  for method in settings["methods"] for tolerance in group["tolerances"]]
-        found += [{"part": "backward", **where, "method": method, "tolerance": tolerance, "reduction": reduction}
-                  for method in settings["methods"] for reduction in group["reductions"] for tolerance in group["tolerances"]]
+        found += [
+            {"part": "state", **where, "method": method, "tolerance": tolerance}
+            for method in settings["methods"]
+            for tolerance in group["tolerances"]
+        ]
+        found += [
+            {"part": "backward", **where, "method": method, "tolerance": tolerance, "reduction": reduction}
+            for method in settings["methods"]
+            for reduction in group["reductions"]
+            for tolerance in group["tolerances"]
+        ]
     found += [{"part": "test", "method": DEFAULT_METHOD, "tolerance": tolerance} for tolerance in settings["test_tolerances"]]
-    return found + [{"part": "test", "method": method, "grid_steps": steps}
-                    for method, grids in settings["test_steps"].items() for steps in grids]
+    return found + [
+        {"part": "test", "method": method, "grid_steps": steps}
+        for method, grids in settings["test_steps"].items()
+        for steps in grids
+    ]
 
 
 def measure_all(tasks, measure, checkpoint, identity, count=1):
@@ -176,6 +250,7 @@ def measure_all(tasks, measure, checkpoint, identity, count=1):
     left = [place for place in range(len(tasks)) if place not in rows]
     shared = [place for place in left if count > 1 and tasks[place]["part"] not in ALONE]
     with _Progress(len(tasks), len(rows)) as shown:
+
         def finished(place, result):
             rows[place] = {**tasks[place], **result}
             training.save_checkpoint(checkpoint, {"identity": identity, "rows": rows, "seconds": time.monotonic() - begun})
@@ -184,8 +259,12 @@ def measure_all(tasks, measure, checkpoint, identity, count=1):
         for place in left:
             if place not in shared:
                 finished(place, measure(tasks[place], [rows[before] for before in sorted(rows) if before < place]))
-        workers.run_tasks(functools.partial(measure, rows=()), [tasks[place] for place in shared], count,
-                          lambda number, result: finished(shared[number], result))
+        workers.run_tasks(
+            functools.partial(measure, rows=()),
+            [tasks[place] for place in shared],
+            count,
+            lambda number, result: finished(shared[number], result),
+        )
     return [rows[place] for place in sorted(rows)], time.monotonic() - begun
 
 
@@ -248,8 +327,9 @@ class Laboratory:
     def measure(self, task, rows):
         """What there is to add to a task to make it a row; `rows` are those before it."""
         what = {name: value for name, value in task.items() if name != "part"}
-        if task["part"] == "forward" and any(row["part"] == "forward" and row["method"] == task["method"] and "error" not in row
-                                             for row in rows):
+        if task["part"] == "forward" and any(
+            row["part"] == "forward" and row["method"] == task["method"] and "error" not in row for row in rows
+        ):
             return {"reason": "not tried: a looser tolerance took too many steps"}
         return getattr(self, task["part"])(**what)
 
@@ -258,8 +338,9 @@ class Laboratory:
     def floor(self, convolution):
         """Relative difference of z(1) in float32 and float64 after the same steps of Runge and Kutta's method."""
         options = {"step_size": 1 / self.settings["floor_steps"]}
-        single, double = (self.solve(*graph, method="rk4", options=options)
-                          for graph in (("float32", convolution), ("float64", "winograd")))
+        single, double = (
+            self.solve(*graph, method="rk4", options=options) for graph in (("float32", convolution), ("float64", "winograd"))
+        )
         return {"error": relative_error(single, double)}
 
     def reference(self):
@@ -275,13 +356,24 @@ class Laboratory:
         try:
             with record_solves() as solves:
                 while sum(solve.wall_seconds for solve in solves) < self.settings["timed_seconds"]:
-                    z1 = self.solve("float32", "direct", method=method, rtol=tolerance, atol=tolerance,
-                                    options={"max_num_steps": self.settings["max_steps"]})
+                    z1 = self.solve(
+                        "float32",
+                        "direct",
+                        method=method,
+                        rtol=tolerance,
+                        atol=tolerance,
+                        options={"max_num_steps": self.settings["max_steps"]},
+                    )
         except SolverError as error:
             return {"reason": str(error)}
-        return {"nfe": solves[0].nfe, "steps": solves[0].steps, "order": solves[0].last_order,
-                "seconds": float(np.median([solve.wall_seconds for solve in solves])), "solves": len(solves),
-                "error": relative_error(z1, self.reference_state)}
+        return {
+            "nfe": solves[0].nfe,
+            "steps": solves[0].steps,
+            "order": solves[0].last_order,
+            "seconds": float(np.median([solve.wall_seconds for solve in solves])),
+            "solves": len(solves),
+            "error": relative_error(z1, self.reference_state),
+        }
 
     @functools.cached_property
     def reference_state(self):
@@ -300,16 +392,18 @@ class Laboratory:
         if (dtype, convolution) not in self.graphs:
             layer = functools.partial(supervised.conv_dynamics, groups=self.groups, winograd=convolution == "winograd")
             self.graphs[dtype, convolution] = TensorFlowDynamics(layer, dtype)
-            odeint(self.graphs[dtype, convolution], self.first_state, [0.0, 1.0], self.params["trained"]["dynamics"],
-                   method="euler")
+            odeint(
+                self.graphs[dtype, convolution], self.first_state, [0.0, 1.0], self.params["trained"]["dynamics"], method="euler"
+            )
         return self.graphs[dtype, convolution]
 
     def solve(self, dtype, convolution, **solver):
         """z(1) of the first batch."""
         from solvers_bridge import odeint
 
-        return odeint(self.dynamics(dtype, convolution), self.first_state, [0.0, 1.0], self.params["trained"]["dynamics"],
-                      **solver)[-1]
+        return odeint(
+            self.dynamics(dtype, convolution), self.first_state, [0.0, 1.0], self.params["trained"]["dynamics"], **solver
+        )[-1]
 
     # Panel (c)
 
@@ -322,8 +416,12 @@ class Laboratory:
         z1 = self.final_state(net, params, images)
         loss, z1_bar = value_and_grad(lambda z: net.head_loss(params["head"], z, labels)[0])(z1)
         _, params_bar = net.value_and_grad(params, images, labels)
-        return {"loss": float(loss), "adjoint_rms": rms(z1_bar), "adjoint_max": float(np.abs(z1_bar).max()),
-                "gradient_max": max(float(np.abs(leaf).max()) for leaf in training.tree_leaves(params_bar["dynamics"]))}
+        return {
+            "loss": float(loss),
+            "adjoint_rms": rms(z1_bar),
+            "adjoint_max": float(np.abs(z1_bar).max()),
+            "gradient_max": max(float(np.abs(leaf).max()) for leaf in training.tree_leaves(params_bar["dynamics"])),
+        }
 
     def state(self, weights, batch_size, method, tolerance):
         """Evaluations for z(t) alone: forwards, backwards, and backwards at the tolerance that a diluted norm amounts to.
@@ -358,8 +456,13 @@ class Laboratory:
                 counts = [count]
                 break
         forward, backward = np.mean(counts, axis=0)
-        row = {"batches": len(counts), "nfe_forward": forward, "nfe_backward": backward, "ratio": backward / forward,
-               "finished": reason is None}
+        row = {
+            "batches": len(counts),
+            "nfe_forward": forward,
+            "nfe_backward": backward,
+            "ratio": backward / forward,
+            "finished": reason is None,
+        }
         return row if reason is None else {**row, "reason": reason}
 
     def batch(self, batch_size, number):
@@ -369,8 +472,9 @@ class Laboratory:
 
     def batches(self, weights, batch_size):
         """The batches over which a group of panel (c) is averaged."""
-        group = next(group for group in self.settings["backward"]
-                     if group["weights"] == weights and group["batch_size"] == batch_size)
+        group = next(
+            group for group in self.settings["backward"] if group["weights"] == weights and group["batch_size"] == batch_size
+        )
         return [self.batch(batch_size, number) for number in range(group["batches"])]
 
     def solving(self, method, tolerance=1.0, **solver):
@@ -393,11 +497,15 @@ class Laboratory:
 
     def test(self, method, tolerance=None, grid_steps=None):
         """Errors on the test set, at a tolerance or on a fixed grid of so many steps."""
-        net = self.solving(method, tolerance) if grid_steps is None \
-            else self.solving(method, options={"step_size": 1 / grid_steps})
+        net = (
+            self.solving(method, tolerance) if grid_steps is None else self.solving(method, options={"step_size": 1 / grid_steps})
+        )
         evaluation = net.evaluate(self.params["trained"], self.images, self.labels, self.settings["test_batch_size"])
-        return {**table1_mnist._error_metrics(evaluation, len(self.labels)), "loss": evaluation["loss"],
-                "nfe": evaluation["nfe_forward"]}
+        return {
+            **table1_mnist._error_metrics(evaluation, len(self.labels)),
+            "loss": evaluation["loss"],
+            "nfe": evaluation["nfe_forward"],
+        }
 
 
 def dilution(method, n, parameters):
@@ -445,7 +553,7 @@ def line_fit(x, y):
     if len(np.unique(x)) < 2:
         return math.nan, math.nan, math.nan
     slope, intercept = np.polyfit(x, y, 1)
-    residual, total = np.sum((y - slope * x - intercept)**2), np.sum((y - y.mean())**2)
+    residual, total = np.sum((y - slope * x - intercept) ** 2), np.sum((y - y.mean()) ** 2)
     return float(slope), float(intercept), float(1 - residual / total) if total else math.nan
 
 
@@ -472,10 +580,19 @@ def verdicts(rows):
     for condition, group in _by_condition(rows).items():
         half, whole = ([row["tolerance"] for row in group if judge(row)] for judge in (is_half, is_whole))
         holds = "holds" if len(half) == len(group) else f"holds at {_tolerances(half)} only" if half else "does not hold"
-        found.append({"part": "verdict", **dict(zip(CONDITION, condition, strict=True)), "conditions": len(group),
-                      "finished": all(row["finished"] for row in group), "ratio_least": min(row["ratio"] for row in group),
-                      "ratio_greatest": max(row["ratio"] for row in group), "half_at": half, "whole_at": whole,
-                      "roughly_half": holds})
+        found.append(
+            {
+                "part": "verdict",
+                **dict(zip(CONDITION, condition, strict=True)),
+                "conditions": len(group),
+                "finished": all(row["finished"] for row in group),
+                "ratio_least": min(row["ratio"] for row in group),
+                "ratio_greatest": max(row["ratio"] for row in group),
+                "half_at": half,
+                "whole_at": whole,
+                "roughly_half": holds,
+            }
+        )
     return found
 
 
@@ -497,7 +614,7 @@ def metrics(rows, configuration):
     Of panel (c), names without more are of trained weights and the batch of the configuration.
     """
     flat = {f"float32_floor_{row['convolution']}": row["error"] for row in _part(rows, "floor")}
-    flat |= {"reference_difference": row["difference"] for row in _part(rows, "reference")}
+    flat |= dict([("reference_difference", row["difference"]) for row in _part(rows, "reference")])
     for row in _part(rows, "forward"):
         if "error" in row:
             flat |= {f"{name}/{row['method']}/{row['tolerance']:.0e}": row[name] for name in ("error", "nfe")}
@@ -513,9 +630,12 @@ def metrics(rows, configuration):
             flat |= {f"{what}/{name}": row[what] for what in ("nfe_forward", "nfe_backward", "ratio")}
         else:
             flat[f"ratio/{name}/{row['weights']}/batch_{row['batch_size']}"] = row["ratio"]
-    flat |= {"conditions": len(backward), f"conditions_at_most_{HALF}": sum(map(is_half, backward)),
-             f"conditions_at_least_{WHOLE}": sum(map(is_whole, backward)),
-             "conditions_not_finished": sum(not row["finished"] for row in backward)}
+    flat |= {
+        "conditions": len(backward),
+        f"conditions_at_most_{HALF}": sum(map(is_half, backward)),
+        f"conditions_at_least_{WHOLE}": sum(map(is_whole, backward)),
+        "conditions_not_finished": sum(not row["finished"] for row in backward),
+    }
     epochs = _part(rows, "training")
     for when, epoch in (("first", epochs[0]), ("last", epochs[-1])):
         flat |= {f"nfe_{way}_{when}_epoch": epoch[f"nfe_{way}"] for way in ("forward", "backward")}
@@ -528,8 +648,10 @@ def _test_metrics(rows, trained_tolerance):
     at_training = next((row for row in tests if row.get("tolerance") == trained_tolerance), None)
     if at_training is not None:
         same = loosest_with_same_error(tests, at_training)
-        flat |= {"test_tolerance_loosest_with_same_error": same["tolerance"],
-                 "test_evaluations_saved": 1 - same["nfe"] / at_training["nfe"]}
+        flat |= {
+            "test_tolerance_loosest_with_same_error": same["tolerance"],
+            "test_evaluations_saved": 1 - same["nfe"] / at_training["nfe"],
+        }
     return flat
 
 
@@ -562,14 +684,26 @@ def markdown_table(record):
         weights, batch_size, method, reduction = condition
         cells = {row["tolerance"]: _cell(row) for row in group}
         loss = "one image's" if batch_size == 1 else reduction
-        table.append([weights, batch_size, loss, LABELS[method], *(cells.get(value, "") for value in tolerances),
-                      verdict["roughly_half"]])
+        table.append(
+            [weights, batch_size, loss, LABELS[method], *(cells.get(value, "") for value in tolerances), verdict["roughly_half"]]
+        )
     for row_group in _state_groups(rows):
-        cells = {row["tolerance"]: f"{row['nfe_backward'] / row['nfe_forward']:.2f}, "
-                                   f"{row['nfe_backward_diluted'] / row['nfe_forward']:.2f}" for row in row_group}
+        cells = {
+            row["tolerance"]: f"{row['nfe_backward'] / row['nfe_forward']:.2f}, "
+            f"{row['nfe_backward_diluted'] / row['nfe_forward']:.2f}"
+            for row in row_group
+        }
         first = row_group[0]
-        table.append([first["weights"], first["batch_size"], "z(t) alone", LABELS[first["method"]],
-                      *(cells.get(value, "") for value in tolerances), f"tolerance x 1, x {first['tolerance_factor']:.2f}"])
+        table.append(
+            [
+                first["weights"],
+                first["batch_size"],
+                "z(t) alone",
+                LABELS[first["method"]],
+                *(cells.get(value, "") for value in tolerances),
+                f"tolerance x 1, x {first['tolerance_factor']:.2f}",
+            ]
+        )
     headers = ["weights", "batch", "loss", "solver", *(f"{value:.0e}" for value in tolerances), f"ratio at most {HALF}"]
     return tabulate(table, headers=headers, tablefmt="github", disable_numparse=True) + "\n\n" + sentence(found)
 
@@ -577,12 +711,18 @@ def markdown_table(record):
 def sentence(found):
     """Verdicts in a sentence."""
     conditions = sum(verdict["conditions"] for verdict in found)
-    half = [f"{LABELS[verdict['method']]}, {verdict['weights']} weights, batch {verdict['batch_size']}, loss a "
-            f"{verdict['reduction']}, at {_tolerances(verdict['half_at'])}" for verdict in found if verdict["half_at"]]
+    half = [
+        f"{LABELS[verdict['method']]}, {verdict['weights']} weights, batch {verdict['batch_size']}, loss a "
+        f"{verdict['reduction']}, at {_tolerances(verdict['half_at'])}"
+        for verdict in found
+        if verdict["half_at"]
+    ]
     whole = sum(len(verdict["whole_at"]) for verdict in found)
     count = sum(len(verdict["half_at"]) for verdict in found)
-    return (f"Evaluations backward are at most {HALF} of those forward in {count} of {conditions} conditions"
-            f"{': ' + '; '.join(half) if half else ''}. They are at least {WHOLE} of them in {whole}.")
+    return (
+        f"Evaluations backward are at most {HALF} of those forward in {count} of {conditions} conditions"
+        f"{': ' + '; '.join(half) if half else ''}. They are at least {WHOLE} of them in {whole}."
+    )
 
 
 def _state_groups(rows):
@@ -615,18 +755,35 @@ def draw(record, path):
     for letter, axes in zip("abcd", (a, b, c, d), strict=True):
         axes.set_title(f"({letter})", loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"An ODE-Net trained on {configuration['data']}, {LABELS[configuration['trained_with']['method']]} "
-                    f"at {configuration['trained_with']['tolerance']:g}; batches of {configuration['batch_size']}")
+    figure.suptitle(
+        f"An ODE-Net trained on {configuration['data']}, {LABELS[configuration['trained_with']['method']]} "
+        f"at {configuration['trained_with']['tolerance']:g}; batches of {configuration['batch_size']}"
+    )
     _save(figure, path)
 
 
 def _draw_error(axes, rows):
     for method, series in _by_method(row for row in _part(rows, "forward") if "error" in row):
-        axes.loglog([row["nfe"] for row in series], [row["error"] for row in series], f"{MARKERS[method]}-",
-                    color=COLOURS[method], markersize=4.5, linewidth=1, label=LABELS[method])
+        axes.loglog(
+            [row["nfe"] for row in series],
+            [row["error"] for row in series],
+            f"{MARKERS[method]}-",
+            color=COLOURS[method],
+            markersize=4.5,
+            linewidth=1,
+            label=LABELS[method],
+        )
         for row in series if method == DEFAULT_METHOD else ():
-            axes.annotate(f"$10^{{{math.log10(row['tolerance']):.0f}}}$", (row["nfe"], row["error"]), xytext=(-4, -4),
-                          textcoords="offset points", ha="right", va="top", fontsize=7, color=COLOURS[method])
+            axes.annotate(
+                f"$10^{{{math.log10(row['tolerance']):.0f}}}$",
+                (row["nfe"], row["error"]),
+                xytext=(-4, -4),
+                textcoords="offset points",
+                ha="right",
+                va="top",
+                fontsize=7,
+                color=COLOURS[method],
+            )
     for row, style in zip(_part(rows, "floor"), (":", "-."), strict=True):
         how = {"direct": "direct", "winograd": "Winograd"}[row["convolution"]]
         axes.axhline(row["error"], color="grey", linestyle=style, linewidth=1, label=f"float32, {how} convolutions")
@@ -651,28 +808,50 @@ def _draw_time(axes, rows, metrics):
 
 
 def _draw_backward(axes, rows, batch_size):
-    groups = {"mean": ("full", f"loss a mean over {batch_size}"), "sum": ("none", f"loss a sum over {batch_size}"),
-              "one": ("left", "one image")}
+    groups = {
+        "mean": ("full", f"loss a mean over {batch_size}"),
+        "sum": ("none", f"loss a sum over {batch_size}"),
+        "one": ("left", "one image"),
+    }
     found = [row for row in _part(rows, "backward") if row["weights"] == "trained"]
     for row in found:
         style = groups["one" if row["batch_size"] == 1 else row["reduction"]][0]
-        axes.plot(row["nfe_forward"], row["nfe_backward"], MARKERS[row["method"]], color=COLOURS[row["method"]], fillstyle=style,
-                  markersize=5.5, markeredgewidth=1, linestyle="none")
+        axes.plot(
+            row["nfe_forward"],
+            row["nfe_backward"],
+            MARKERS[row["method"]],
+            color=COLOURS[row["method"]],
+            fillstyle=style,
+            markersize=5.5,
+            markeredgewidth=1,
+            linestyle="none",
+        )
         if not row["finished"]:
-            axes.annotate("", (row["nfe_forward"], 1.9 * row["nfe_backward"]), (row["nfe_forward"], row["nfe_backward"]),
-                          arrowprops={"arrowstyle": "->", "color": COLOURS[row["method"]]})
+            axes.annotate(
+                "",
+                (row["nfe_forward"], 1.9 * row["nfe_backward"]),
+                (row["nfe_forward"], row["nfe_backward"]),
+                arrowprops={"arrowstyle": "->", "color": COLOURS[row["method"]]},
+            )
     ends = np.array([0.8 * min(row["nfe_forward"] for row in found), 1.25 * max(row["nfe_forward"] for row in found)])
     axes.loglog(ends, ends, "-", color="grey", linewidth=1)
     axes.loglog(ends, ends / 2, "--", color="grey", linewidth=1)
     for share, text in ((1, "as many"), (0.5, "half")):
-        axes.annotate(text, (ends[1], share * ends[1]), xytext=(3, 0), textcoords="offset points", fontsize=8, color="grey",
-                      va="center")
-    handles = [axes.plot([], [], "o", color="black", fillstyle=style, markersize=5.5, label=text)[0]
-               for style, text in groups.values()]
-    handles += [axes.plot([], [], MARKERS[method], color=COLOURS[method], markersize=5.5, label=LABELS[method])[0]
-                for method in dict.fromkeys(row["method"] for row in found)]
-    axes.set(xlabel="evaluations forward", ylabel="evaluations backward (trained weights)",
-             ylim=(0.35 * ends[0], 2.5 * max(row["nfe_backward"] for row in found)))
+        axes.annotate(
+            text, (ends[1], share * ends[1]), xytext=(3, 0), textcoords="offset points", fontsize=8, color="grey", va="center"
+        )
+    handles = [
+        axes.plot([], [], "o", color="black", fillstyle=style, markersize=5.5, label=text)[0] for style, text in groups.values()
+    ]
+    handles += [
+        axes.plot([], [], MARKERS[method], color=COLOURS[method], markersize=5.5, label=LABELS[method])[0]
+        for method in dict.fromkeys(row["method"] for row in found)
+    ]
+    axes.set(
+        xlabel="evaluations forward",
+        ylabel="evaluations backward (trained weights)",
+        ylim=(0.35 * ends[0], 2.5 * max(row["nfe_backward"] for row in found)),
+    )
     _plain_log(axes.xaxis)
     _plain_log(axes.yaxis)
     axes.legend(handles=handles, frameon=False, fontsize=8, loc="upper left")
@@ -681,8 +860,14 @@ def _draw_backward(axes, rows, batch_size):
 def _draw_training(axes, rows):
     epochs = _part(rows, "training")
     for way, style, colour in (("forward", "o-", "C5"), ("backward", "s--", "C6")):
-        axes.plot([row["epoch"] for row in epochs], [row[f"nfe_{way}"] for row in epochs], style, color=colour, markersize=4.5,
-                  label=way)
+        axes.plot(
+            [row["epoch"] for row in epochs],
+            [row[f"nfe_{way}"] for row in epochs],
+            style,
+            color=colour,
+            markersize=4.5,
+            label=way,
+        )
     most = max(row[f"nfe_{way}"] for row in epochs for way in ("forward", "backward"))
     axes.set(xlabel="epoch", ylabel="evaluations a training step", ylim=(0, 1.25 * most))
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
@@ -705,11 +890,26 @@ def draw_test(record, path):
         if "tolerance" in series[0]:
             left.errorbar([row["tolerance"] for row in series], percent, bars, capsize=2, **style)
             for row in series:
-                left.annotate(f"{row['nfe']:.3g}", (row["tolerance"], 100 * row["error_rate_95_high"]), xytext=(0, 3),
-                              textcoords="offset points", ha="center", va="bottom", fontsize=7)
+                left.annotate(
+                    f"{row['nfe']:.3g}",
+                    (row["tolerance"], 100 * row["error_rate_95_high"]),
+                    xytext=(0, 3),
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom",
+                    fontsize=7,
+                )
     left.axvline(trained, color="grey", linestyle=":", linewidth=1)
-    left.annotate("trained with", (trained, 0.98), xycoords=("data", "axes fraction"), xytext=(4, 0),
-                  textcoords="offset points", fontsize=8, color="grey", va="top")
+    left.annotate(
+        "trained with",
+        (trained, 0.98),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        fontsize=8,
+        color="grey",
+        va="top",
+    )
     left.set(xscale="log", yscale="log", xlabel="tolerance of testing (above the points: evaluations)", ylabel="test error (%)")
     right.set(xscale="log", xlabel="evaluations of a forward solve")
     for axes in (left, right):

@@ -39,18 +39,32 @@ IMAGE_SIDE, IMAGE_POINTS = 4.0, 100
 NF = {"optimiser": "rmsprop", "decay": 0.9, "peak_rate": 3e-3, "batch_size": 256, "annealing": 10_000}
 CNF = {"optimiser": "adam", "peak_rate": 3e-3, "batch_size": 256, "times": (0.0, 10.0), "method": "adams", "tolerance": 1e-5}
 PRESETS = {
-    "quick": {"sizes": (2, 8), "samples": 4_000, "epochs": 4,
-              "nf": {**NF, "peak_rate": 1e-2, "iterations": 8_000, "chunk": 500, "annealing": 1_000},
-              "cnf": {**CNF, "peak_rate": 5e-3, "iterations": 600}},
-    "paper": {"sizes": (2, 8, 32), "samples": 100_000, "epochs": 20,
-              "nf": {**NF, "iterations": 500_000, "chunk": 500}, "cnf": {**CNF, "iterations": 10_000}},
+    "quick": {
+        "sizes": (2, 8),
+        "samples": 4_000,
+        "epochs": 4,
+        "nf": {**NF, "peak_rate": 1e-2, "iterations": 8_000, "chunk": 500, "annealing": 1_000},
+        "cnf": {**CNF, "peak_rate": 5e-3, "iterations": 600},
+    },
+    "paper": {
+        "sizes": (2, 8, 32),
+        "samples": 100_000,
+        "epochs": 20,
+        "nf": {**NF, "iterations": 500_000, "chunk": 500},
+        "cnf": {**CNF, "iterations": 10_000},
+    },
 }
 
 
 def add_arguments(parser):
     """The experiment's own options."""
-    parser.add_argument("--workers", type=int, default=available_cores(), metavar="N",
-                        help="how many fits at a time, each in a process with one thread (default: number of cores)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=available_cores(),
+        metavar="N",
+        help="how many fits at a time, each in a process with one thread (default: number of cores)",
+    )
 
 
 def run(arguments, stem):
@@ -58,19 +72,43 @@ def run(arguments, stem):
     settings = PRESETS[arguments.preset]
     folder = Path(arguments.checkpoints) / NAME / stem
     # The long ones first, so that no worker is left alone with one at the end.
-    tasks = [{"density": density, "flow": flow, "size": size, "settings": settings[flow], "samples": settings["samples"],
-              "epochs": settings["epochs"], "seed": arguments.seed, "checkpoint": folder / f"{density}-{flow}-{size}.npz"}
-             for size in sorted(settings["sizes"], reverse=True) for flow in FLOWS for density in energies.NAMES]
+    tasks = [
+        {
+            "density": density,
+            "flow": flow,
+            "size": size,
+            "settings": settings[flow],
+            "samples": settings["samples"],
+            "epochs": settings["epochs"],
+            "seed": arguments.seed,
+            "checkpoint": folder / f"{density}-{flow}-{size}.npz",
+        }
+        for size in sorted(settings["sizes"], reverse=True)
+        for flow in FLOWS
+        for density in energies.NAMES
+    ]
     begun = time.perf_counter()
     fits = run_tasks(fit, tasks, arguments.workers)
-    configuration = {**settings, "densities": energies.NAMES,
-                     "log_normalisers": {name: energies.log_normaliser(name) for name in energies.NAMES},
-                     "schedule": "cosine to zero"}
+    configuration = {
+        **settings,
+        "densities": energies.NAMES,
+        "log_normalisers": {name: energies.log_normaliser(name) for name in energies.NAMES},
+        "schedule": "cosine to zero",
+    }
     path = records.record_path(arguments.out, NAME, stem)
-    history = [{"density": one["density"], "flow": one["flow"], "size": one["size"], **epoch}
-               for one in fits for epoch in one["history"]]
-    records.write_record(path, experiment=NAME, preset=arguments.preset, seed=arguments.seed, configuration=configuration,
-                         metrics=metrics(fits), history=history, wall_seconds=time.perf_counter() - begun)
+    history = [
+        {"density": one["density"], "flow": one["flow"], "size": one["size"], **epoch} for one in fits for epoch in one["history"]
+    ]
+    records.write_record(
+        path,
+        experiment=NAME,
+        preset=arguments.preset,
+        seed=arguments.seed,
+        configuration=configuration,
+        metrics=metrics(fits),
+        history=history,
+        wall_seconds=time.perf_counter() - begun,
+    )
     draw(fits, settings, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
     return path
 
@@ -81,13 +119,19 @@ def metrics(fits):
     for one in fits:
         name = f"{one['density']}_{one['flow']}_{one['size']}"
         found |= {f"kl_{name}": one["kl"], f"kl_{name}_se": one["kl_se"], f"seconds_{name}": one["history"][-1]["seconds"]}
-    pairs = [tuple(next(one for one in fits if (one["density"], one["flow"], one["size"]) == (density, flow, size))
-                   for flow in FLOWS) for density, size in sorted({(one["density"], one["size"]) for one in fits})]
+    pairs = [
+        tuple(next(one for one in fits if (one["density"], one["flow"], one["size"]) == (density, flow, size)) for flow in FLOWS)
+        for density, size in sorted({(one["density"], one["size"]) for one in fits})
+    ]
     # How far the CNF lies above the NF, and two standard errors of that.
     gaps = [(cnf["kl"] - nf["kl"], 2 * math.hypot(cnf["kl_se"], nf["kl_se"])) for nf, cnf in pairs]
-    return {**found, "pairs": len(pairs), "cnf_at_or_below_nf": sum(gap <= 0 for gap, _ in gaps),
-            "cnf_below_nf_by_2se": sum(gap < -margin for gap, margin in gaps),
-            "nf_below_cnf_by_2se": sum(gap > margin for gap, margin in gaps)}
+    return {
+        **found,
+        "pairs": len(pairs),
+        "cnf_at_or_below_nf": sum(gap <= 0 for gap, _ in gaps),
+        "cnf_below_nf_by_2se": sum(gap < -margin for gap, margin in gaps),
+        "nf_below_cnf_by_2se": sum(gap > margin for gap, margin in gaps),
+    }
 
 
 def fit(task):
@@ -105,23 +149,41 @@ def fit(task):
         integrand.append(log_q + energies.energy(task["density"], *x.T) + log_z)
     integrand = np.concatenate(integrand)
     image = np.concatenate([flow.log_density(params, part) for part in np.split(image_points(), IMAGE_POINTS**2 // 2000)])
-    result = {**which, "kl": float(integrand.mean()), "kl_se": float(integrand.std(ddof=1) / math.sqrt(len(integrand))),
-              "history": [{"steps": epoch["steps"], "seconds": epoch["wall_seconds"],
-                           **{name: value + log_z if name == "loss" else value for name, value in epoch["train"].items()}}
-                          for epoch in history],
-              "image": np.exp(image).reshape(IMAGE_POINTS, IMAGE_POINTS)}
+    result = {
+        **which,
+        "kl": float(integrand.mean()),
+        "kl_se": float(integrand.std(ddof=1) / math.sqrt(len(integrand))),
+        "history": [
+            {
+                "steps": epoch["steps"],
+                "seconds": epoch["wall_seconds"],
+                **{name: value + log_z if name == "loss" else value for name, value in epoch["train"].items()},
+            }
+            for epoch in history
+        ],
+        "image": np.exp(image).reshape(IMAGE_POINTS, IMAGE_POINTS),
+    }
     for i, row in enumerate(result["history"][1:]):
         row["seconds"] += result["history"][i]["seconds"]
-    print(f"{task['density']} {LABELS[task['flow']]} {task['size']}: KL {result['kl']:.4f} ± {result['kl_se']:.4f} nats, "
-          f"{result['history'][-1]['seconds']:.0f} s", file=sys.stderr, flush=True)
+    print(
+        f"{task['density']} {LABELS[task['flow']]} {task['size']}: KL {result['kl']:.4f} ± {result['kl_se']:.4f} nats, "
+        f"{result['history'][-1]['seconds']:.0f} s",
+        file=sys.stderr,
+        flush=True,
+    )
     return result
 
 
 def _fit_cnf(task, flows):
     """(flow, params, history) by Adam, one step at a time through the bridge."""
     settings = task["settings"]
-    flow = flows.ContinuousFlow(flows.planar_dynamics, settings["times"], method=settings["method"], rtol=settings["tolerance"],
-                                atol=settings["tolerance"])
+    flow = flows.ContinuousFlow(
+        flows.planar_dynamics,
+        settings["times"],
+        method=settings["method"],
+        rtol=settings["tolerance"],
+        atol=settings["tolerance"],
+    )
 
     def value_and_grad(params, base):
         return flow.kl_and_grad(params, base, lambda x: energies.energy(task["density"], x[:, 0], x[:, 1]))
@@ -130,11 +192,22 @@ def _fit_cnf(task, flows):
         return (rng.normal(size=(settings["batch_size"], 2)),)
 
     params, history = training.fit(
-        value_and_grad, flows.init_planar_dynamics(np.random.default_rng(task["seed"]), task["size"]),
+        value_and_grad,
+        flows.init_planar_dynamics(np.random.default_rng(task["seed"]), task["size"]),
         # Nothing but the numbers of an epoch's iterations: the points are drawn anew at each.
-        (np.arange(settings["iterations"] // task["epochs"]),), optimiser=training.adam(), schedule=_schedule(settings),
-        epochs=task["epochs"], batch_size=1, seed=task["seed"], augment=draw_base, checkpoint=task["checkpoint"],
-        checkpoint_every=settings["iterations"], checkpoint_seconds=5.0, configuration=_identity(task), progress=False)
+        (np.arange(settings["iterations"] // task["epochs"]),),
+        optimiser=training.adam(),
+        schedule=_schedule(settings),
+        epochs=task["epochs"],
+        batch_size=1,
+        seed=task["seed"],
+        augment=draw_base,
+        checkpoint=task["checkpoint"],
+        checkpoint_every=settings["iterations"],
+        checkpoint_seconds=5.0,
+        configuration=_identity(task),
+        progress=False,
+    )
     return flow, params, history
 
 
@@ -154,11 +227,17 @@ def _fit_nf(task, flows):
 
     params, history = training.fit_in_chunks(
         rmsprop_chunk(loss, settings["chunk"], decay=settings["decay"]),
-        flows.init_planar_flow(np.random.default_rng(task["seed"]), task["size"]), optimiser=training.rmsprop(settings["decay"]),
-        schedule=_schedule(settings), epochs=task["epochs"],
-        chunks=settings["iterations"] // (task["epochs"] * settings["chunk"]), chunk_steps=settings["chunk"],
-        seed=task["seed"], checkpoint=task["checkpoint"], configuration=_identity(task),
-        progress=False)
+        flows.init_planar_flow(np.random.default_rng(task["seed"]), task["size"]),
+        optimiser=training.rmsprop(settings["decay"]),
+        schedule=_schedule(settings),
+        epochs=task["epochs"],
+        chunks=settings["iterations"] // (task["epochs"] * settings["chunk"]),
+        chunk_steps=settings["chunk"],
+        seed=task["seed"],
+        checkpoint=task["checkpoint"],
+        configuration=_identity(task),
+        progress=False,
+    )
     return flows.PlanarFlow("base_to_data"), params, history
 
 
@@ -183,24 +262,46 @@ def draw(fits, settings, path):
 
     sizes, names = settings["sizes"], energies.NAMES
     columns = 1 + 2 * len(sizes)
-    figure, panels = plt.subplots(len(names), columns + 1, figsize=(1.7 * columns + 3.4, 1.9 * len(names)), squeeze=False,
-                                  layout="constrained", gridspec_kw={"width_ratios": [1] * columns + [1.9]})
+    figure, panels = plt.subplots(
+        len(names),
+        columns + 1,
+        figsize=(1.7 * columns + 3.4, 1.9 * len(names)),
+        squeeze=False,
+        layout="constrained",
+        gridspec_kw={"width_ratios": [1] * columns + [1.9]},
+    )
     z = image_points()
     for row, name in zip(panels, names):
         target = np.exp(-energies.energy(name, *z.T) - energies.log_normaliser(name)).reshape(IMAGE_POINTS, IMAGE_POINTS)
         mine = {(one["flow"], one["size"]): one for one in fits if one["density"] == name}
-        shown = [("target", target)] + [(f"{LABELS[flow]}, {'K' if flow == 'nf' else 'M'} = {size}", mine[flow, size]["image"])
-                                        for flow in FLOWS for size in sizes]
+        shown = [("target", target)] + [
+            (f"{LABELS[flow]}, {'K' if flow == 'nf' else 'M'} = {size}", mine[flow, size]["image"])
+            for flow in FLOWS
+            for size in sizes
+        ]
         for axes, (title, image) in zip(row, shown):
-            axes.imshow(image, origin="lower", extent=[-IMAGE_SIDE, IMAGE_SIDE] * 2, vmin=0, vmax=target.max(), cmap="viridis",
-                        interpolation="bilinear")
+            axes.imshow(
+                image,
+                origin="lower",
+                extent=[-IMAGE_SIDE, IMAGE_SIDE] * 2,
+                vmin=0,
+                vmax=target.max(),
+                cmap="viridis",
+                interpolation="bilinear",
+            )
             axes.set(xticks=[], yticks=[])
             if name == names[0]:
                 axes.set_title(title, fontsize=10)
         row[0].set_ylabel(name.upper(), fontsize=11)
         for flow, style in (("nf", "s--"), ("cnf", "o-")):
-            row[-1].errorbar(sizes, [mine[flow, size]["kl"] for size in sizes], [2 * mine[flow, size]["kl_se"] for size in sizes],
-                             fmt=style, label=LABELS[flow], capsize=2)
+            row[-1].errorbar(
+                sizes,
+                [mine[flow, size]["kl"] for size in sizes],
+                [2 * mine[flow, size]["kl_se"] for size in sizes],
+                fmt=style,
+                label=LABELS[flow],
+                capsize=2,
+            )
         row[-1].set(xscale="log", yscale="log", xticks=sizes, xticklabels=sizes, ylabel="KL(q‖p) (nats)")
         row[-1].yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         row[-1].yaxis.set_major_formatter("{x:g}")

@@ -43,38 +43,63 @@ IMAGE_SIDE, IMAGE_POINTS, BATCH = 2.5, 100, 2500
 NF = {"optimiser": "rmsprop", "decay": 0.9, "peak_rate": 1e-2, "batch_size": 256}
 CNF = {"optimiser": "adam", "peak_rate": 3e-3, "batch_size": 512, "times": (0.0, 10.0), "method": "adams", "tolerance": 1e-5}
 PRESETS = {
-    "quick": {"data": {"train": 5_000, "validation": 2_500, "test": 2_500}, "looks": 4, "paths": 500, "frames": 20,
-              "nf": {**NF, "size": 8, "iterations": 8_000, "chunk": 500},
-              "cnf": {**CNF, "peak_rate": 1e-2, "size": 64, "iterations": 500}},
-    "paper": {"data": {"train": 10_000, "validation": 5_000, "test": 10_000}, "looks": 20, "paths": 1_500, "frames": 40,
-              "nf": {**NF, "size": 64, "iterations": 200_000, "chunk": 500}, "cnf": {**CNF, "size": 64, "iterations": 5_000}},
+    "quick": {
+        "data": {"train": 5_000, "validation": 2_500, "test": 2_500},
+        "looks": 4,
+        "paths": 500,
+        "frames": 20,
+        "nf": {**NF, "size": 8, "iterations": 8_000, "chunk": 500},
+        "cnf": {**CNF, "peak_rate": 1e-2, "size": 64, "iterations": 500},
+    },
+    "paper": {
+        "data": {"train": 10_000, "validation": 5_000, "test": 10_000},
+        "looks": 20,
+        "paths": 1_500,
+        "frames": 40,
+        "nf": {**NF, "size": 64, "iterations": 200_000, "chunk": 500},
+        "cnf": {**CNF, "size": 64, "iterations": 5_000},
+    },
 }
 
 
 def add_arguments(parser):
     """The experiment's own options."""
-    parser.add_argument("--workers", type=int, default=available_cores(), metavar="N",
-                        help="how many fits at a time, each in a process with one thread (default: number of cores)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=available_cores(),
+        metavar="N",
+        help="how many fits at a time, each in a process with one thread (default: number of cores)",
+    )
 
 
 def run(arguments, stem):
     """Fit, evaluate, record, weights, figure and animation; returns the path of the record."""
     settings = PRESETS[arguments.preset]
     folder = Path(arguments.checkpoints) / NAME / stem
-    tasks = [{"data": data, "flow": flow, "settings": settings, "seed": arguments.seed,
-              "checkpoint": folder / f"{data}-{flow}.npz"}
-             for flow in ("cnf", "nf") for data in circles_and_moons.NAMES]
+    tasks = [
+        {"data": data, "flow": flow, "settings": settings, "seed": arguments.seed, "checkpoint": folder / f"{data}-{flow}.npz"}
+        for flow in ("cnf", "nf")
+        for data in circles_and_moons.NAMES
+    ]
     begun = time.perf_counter()
     fits = {(one["data"], one["flow"]): one for one in run_tasks(fit, tasks, arguments.workers)}
-    training.save_weights(Path(arguments.out) / "weights" / f"{NAME}-{stem}.npz",
-                          {data: {flow: fits[data, flow]["params"] for flow in ("cnf", "nf")}
-                           for data in circles_and_moons.NAMES})
+    training.save_weights(
+        Path(arguments.out) / "weights" / f"{NAME}-{stem}.npz",
+        {data: {flow: fits[data, flow]["params"] for flow in ("cnf", "nf")} for data in circles_and_moons.NAMES},
+    )
     configuration = {**settings, "noise": circles_and_moons.NOISE, "schedule": "cosine to zero"}
     path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(path, experiment=NAME, preset=arguments.preset, seed=arguments.seed, configuration=configuration,
-                         metrics={name: value for one in fits.values() for name, value in one["metrics"].items()},
-                         history=[row for one in fits.values() for row in one["history"]],
-                         wall_seconds=time.perf_counter() - begun)
+    records.write_record(
+        path,
+        experiment=NAME,
+        preset=arguments.preset,
+        seed=arguments.seed,
+        configuration=configuration,
+        metrics={name: value for one in fits.values() for name, value in one["metrics"].items()},
+        history=[row for one in fits.values() for row in one["history"]],
+        wall_seconds=time.perf_counter() - begun,
+    )
     draw(fits, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
     animate(fits, Path(arguments.out) / "figures" / f"{NAME}-{stem}.gif")
     return path
@@ -96,25 +121,45 @@ def fit(task):
     params = best.params()
     mine = log_likelihoods(flow, params, split.test)
     name = f"log_likelihood_{data}"
-    metrics = {f"{name}_{kind}": float(mine.mean()), f"{name}_{kind}_se": _standard_error(mine),
-               f"iterations_{data}_{kind}": best.steps(history), f"seconds_{data}_{kind}": sum(row["seconds"] for row in history)}
+    metrics = {
+        f"{name}_{kind}": float(mine.mean()),
+        f"{name}_{kind}_se": _standard_error(mine),
+        f"iterations_{data}_{kind}": best.steps(history),
+        f"seconds_{data}_{kind}": sum(row["seconds"] for row in history),
+    }
     rows = [{"part": "training", "data": data, "flow": kind, **row} for row in history]
     base = np.random.default_rng([task["seed"], 1]).normal(size=(BATCH, 2))
     if kind == "cnf":
         true = circles_and_moons.log_density(data, split.test)
         reversal = reversal_rows(params, settings[kind], split.test[:BATCH], flows)
-        at_training = next(row for row in reversal
-                           if row["tolerance"] == settings[kind]["tolerance"] and row["dtype"] == "float32")
-        metrics |= {f"{name}_true": float(true.mean()), f"{name}_true_se": _standard_error(true),
-                    f"reversal_error_{data}_max": at_training["max"], f"reversal_error_{data}_rms": at_training["rms"]}
+        at_training = next(
+            row for row in reversal if row["tolerance"] == settings[kind]["tolerance"] and row["dtype"] == "float32"
+        )
+        metrics |= {
+            f"{name}_true": float(true.mean()),
+            f"{name}_true_se": _standard_error(true),
+            f"reversal_error_{data}_max": at_training["max"],
+            f"reversal_error_{data}_rms": at_training["rms"],
+        }
         rows += [{"part": "reversal", "data": data, **row} for row in reversal]
         drawn = _over_time(flow, params, base, settings, flows)
     else:
         drawn = {"samples": [flow.sample(params, base)[0]], "images": [_image(lambda x: flow.log_density(params, x))]}
-    print(f"{LABELS[data]}, {LABELS[kind]}: {metrics[f'{name}_{kind}']:.4f} ± {metrics[f'{name}_{kind}_se']:.4f} nats, "
-          f"{metrics[f'seconds_{data}_{kind}']:.0f} s", file=sys.stderr, flush=True)
-    return {"data": data, "flow": kind, "params": params, "metrics": metrics, "history": rows,
-            "test": split.test[:BATCH], **drawn}
+    print(
+        f"{LABELS[data]}, {LABELS[kind]}: {metrics[f'{name}_{kind}']:.4f} ± {metrics[f'{name}_{kind}_se']:.4f} nats, "
+        f"{metrics[f'seconds_{data}_{kind}']:.0f} s",
+        file=sys.stderr,
+        flush=True,
+    )
+    return {
+        "data": data,
+        "flow": kind,
+        "params": params,
+        "metrics": metrics,
+        "history": rows,
+        "test": split.test[:BATCH],
+        **drawn,
+    }
 
 
 class _Best:
@@ -142,8 +187,14 @@ class _Best:
 
 def _cnf(settings, flows, **changes):
     settings = {"dtype": "float32", **settings, **changes}
-    return flows.ContinuousFlow(flows.planar_dynamics, settings["times"], method=settings["method"], rtol=settings["tolerance"],
-                                atol=settings["tolerance"], dtype=settings["dtype"])
+    return flows.ContinuousFlow(
+        flows.planar_dynamics,
+        settings["times"],
+        method=settings["method"],
+        rtol=settings["tolerance"],
+        atol=settings["tolerance"],
+        dtype=settings["dtype"],
+    )
 
 
 def _fit_cnf(task, flow, train, best):
@@ -154,11 +205,23 @@ def _fit_cnf(task, flow, train, best):
         return (train[rng.integers(0, len(train), settings["batch_size"])],)
 
     _, history = training.fit(
-        flow.nll_and_grad, flows.init_planar_dynamics(np.random.default_rng(task["seed"]), settings["size"]),
+        flow.nll_and_grad,
+        flows.init_planar_dynamics(np.random.default_rng(task["seed"]), settings["size"]),
         # Nothing but the numbers of the iterations between two looks: points are drawn anew at each.
-        (np.arange(settings["iterations"] // looks),), optimiser=training.adam(), schedule=_schedule(settings), epochs=looks,
-        batch_size=1, seed=task["seed"], augment=draw_batch, evaluate=best.evaluate, checkpoint=task["checkpoint"],
-        checkpoint_every=settings["iterations"], checkpoint_seconds=5.0, configuration=_identity(task), progress=False)
+        (np.arange(settings["iterations"] // looks),),
+        optimiser=training.adam(),
+        schedule=_schedule(settings),
+        epochs=looks,
+        batch_size=1,
+        seed=task["seed"],
+        augment=draw_batch,
+        evaluate=best.evaluate,
+        checkpoint=task["checkpoint"],
+        checkpoint_every=settings["iterations"],
+        checkpoint_seconds=5.0,
+        configuration=_identity(task),
+        progress=False,
+    )
     return [_row(epoch) for epoch in history]
 
 
@@ -178,9 +241,16 @@ def _fit_nf(task, flow, train, best):
         rmsprop_chunk(loss, settings["chunk"], decay=settings["decay"]),
         flows.init_planar_flow(np.random.default_rng(task["seed"]), settings["size"]),
         optimiser=training.rmsprop(settings["decay"]),
-        schedule=_schedule(settings), epochs=looks, chunks=settings["iterations"] // (looks * settings["chunk"]),
-        chunk_steps=settings["chunk"], seed=task["seed"], evaluate=best.evaluate, checkpoint=task["checkpoint"],
-        configuration=_identity(task), progress=False)
+        schedule=_schedule(settings),
+        epochs=looks,
+        chunks=settings["iterations"] // (looks * settings["chunk"]),
+        chunk_steps=settings["chunk"],
+        seed=task["seed"],
+        evaluate=best.evaluate,
+        checkpoint=task["checkpoint"],
+        configuration=_identity(task),
+        progress=False,
+    )
     return [_row(epoch) for epoch in history]
 
 
@@ -193,8 +263,12 @@ def _identity(task):
 
 
 def _row(epoch):
-    return {"steps": epoch["steps"], "seconds": epoch["wall_seconds"], **epoch["train"],
-            "validation_log_likelihood": epoch["evaluation"]["log_likelihood"]}
+    return {
+        "steps": epoch["steps"],
+        "seconds": epoch["wall_seconds"],
+        **epoch["train"],
+        "validation_log_likelihood": epoch["evaluation"]["log_likelihood"],
+    }
 
 
 def log_likelihoods(flow, params, x):
@@ -215,8 +289,14 @@ def reversal_rows(params, settings, x, flows):
             flow.solver |= {"rtol": tolerance, "atol": tolerance}
             z = flow.solve(params, x, flow.times[::-1])[0][-1]
             distances = np.linalg.norm(flow.solve(params, z, flow.times)[0][-1] - x, axis=1)
-            rows.append({"dtype": dtype, "tolerance": tolerance, "max": float(distances.max()),
-                         "rms": float(np.sqrt(np.mean(distances**2)))})
+            rows.append(
+                {
+                    "dtype": dtype,
+                    "tolerance": tolerance,
+                    "max": float(distances.max()),
+                    "rms": float(np.sqrt(np.mean(distances**2))),
+                }
+            )
     return rows
 
 
@@ -231,9 +311,11 @@ def _over_time(flow, params, base, settings, flows):
         z, change = flow.solve(params, x, (shown, start))
         return flows.log_normal(z[-1]) - change[-1]
 
-    return {"samples": list(flow.solve(params, base, times)[0]),
-            "images": [_image(functools.partial(log_density_at, shown)) for shown in times],
-            "paths": flow.solve(params, base, np.linspace(start, end, settings["frames"]))[0][:, :settings["paths"]]}
+    return {
+        "samples": list(flow.solve(params, base, times)[0]),
+        "images": [_image(functools.partial(log_density_at, shown)) for shown in times],
+        "paths": flow.solve(params, base, np.linspace(start, end, settings["frames"]))[0][:, : settings["paths"]],
+    }
 
 
 def _image(log_density):
@@ -241,7 +323,8 @@ def _image(log_density):
     side = np.linspace(-IMAGE_SIDE, IMAGE_SIDE, IMAGE_POINTS)
     points = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     return np.exp(np.concatenate([log_density(part) for part in np.split(points, len(points) // BATCH)])).reshape(
-        IMAGE_POINTS, IMAGE_POINTS)
+        IMAGE_POINTS, IMAGE_POINTS
+    )
 
 
 def draw(fits, path):
@@ -255,8 +338,9 @@ def draw(fits, path):
         cnf, nf = fits[data, "cnf"], fits[data, "nf"]
         true = _image(functools.partial(circles_and_moons.log_density, data))
         for axes, image in zip(densities, [*cnf["images"], true, *nf["images"]]):
-            axes.imshow(image, origin="lower", extent=[-IMAGE_SIDE, IMAGE_SIDE] * 2, cmap="viridis", vmin=0,
-                        interpolation="bilinear")
+            axes.imshow(
+                image, origin="lower", extent=[-IMAGE_SIDE, IMAGE_SIDE] * 2, cmap="viridis", vmin=0, interpolation="bilinear"
+            )
         for axes, points in zip(samples, [*cnf["samples"], cnf["test"], *nf["samples"]]):
             axes.plot(*points[:1500].T, ",", color="C0")
             axes.set(xlim=(-IMAGE_SIDE, IMAGE_SIDE), ylim=(-IMAGE_SIDE, IMAGE_SIDE), aspect="equal")
@@ -284,8 +368,14 @@ def animate(fits, path):
     paths = [fits[data, "cnf"]["paths"] for data in circles_and_moons.NAMES]
     points = [axes.plot([], [], ".", markersize=1.5, color="C0")[0] for axes in panels]
     for axes, data in zip(panels, circles_and_moons.NAMES):
-        axes.set(xlim=(-IMAGE_SIDE, IMAGE_SIDE), ylim=(-IMAGE_SIDE, IMAGE_SIDE), aspect="equal", xticks=[], yticks=[],
-                 title=LABELS[data])
+        axes.set(
+            xlim=(-IMAGE_SIDE, IMAGE_SIDE),
+            ylim=(-IMAGE_SIDE, IMAGE_SIDE),
+            aspect="equal",
+            xticks=[],
+            yticks=[],
+            title=LABELS[data],
+        )
     frames = len(paths[0])
     caption = figure.supxlabel("0 % of the way from the base to the data", fontsize=10)
 

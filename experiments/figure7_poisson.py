@@ -28,10 +28,14 @@ from .table2_latent_ode import BEST, WAYS
 NAME = "figure7_poisson"
 TITLE = "Figure 7: a Poisson process with a latent ODE's intensity, alone and beside data"
 PRESETS = {
-    "quick": {"alone": {"train": 100, "test": 200, "iterations": 150, "batch_size": 5, "peak_rate": 3e-2},
-              "together": {"train": 400, "test": 50, "iterations": 40, "batch_size": 10, "peak_rate": 1e-2}},
-    "paper": {"alone": {"train": 500, "test": 1000, "iterations": 1000, "batch_size": 10, "peak_rate": 3e-2},
-              "together": {"train": 1000, "test": 200, "iterations": 600, "batch_size": 10, "peak_rate": 1e-2}},
+    "quick": {
+        "alone": {"train": 100, "test": 200, "iterations": 150, "batch_size": 5, "peak_rate": 3e-2},
+        "together": {"train": 400, "test": 50, "iterations": 40, "batch_size": 10, "peak_rate": 1e-2},
+    },
+    "paper": {
+        "alone": {"train": 500, "test": 1000, "iterations": 1000, "batch_size": 10, "peak_rate": 3e-2},
+        "together": {"train": 1000, "test": 200, "iterations": 600, "batch_size": 10, "peak_rate": 1e-2},
+    },
 }
 RATE, DEPTH, END, PERIOD = 4.0, 0.9, 5.0, 5.0
 POINTS, NOISE = 30, 0.1
@@ -65,17 +69,38 @@ def run(arguments, stem):
     checkpoints = Path(arguments.checkpoints) / NAME / stem
     alone, alone_curves = fit_alone(preset["alone"], arguments.seed, checkpoints / "alone.npz")
     together, together_curves = fit_together(
-        preset["together"], arguments.seed, checkpoints / "together.npz", weights[f"latent_ode_{POINTS}"])
-    history = [*({"part": "alone", **epoch} for epoch in alone.pop("history")),
-               *({"part": "together", **epoch} for epoch in together.pop("history"))]
+        preset["together"], arguments.seed, checkpoints / "together.npz", weights[f"latent_ode_{POINTS}"]
+    )
+    history = [
+        *({"part": "alone", **epoch} for epoch in alone.pop("history")),
+        *({"part": "together", **epoch} for epoch in together.pop("history")),
+    ]
     metrics = {**alone, **{f"together_{name}": value for name, value in together.items()}}
-    configuration = {"data": "Poisson processes", **preset, "clip_norm": CLIP_NORM, "rate": RATE, "depth": DEPTH, "end": END,
-                     "period": PERIOD, "spirals": {"points": POINTS, "noise": NOISE}, "weights": weights_path.name,
-                     "optimiser": "adam", "schedule": "cosine to zero",
-                     "solver": {"method": "adams", "tolerance": 1.5e-8, **WAYS[BEST]}}
+    configuration = {
+        "data": "Poisson processes",
+        **preset,
+        "clip_norm": CLIP_NORM,
+        "rate": RATE,
+        "depth": DEPTH,
+        "end": END,
+        "period": PERIOD,
+        "spirals": {"points": POINTS, "noise": NOISE},
+        "weights": weights_path.name,
+        "optimiser": "adam",
+        "schedule": "cosine to zero",
+        "solver": {"method": "adams", "tolerance": 1.5e-8, **WAYS[BEST]},
+    }
     path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(path, experiment=NAME, preset=arguments.preset, seed=arguments.seed, configuration=configuration,
-                         metrics=metrics, history=history, wall_seconds=time.perf_counter() - begun)
+    records.write_record(
+        path,
+        experiment=NAME,
+        preset=arguments.preset,
+        seed=arguments.seed,
+        configuration=configuration,
+        metrics=metrics,
+        history=history,
+        wall_seconds=time.perf_counter() - begun,
+    )
     _draw(alone_curves, together_curves, metrics, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
     return path
 
@@ -90,10 +115,20 @@ def _fit(net, params, settings, seed, checkpoint, augment):
         return metrics, training.clip_norm(gradient, CLIP_NORM)
 
     return training.fit(
-        value_and_grad, params, (np.arange(steps * settings["batch_size"]) % settings["train"],), optimiser=training.adam(),
-        schedule=training.warmup_cosine(settings["peak_rate"], evaluations * steps), epochs=evaluations,
-        batch_size=settings["batch_size"], seed=seed, augment=augment, checkpoint=checkpoint, checkpoint_every=10**9,
-        checkpoint_seconds=20, configuration=settings)
+        value_and_grad,
+        params,
+        (np.arange(steps * settings["batch_size"]) % settings["train"],),
+        optimiser=training.adam(),
+        schedule=training.warmup_cosine(settings["peak_rate"], evaluations * steps),
+        epochs=evaluations,
+        batch_size=settings["batch_size"],
+        seed=seed,
+        augment=augment,
+        checkpoint=checkpoint,
+        checkpoint_every=10**9,
+        checkpoint_seconds=20,
+        configuration=settings,
+    )
 
 
 def fit_alone(settings, seed, checkpoint):
@@ -105,8 +140,14 @@ def fit_alone(settings, seed, checkpoint):
     events, mask = point_process.sample_events(rng, true_intensity, bound, 0.0, END, settings["train"])
     test_events, test_mask = point_process.sample_events(rng, true_intensity, bound, 0.0, END, settings["test"])
     net = point_process.PointProcess(0.0, END, **WAYS[BEST])
-    params, history = _fit(net, point_process.init_point_process(rng), settings, seed, checkpoint,
-                           lambda chosen, rng: (events[chosen[0]], mask[chosen[0]]))
+    params, history = _fit(
+        net,
+        point_process.init_point_process(rng),
+        settings,
+        seed,
+        checkpoint,
+        lambda chosen, rng: (events[chosen[0]], mask[chosen[0]]),
+    )
     t = np.linspace(0, END, 1001)
     learned, true = net.intensity(params, t), true_intensity(t)
     integral = np.trapezoid(true, t)
@@ -118,7 +159,9 @@ def fit_alone(settings, seed, checkpoint):
         "log_likelihood": float(np.mean(net.log_likelihood(params, test_events, test_mask))),
         "log_likelihood_true": float(np.mean(true_logs) - integral),
         "log_likelihood_constant": float(np.mean(counts) * np.log(constant) - constant * END),
-        "events_per_sequence": float(np.mean(counts)), "history": history}
+        "events_per_sequence": float(np.mean(counts)),
+        "history": history,
+    }
     return metrics, (t, learned, true, test_events[0][test_mask[0] > 0])
 
 
@@ -152,21 +195,24 @@ def fit_together(settings, seed, checkpoint, weights):
         "log_likelihood": float(np.mean(net.events_log_likelihood(params, z0, test_events, test_mask))),
         "log_likelihood_true": float(np.mean(true_logs - np.trapezoid(true, test.grid, axis=1))),
         "log_likelihood_constant": float(np.mean(test_mask.sum(1)) * np.log(constant) - constant * end),
-        "reconstruction_rmse": float(np.sqrt(np.mean((rebuilt - test.clean)**2))), "history": history}
+        "reconstruction_rmse": float(np.sqrt(np.mean((rebuilt - test.clean) ** 2))),
+        "history": history,
+    }
     return metrics, (test.grid, learned, true, test.clockwise)
 
 
 def relative_l2(learned, true):
     """Root of the integrated squared difference of intensities on an even grid over that of the true one."""
-    return float(np.sqrt(np.sum((learned - true)**2) / np.sum(true**2)))
+    return float(np.sqrt(np.sum((learned - true) ** 2) / np.sum(true**2)))
 
 
 def _events_on(data, rng, end):
     """Events of each spiral on [0, end], by thinning, as (events, mask)."""
     from original_repro import point_process
 
-    return point_process.sample_events(rng, lambda t: intensity_on_spirals(_clean_at(data, t)), RATE * (1 + DEPTH), 0.0, end,
-                                       len(data.clean))
+    return point_process.sample_events(
+        rng, lambda t: intensity_on_spirals(_clean_at(data, t)), RATE * (1 + DEPTH), 0.0, end, len(data.clean)
+    )
 
 
 def _clean_at(data, times):
@@ -183,8 +229,11 @@ def _draw(alone, together, metrics, path):
     panels[0].plot(t, true, color="0.7", linewidth=3, label="true")
     panels[0].plot(t, learned, color="C0", label="learned")
     panels[0].plot(events, np.zeros_like(events), "|", color="k", markersize=14, label="events of one sequence")
-    panels[0].set(title=f"Events alone: relative L2 error {100 * metrics['intensity_relative_l2']:.1f} %",
-                  ylabel="events per unit of time", ylim=(0, 1.35 * RATE * (1 + DEPTH)))
+    panels[0].set(
+        title=f"Events alone: relative L2 error {100 * metrics['intensity_relative_l2']:.1f} %",
+        ylabel="events per unit of time",
+        ylim=(0, 1.35 * RATE * (1 + DEPTH)),
+    )
     panels[0].legend(frameon=False, fontsize=8, ncols=3, loc="upper center")
     t, learned, true, clockwise = together
     for axes, way, name in ((panels[1], True, "clockwise"), (panels[2], False, "counter-clockwise")):

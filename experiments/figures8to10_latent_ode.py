@@ -51,8 +51,10 @@ def run(arguments, stem):
 
     rng = np.random.default_rng(arguments.seed)
     means = model.posterior(data)
-    probes = {"linear": direction_probe(means, data.clockwise),
-              "quadratic": direction_probe(with_products(means), data.clockwise)}
+    probes = {
+        "linear": direction_probe(means, data.clockwise),
+        "quadratic": direction_probe(with_products(means), data.clockwise),
+    }
     coordinate, share, walk = turning_coordinate(means, lambda z0: signed_area(model.generate(z0, data.grid)))
     mean, deviation = model.predictive(data, np.concatenate([data.grid, data.further_times]), rng, preset["samples"])
     inside = np.abs(np.concatenate([data.noisy, data.further_noisy], 1) - mean) < NORMAL_95 * deviation
@@ -60,12 +62,18 @@ def run(arguments, stem):
     more = {points: _test_set(arguments.seed, preset["test"], points) for points in FEWER_AND_MORE}
     reconstructions = {points: model.generate(model.posterior(seen), seen.grid) for points, seen in more.items()}
     metrics = {
-        "direction_probe_accuracy": probes["linear"], "direction_probe_quadratic_accuracy": probes["quadratic"],
-        "figure9_coordinate": coordinate + 1, "figure9_share_turned": share,
-        "band_coverage_observed": float(inside[:, :steps].mean()), "band_coverage_further": float(inside[:, steps:].mean()),
+        "direction_probe_accuracy": probes["linear"],
+        "direction_probe_quadratic_accuracy": probes["quadratic"],
+        "figure9_coordinate": coordinate + 1,
+        "figure9_share_turned": share,
+        "band_coverage_observed": float(inside[:, :steps].mean()),
+        "band_coverage_further": float(inside[:, steps:].mean()),
         "imputation_rmse": model.imputation_error(data),
-        **{f"reconstruction_rmse_{points}": float(np.sqrt(np.mean((made - data.clean)**2)))
-           for points, made in reconstructions.items()}}
+        **{
+            f"reconstruction_rmse_{points}": float(np.sqrt(np.mean((made - data.clean) ** 2)))
+            for points, made in reconstructions.items()
+        },
+    }
 
     rnn = RnnOf(weights[f"rnn_{POINTS}"], data)
     _draw_figure8(model, rnn, data, figures / f"{NAME}-{stem}-figure8.png")
@@ -74,9 +82,16 @@ def run(arguments, stem):
     _draw_figure10(reconstructions, more, figures / f"{NAME}-{stem}-figure10.png")
     _draw_bands(mean, deviation, data, metrics, figures / f"{NAME}-{stem}-bands.png")
     record = records.record_path(arguments.out, NAME, stem)
-    records.write_record(record, experiment=NAME, preset=arguments.preset, seed=arguments.seed,
-                         configuration={"data": f"spirals, noise {NOISE:g}", "points": POINTS, "weights": path.name, **preset},
-                         metrics=metrics, history=[], wall_seconds=time.perf_counter() - begun)
+    records.write_record(
+        record,
+        experiment=NAME,
+        preset=arguments.preset,
+        seed=arguments.seed,
+        configuration={"data": f"spirals, noise {NOISE:g}", "points": POINTS, "weights": path.name, **preset},
+        metrics=metrics,
+        history=[],
+        wall_seconds=time.perf_counter() - begun,
+    )
     return record
 
 
@@ -160,7 +175,7 @@ class _Model:
         times = np.tile(data.grid, (len(mask), 1))
         values = np.where(mask[..., None] > 0, data.noisy, np.nan)
         imputed = SCALE * self.net.impute(self.params, times, values / SCALE, mask)
-        return float(np.sqrt(np.mean((imputed - data.clean)[mask == 0]**2)))
+        return float(np.sqrt(np.mean((imputed - data.clean)[mask == 0] ** 2)))
 
 
 class RnnOf:
@@ -207,7 +222,7 @@ def _truth_and_seen(axes, data, i):
 
 def _shown(data, count):
     """Indices of the first spirals of both directions, in turn."""
-    both = [np.flatnonzero(data.clockwise == way)[:(count + 1) // 2] for way in (True, False)]
+    both = [np.flatnonzero(data.clockwise == way)[: (count + 1) // 2] for way in (True, False)]
     return np.stack(both, 1).ravel()[:count]
 
 
@@ -247,9 +262,12 @@ def _draw_figure8c(model, z0, data, probes, path):
         for k, i in enumerate(members):
             axes.plot(*projected[:, i].T, color=colour, linewidth=0.7, alpha=0.7, label=label if k == 0 else None)
         axes.plot(*projected[0, members].T, ".", color=colour, markersize=4)
-    axes.set(xlabel="first principal component of z(t)", ylabel="second principal component",
-             title="Latent trajectories, dots at t0; direction found at t0:\n"
-                 + ", ".join(f"{100 * accuracy:.1f} % by a {kind} probe" for kind, accuracy in probes.items()))
+    axes.set(
+        xlabel="first principal component of z(t)",
+        ylabel="second principal component",
+        title="Latent trajectories, dots at t0; direction found at t0:\n"
+        + ", ".join(f"{100 * accuracy:.1f} % by a {kind} probe" for kind, accuracy in probes.items()),
+    )
     axes.title.set_fontsize(10)
     axes.legend(frameon=False, fontsize=8)
     _save(figure, path)
@@ -305,6 +323,9 @@ def _draw_bands(mean, deviation, data, metrics, path):
             one.set_ylabel(name)
         axes[1, column].set_xlabel("time")
     axes[0, 0].legend(frameon=False, fontsize=7)
-    figure.suptitle(f"Posterior bands: {100 * metrics['band_coverage_observed']:.1f} % of all points inside within the observed "
-                    f"times, {100 * metrics['band_coverage_further']:.1f} % beyond", fontsize=11)
+    figure.suptitle(
+        f"Posterior bands: {100 * metrics['band_coverage_observed']:.1f} % of all points inside within the observed "
+        f"times, {100 * metrics['band_coverage_further']:.1f} % beyond",
+        fontsize=11,
+    )
     _save(figure, path)

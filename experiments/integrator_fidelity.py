@@ -109,17 +109,31 @@ def run(arguments, stem):
     reference = {_key(cell): cell for cell in measured[REFERENCE]["cells"]} if own else committed_reference()
     history = compare({release: answer["cells"] for release, answer in measured.items()}, reference)
     configuration = {
-        "data": "classic problems", "reference": REFERENCE,
-        "compared_with": "this run" if own else "the committed record" if reference else None, "problems": list(PROBLEMS),
-        "tolerances": list(TOLERANCES), "output_times": list(OUTPUTS),
+        "data": "classic problems",
+        "reference": REFERENCE,
+        "compared_with": "this run" if own else "the committed record" if reference else None,
+        "problems": list(PROBLEMS),
+        "tolerances": list(TOLERANCES),
+        "output_times": list(OUTPUTS),
         "solvers": {name: [kind, options] for name, (kind, options) in SOLVERS.items()},
-        "releases": {release: {key: value for key, value in answer.items() if key != "cells"}
-                     for release, answer in measured.items()},
-        "gaps": gaps, "libc": " ".join(platform.libc_ver()), "kernels": _settings(),
+        "releases": {
+            release: {key: value for key, value in answer.items() if key != "cells"} for release, answer in measured.items()
+        },
+        "gaps": gaps,
+        "libc": " ".join(platform.libc_ver()),
+        "kernels": _settings(),
     }
     path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(path, experiment=NAME, preset=arguments.preset, seed=arguments.seed, configuration=configuration,
-                         metrics=metrics(history, gaps), history=history, wall_seconds=time.perf_counter() - begun)
+    records.write_record(
+        path,
+        experiment=NAME,
+        preset=arguments.preset,
+        seed=arguments.seed,
+        configuration=configuration,
+        metrics=metrics(history, gaps),
+        history=history,
+        wall_seconds=time.perf_counter() - begun,
+    )
     record = json.loads(path.read_text())
     print(markdown_table(record))
     print(differences_table(record))
@@ -143,9 +157,14 @@ def problems():
 
 def tasks():
     """Every solve: solver, problem, tolerance, output times. Stiff ones: only Newton's iteration, the tight tolerance."""
-    return [{"solver": solver, "problem": problem, "tolerance": tolerance, "outputs": outputs}
-            for solver in SOLVERS for problem in PROBLEMS for tolerance in TOLERANCES for outputs in OUTPUTS
-            if problem not in STIFF or (solver in NEWTON_SOLVERS and tolerance == min(TOLERANCES))]
+    return [
+        {"solver": solver, "problem": problem, "tolerance": tolerance, "outputs": outputs}
+        for solver in SOLVERS
+        for problem in PROBLEMS
+        for tolerance in TOLERANCES
+        for outputs in OUTPUTS
+        if problem not in STIFF or (solver in NEWTON_SOLVERS and tolerance == min(TOLERANCES))
+    ]
 
 
 def probe(python, asked):
@@ -174,8 +193,20 @@ def environment(release):
         shutil.rmtree(folder, ignore_errors=True)
         _call([base, "-m", "venv", str(folder)])
         # Binaries only: building a SciPy of 2018 from source would take an hour and a Fortran compiler.
-        _call([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:",
-               f"numpy=={numpy_release}", f"scipy=={release}"])
+        _call(
+            [
+                str(python),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--only-binary",
+                ":all:",
+                f"numpy=={numpy_release}",
+                f"scipy=={release}",
+            ]
+        )
         complete.touch()
     return python
 
@@ -192,8 +223,9 @@ def find_python(version):
     on_path = shutil.which(f"python{version}")
     for candidate in [sys.executable, *map(str, pyenv), *([on_path] if on_path else [])]:
         try:
-            answer = subprocess.run([candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
-                                    capture_output=True, text=True, timeout=60)
+            answer = subprocess.run(
+                [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, timeout=60
+            )
         except (OSError, subprocess.TimeoutExpired):
             continue
         if answer.stdout.strip() == version:
@@ -236,8 +268,9 @@ def compare(cells, reference):
     rows = {}
     for release, measured in cells.items():
         for cell in measured:
-            row = rows.setdefault(_key(cell), {name: cell[name] for name in ("solver", "problem", "tolerance", "outputs")}
-                                  | {"releases": {}})
+            row = rows.setdefault(
+                _key(cell), {name: cell[name] for name in ("solver", "problem", "tolerance", "outputs")} | {"releases": {}}
+            )
             row["releases"][release] = judge(cell, reference.get(_key(cell)), keep_state=release == REFERENCE)
     return list(rows.values())
 
@@ -267,8 +300,12 @@ def relative_difference(state, reference):
 
 def metrics(history, gaps):
     """Flat numbers: solves, and for each release how many have which verdict."""
-    flat = {"solves": len(history), "releases": len(_measured(history)), "gaps": len(gaps),
-            "cells": sum(len(row["releases"]) for row in history)}
+    flat = {
+        "solves": len(history),
+        "releases": len(_measured(history)),
+        "gaps": len(gaps),
+        "cells": sum(len(row["releases"]) for row in history),
+    }
     for release in _measured(history):
         found = [row["releases"][release]["verdict"] for row in history if release in row["releases"]]
         flat[f"cells_same_as_1.16/{release}"] = found.count("same")
@@ -297,8 +334,10 @@ def markdown_table(record):
     """The matrix of a record as Markdown: a row for each solver, a column for each release, the gaps below it."""
     history, gaps = record["history"], record["configuration"]["gaps"]
     releases = sorted([*_measured(history), *gaps], key=_order)
-    rows = [[solver, *(_words(record, solver, release) for release in releases)]
-            for solver in dict.fromkeys(row["solver"] for row in history)]
+    rows = [
+        [solver, *(_words(record, solver, release) for release in releases)]
+        for solver in dict.fromkeys(row["solver"] for row in history)
+    ]
     headings = [_heading(record, release) if release not in gaps else release for release in releases]
     table = tabulate(rows, headers=["solver", *headings], tablefmt="github", disable_numparse=True)
     return "\n".join([table, *(f"\nSciPy {release} was not measured: {gaps[release]}." for release in sorted(gaps, key=_order))])
@@ -338,14 +377,37 @@ def differences_table(record):
         was = row["releases"].get(reference, {})
         for release, cell in row["releases"].items():
             if cell["verdict"] in ("equal counts", "differs"):
-                rows.append([release, row["solver"], row["problem"], f"{row['tolerance']:g}", row["outputs"], cell["verdict"],
-                             f"{was.get('evaluations', '?')} -> {cell['evaluations']}",
-                             f"{was.get('steps', '?')} -> {cell['steps']}", f"{cell.get('relative_difference', 0.0):.1e}"])
+                rows.append(
+                    [
+                        release,
+                        row["solver"],
+                        row["problem"],
+                        f"{row['tolerance']:g}",
+                        row["outputs"],
+                        cell["verdict"],
+                        f"{was.get('evaluations', '?')} -> {cell['evaluations']}",
+                        f"{was.get('steps', '?')} -> {cell['steps']}",
+                        f"{cell.get('relative_difference', 0.0):.1e}",
+                    ]
+                )
     if not rows:
         return "No solve differs."
     rows.sort(key=lambda row: (_order(row[0]), row[5] != "differs"))
-    return tabulate(rows, headers=["SciPy", "solver", "problem", "tolerance", "output times", "verdict", "evaluations", "steps",
-                                   "relative difference"], disable_numparse=True)
+    return tabulate(
+        rows,
+        headers=[
+            "SciPy",
+            "solver",
+            "problem",
+            "tolerance",
+            "output times",
+            "verdict",
+            "evaluations",
+            "steps",
+            "relative difference",
+        ],
+        disable_numparse=True,
+    )
 
 
 COLOURS = {"same": "#8fc79a", "equal counts": "#f2d16b", "differs": "#e07b6a", "not compared": "#d9d9d9", "gap": "#ffffff"}
@@ -363,19 +425,36 @@ def draw(record, path):
     for i, solver in enumerate(solvers):
         for j, release in enumerate(releases):
             kind, text = _cell(record, solver, release)
-            axes.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=COLOURS[kind], edgecolor="white", linewidth=2,
-                                         hatch="//" if kind == "gap" else None))
+            axes.add_patch(
+                plt.Rectangle(
+                    (j - 0.5, i - 0.5),
+                    1,
+                    1,
+                    facecolor=COLOURS[kind],
+                    edgecolor="white",
+                    linewidth=2,
+                    hatch="//" if kind == "gap" else None,
+                )
+            )
             axes.text(j, i, text, ha="center", va="center", fontsize=9)
     axes.set(xlim=(-0.5, len(releases) - 0.5), ylim=(len(solvers) - 0.5, -0.5))
     axes.set_yticks(range(len(solvers)), solvers)
-    axes.set_xticks(range(len(releases)), [_heading(record, release).replace(" ", "\n") if release not in gaps
-                                           else f"{release}\n(gap)" for release in releases])
+    axes.set_xticks(
+        range(len(releases)),
+        [_heading(record, release).replace(" ", "\n") if release not in gaps else f"{release}\n(gap)" for release in releases],
+    )
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.legend([plt.Rectangle((0, 0), 1, 1, facecolor=COLOURS[verdict]) for verdict in VERDICTS[:3]],
-                ["all the same bits", "equal counts, other bits", "other evaluations or steps"],
-                loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, frameon=False, fontsize=8)
+    axes.legend(
+        [plt.Rectangle((0, 0), 1, 1, facecolor=COLOURS[verdict]) for verdict in VERDICTS[:3]],
+        ["all the same bits", "equal counts, other bits", "other evaluations or steps"],
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+    )
     figure.suptitle(f"Solves that are not as in SciPy {reference}", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
@@ -388,6 +467,10 @@ def _cell(record, solver, release):
     counts, _ = _summary(record["history"], solver, release)
     solves = sum(counts.values())
     worst = next((verdict for verdict in ("differs", "equal counts", "not compared", "same") if counts[verdict]), "not compared")
-    text = {"same": f"0 of {solves}", "equal counts": f"{counts['equal counts']} of {solves}",
-            "differs": f"{counts['differs']} of {solves}", "not compared": "not compared"}[worst]
+    text = {
+        "same": f"0 of {solves}",
+        "equal counts": f"{counts['equal counts']} of {solves}",
+        "differs": f"{counts['differs']} of {solves}",
+        "not compared": "not compared",
+    }[worst]
     return worst, "reference" if _itself(record, release) else text

@@ -33,12 +33,22 @@ from .table2_latent_ode import BEST, FEW_TIMES, WAYS
 NAME = "latent_restarts"
 TITLE = "Section 5: cost and error of the latent ODE's reverse sweep, way by way"
 PRESETS = {
-    "quick": {"batch_size": 50, "rounds": 1, "trajectories": {"train": 200, "validation": 20, "test": 20},
-              "training": {**table2_latent_ode.PRESETS["quick"]["latent_ode"], "stages": [[25, 25]]}},
-    "paper": {"batch_size": 100, "rounds": 5, "trajectories": {"train": 1000, "validation": 20, "test": 20},
-              "training": {**table2_latent_ode.PRESETS["paper"]["latent_ode"],
-                           **table2_latent_ode.PRESETS["paper"]["latent_ode_100"],
-                           "stages": [[25, 400], [50, 400], [100, 400]]}},
+    "quick": {
+        "batch_size": 50,
+        "rounds": 1,
+        "trajectories": {"train": 200, "validation": 20, "test": 20},
+        "training": {**table2_latent_ode.PRESETS["quick"]["latent_ode"], "stages": [[25, 25]]},
+    },
+    "paper": {
+        "batch_size": 100,
+        "rounds": 5,
+        "trajectories": {"train": 1000, "validation": 20, "test": 20},
+        "training": {
+            **table2_latent_ode.PRESETS["paper"]["latent_ode"],
+            **table2_latent_ode.PRESETS["paper"]["latent_ode_100"],
+            "stages": [[25, 400], [50, 400], [100, 400]],
+        },
+    },
 }
 REFERENCE = {"method": "dop853", "rtol": 1e-12, "atol": 1e-12}
 
@@ -57,8 +67,15 @@ def run(arguments, stem):
 
     begun = time.perf_counter()
     preset = PRESETS[arguments.preset]
-    task = {"model": "latent_ode", "points": arguments.points, "seed": arguments.seed, "noise": 0.1, "reverse": BEST,
-            "trajectories": preset["trajectories"], **preset["training"]}
+    task = {
+        "model": "latent_ode",
+        "points": arguments.points,
+        "seed": arguments.seed,
+        "noise": 0.1,
+        "reverse": BEST,
+        "trajectories": preset["trajectories"],
+        **preset["training"],
+    }
     params = table2_latent_ode.fit({**task, "checkpoint": str(Path(arguments.checkpoints) / NAME / stem / "fit.npz")})["params"]
     data = table2_latent_ode.make_data(task)[0]
     batch = table2_latent_ode.series(data, slice(preset["batch_size"]))
@@ -77,19 +94,42 @@ def run(arguments, stem):
             measured, gradient = take_gradient()
             seconds = time.perf_counter() - started
             # The first round makes the graphs.
-            rows[way] |= {"seconds": min(seconds, rows[way]["seconds"]) if i else np.inf,
-                          "nfe_forward": measured["nfe_forward"], "nfe_backward": measured["nfe_backward"],
-                          "gradient_error": _error(_flat(gradient), reference)}
-    metrics = {f"{what}_{way}": row[what] for way, row in rows.items()
-               for what in ("nfe_backward", "gradient_error", "seconds")}
+            rows[way] |= {
+                "seconds": min(seconds, rows[way]["seconds"]) if i else np.inf,
+                "nfe_forward": measured["nfe_forward"],
+                "nfe_backward": measured["nfe_backward"],
+                "gradient_error": _error(_flat(gradient), reference),
+            }
+    metrics = {f"{what}_{way}": row[what] for way, row in rows.items() for what in ("nfe_backward", "gradient_error", "seconds")}
     metrics |= {"gradient_noise": _error(other, reference), "nfe_forward": rows["paper"]["nfe_forward"]}
-    configuration = {"data": "spirals, noise 0.1", "points": arguments.points, **preset, "ways": WAYS, "reference": REFERENCE,
-                     "few_times": FEW_TIMES, "method": "adams", "tolerance": 1.5e-8}
+    configuration = {
+        "data": "spirals, noise 0.1",
+        "points": arguments.points,
+        **preset,
+        "ways": WAYS,
+        "reference": REFERENCE,
+        "few_times": FEW_TIMES,
+        "method": "adams",
+        "tolerance": 1.5e-8,
+    }
     path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(path, experiment=NAME, preset=arguments.preset, seed=arguments.seed, configuration=configuration,
-                         metrics=metrics, history=list(rows.values()), wall_seconds=time.perf_counter() - begun)
-    print(tabulate([list(row.values()) for row in rows.values()], floatfmt=".3g",
-                   headers=["reverse sweep", "seconds", "nfe forward", "nfe backward", "gradient error"]))
+    records.write_record(
+        path,
+        experiment=NAME,
+        preset=arguments.preset,
+        seed=arguments.seed,
+        configuration=configuration,
+        metrics=metrics,
+        history=list(rows.values()),
+        wall_seconds=time.perf_counter() - begun,
+    )
+    print(
+        tabulate(
+            [list(row.values()) for row in rows.values()],
+            floatfmt=".3g",
+            headers=["reverse sweep", "seconds", "nfe forward", "nfe backward", "gradient error"],
+        )
+    )
     _draw(rows, metrics["gradient_noise"], Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
     return path
 
@@ -109,16 +149,39 @@ def _draw(rows, noise, path):
 
     figure, axes = plt.subplots(figsize=(8.5, 4.8), layout="constrained")
     for row in rows.values():
-        axes.plot(row["seconds"], row["gradient_error"], "o", color="C3" if row["way"] == "paper" else
-                  "C2" if row["way"] == BEST else "C0")
+        axes.plot(
+            row["seconds"],
+            row["gradient_error"],
+            "o",
+            color="C3" if row["way"] == "paper" else "C2" if row["way"] == BEST else "C0",
+        )
         # Slanted, since many ways have the same error.
-        axes.annotate(f"{row['way']}, {row['nfe_backward']}", (row["seconds"], row["gradient_error"]), xytext=(0, 5),
-                      textcoords="offset points", fontsize=8, rotation=50, rotation_mode="anchor")
+        axes.annotate(
+            f"{row['way']}, {row['nfe_backward']}",
+            (row["seconds"], row["gradient_error"]),
+            xytext=(0, 5),
+            textcoords="offset points",
+            fontsize=8,
+            rotation=50,
+            rotation_mode="anchor",
+        )
     axes.axhline(noise, color="grey", linestyle=":", linewidth=1)
-    axes.annotate("another draw of z0", (0.99, noise), xycoords=("axes fraction", "data"), xytext=(0, 3), ha="right",
-                  textcoords="offset points", fontsize=8, color="grey")
-    axes.set(xscale="log", yscale="log", xlabel="seconds a gradient (forward and reverse)",
-             ylabel="greatest error of the gradient, relative")
+    axes.annotate(
+        "another draw of z0",
+        (0.99, noise),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        ha="right",
+        textcoords="offset points",
+        fontsize=8,
+        color="grey",
+    )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="seconds a gradient (forward and reverse)",
+        ylabel="greatest error of the gradient, relative",
+    )
     left, right = axes.get_xlim()
     axes.set(xlim=(left, right * 1.2), ylim=(None, 20))
     axes.spines[["top", "right"]].set_visible(False)

@@ -73,10 +73,23 @@ def render(markdown, folder, title):
     # The list of contents stands behind the title.
     first = next((number for number, lines in enumerate(blocks) if lines[0].startswith("## ")), len(body))
     body.insert(first, f"<nav>{links}</nav>")
-    return "\n".join(["<!doctype html>", '<html lang="en">', "<head>", '<meta charset="utf-8">',
-                      '<meta name="viewport" content="width=device-width, initial-scale=1">',
-                      f"<title>{html.escape(title)}</title>", f"<style>{STYLE}</style>", "</head>", "<body><main>", *body,
-                      "</main></body>", "</html>", ""])
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en">',
+            "<head>",
+            '<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{html.escape(title)}</title>",
+            f"<style>{STYLE}</style>",
+            "</head>",
+            "<body><main>",
+            *body,
+            "</main></body>",
+            "</html>",
+            "",
+        ]
+    )
 
 
 def _blocks(lines):
@@ -122,6 +135,7 @@ def _block(lines, folder):
     # Figures on successive lines stand one below the other; text between them is a paragraph.
     parts = []
     for is_figure, group in groupby(lines, key=lambda line: bool(FIGURE.fullmatch(line.strip()))):
+        group = list(group)
         parts += [_figure(line.strip(), folder) for line in group] if is_figure else [f"<p>{_inline(chr(10).join(group))}</p>"]
     return "\n".join(parts)
 
@@ -148,15 +162,18 @@ def _figure(line, folder):
     if path.suffix not in MEDIA:
         raise ValueError(f"{path} cannot be embedded: its name must end in one of {', '.join(MEDIA)}")
     data = base64.b64encode(path.read_bytes()).decode()
-    return (f'<figure><img src="data:{MEDIA[path.suffix]};base64,{data}" alt="{html.escape(caption)}">'
-            f"<figcaption>{_inline(caption)}</figcaption></figure>")
+    return (
+        f'<figure><img src="data:{MEDIA[path.suffix]};base64,{data}" alt="{html.escape(caption)}">'
+        f"<figcaption>{_inline(caption)}</figcaption></figure>"
+    )
 
 
 def _inline(text):
     """Code, bold and links of a line; in code nothing else is looked for."""
     parts = re.split(r"(`[^`]*`)", text)
-    return "".join(f"<code>{html.escape(part[1:-1])}</code>" if number % 2 else _marked(part)
-                   for number, part in enumerate(parts))
+    return "".join(
+        f"<code>{html.escape(part[1:-1])}</code>" if number % 2 else _marked(part) for number, part in enumerate(parts)
+    )
 
 
 def _marked(text):

@@ -69,11 +69,31 @@ def _evaluation_counts(found):
     if "beside_torchdiffeq_nfe_forward" not in bench:
         raise NotMeasured('pip install ".[modern]"; python -m experiments bench')
     figure3 = _record(found, figure3_mnist.NAME)
-    ratio = {method: next((row["ratio"] for row in rules.select([figure3], {
-        "part": "backward", "weights": "trained", "reduction": "mean", "tolerance": 1e-3, "method": method,
-        "batch_size": figure3["configuration"]["batch_size"]}, ("ratio",))), None) for method in ("adams", "dopri5", "lsoda")}
-    one = min(rules.select([figure3], {"part": "backward", "weights": "trained", "method": "adams", "batch_size": 1},
-                           ("ratio",)), key=lambda row: row["ratio"])
+    ratio = {
+        method: next(
+            (
+                row["ratio"]
+                for row in rules.select(
+                    [figure3],
+                    {
+                        "part": "backward",
+                        "weights": "trained",
+                        "reduction": "mean",
+                        "tolerance": 1e-3,
+                        "method": method,
+                        "batch_size": figure3["configuration"]["batch_size"],
+                    },
+                    ("ratio",),
+                )
+            ),
+            None,
+        )
+        for method in ("adams", "dopri5", "lsoda")
+    }
+    one = min(
+        rules.select([figure3], {"part": "backward", "weights": "trained", "method": "adams", "batch_size": 1}, ("ratio",)),
+        key=lambda row: row["ratio"],
+    )
     return (
         f"The integrator, the error norm and the size of the problem. On a layer of the ODE-Net at 1e-3, torchdiffeq (dopri5, "
         f"six evaluations a step) takes {bench['beside_torchdiffeq_nfe_forward']:g} evaluations forward and "
@@ -85,24 +105,28 @@ def _evaluation_counts(found):
         f"{ratio['adams']:.2f} with VODE, {ratio['lsoda']:.2f} with LSODA, {ratio['dopri5']:.2f} with SciPy's dopri5 and VODE's "
         f"norm. The paper's half needs few images and a tight tolerance: {one['ratio']:.2f} for one image at "
         f"{one['tolerance']:g}. "
-        f"(`python -m experiments bench`; `python -m experiments run figure3_mnist --preset paper`)")
+        f"(`python -m experiments bench`; `python -m experiments run figure3_mnist --preset paper`)"
+    )
 
 
 def _latent_rmse(found):
     levels = table2_latent_ode.by_noise([(path, record) for path, record in found if record["preset"] == "paper"])
     if not levels:
         raise NotMeasured("python -m experiments run table2_latent_ode --preset paper")
+
     def errors(records, model):
         return ", ".join(mean_and_deviation(records, f"rmse_{model}_{size}_noisy") for size in SIZES)
 
-    lines = [f"noise {noise:g}: {errors(records, 'latent_ode')} (RNN: {errors(records, 'rnn')})"
-             for noise, records in levels.items()]
+    lines = [
+        f"noise {noise:g}: {errors(records, 'latent_ode')} (RNN: {errors(records, 'rnn')})" for noise, records in levels.items()
+    ]
     return (
         "The noise's standard deviation is a floor: no prediction gets below it against noisy targets, and the rest is what the "
         "model misses. So the paper's 0.1346 means noise below that, and the authors' later example, with noise of 0.3, cannot "
         "give less than 0.3. Predictive RMSE of the latent ODE from 30, 50 and 100 of 100 observations: "
         f"{'; '.join(lines)}. {_noise_of_the_paper(levels)}Against clean targets, where the floor is zero, it is in the report's "
-        "Table 2. (`python -m experiments run table2_latent_ode --preset paper`; `--noise` and `--seed` to vary)")
+        "Table 2. (`python -m experiments run table2_latent_ode --preset paper`; `--noise` and `--seed` to vary)"
+    )
 
 
 def _noise_of_the_paper(levels):
@@ -110,8 +134,10 @@ def _noise_of_the_paper(levels):
     reported = {entry["id"]: entry["value"] for entry in registry.read()}
     found = []
     for size in SIZES:
-        errors = [np.mean([record["metrics"].get(f"rmse_latent_ode_{size}_noisy", np.nan) for record in records])
-                  for records in levels.values()]
+        errors = [
+            np.mean([record["metrics"].get(f"rmse_latent_ode_{size}_noisy", np.nan) for record in records])
+            for records in levels.values()
+        ]
         value = reported[f"table2-latent-ode-{size}"]
         if not np.all(np.diff(errors) > 0) or not errors[0] <= value <= errors[-1]:
             return ""
@@ -140,7 +166,8 @@ def _adjoint_memory(found):
         f"space for the augmented system, 20 + 16 N doubles for N = {unknowns:,}, is {8 * (20 + 16 * unknowns) / 2**20:.0f} MiB; "
         f"the RK-Net, which has the same dynamics and no such work space, has a constant of "
         f"{metrics['rknet_memory_constant_mib']:,.0f} ± {metrics['rknet_memory_constant_error_mib']:.0f} MiB, so what is left is "
-        f"the graphs' own. (`python -m experiments run table1_depth --preset paper`; `python -m experiments bench`)")
+        f"the graphs' own. (`python -m experiments run table1_depth --preset paper`; `python -m experiments bench`)"
+    )
 
 
 def adjoint_unknowns(batch_size, channels):
@@ -157,7 +184,8 @@ def _large_lsoda(found):
         cost = f"What that costs is not measured yet: `{missing}`."
     return (
         "Call it: above 2,000 unknowns the bridge tells LSODA that the Jacobian is diagonal, which needs 20 + 16 N doubles "
-        f"instead of N². (SciPy's `odeint` without bands ends the interpreter at this size.) {cost}\n\n{LSODA_EXAMPLE}")
+        f"instead of N². (SciPy's `odeint` without bands ends the interpreter at this size.) {cost}\n\n{LSODA_EXAMPLE}"
+    )
 
 
 def _cost_of_large_lsoda(record):
@@ -168,34 +196,53 @@ def _cost_of_large_lsoda(record):
         f"{metrics['layer_lsoda_nfe_forward']:g} evaluations and {metrics['layer_lsoda_forward_seconds_median']:.2f} s at "
         f"{configuration['tolerance']:g}, its gradient, {adjoint_unknowns(batch, channels):,} unknowns, "
         f"{metrics['layer_lsoda_nfe_backward']:g} and {metrics['layer_lsoda_backward_seconds_median']:.2f} s. "
-        f"(`python -m experiments bench`)")
+        f"(`python -m experiments bench`)"
+    )
 
 
 def _c_translations(found):
     record = _record(found, integrator_fidelity.NAME)
     metrics, reference = record["metrics"], record["configuration"]["reference"]
-    kinds = {release: about["integrators"]["vode"] for release, about in record["configuration"]["releases"].items()
-             if release != reference}
+    kinds = {
+        release: about["integrators"]["vode"]
+        for release, about in record["configuration"]["releases"].items()
+        if release != reference
+    }
     if "c" not in kinds.values():
         raise NotMeasured(metrics.command)
-    differing = {solver: sum(row["releases"].get(release, {}).get("verdict") == "differs" for row in record["history"]
-                             for release, kind in kinds.items() if row["solver"] == solver and kind == "c")
-                 for solver in dict.fromkeys(row["solver"] for row in record["history"])}
+    differing = {
+        solver: sum(
+            row["releases"].get(release, {}).get("verdict") == "differs"
+            for row in record["history"]
+            for release, kind in kinds.items()
+            if row["solver"] == solver and kind == "c"
+        )
+        for solver in dict.fromkeys(row["solver"] for row in record["history"])
+    }
     changed, kept = ([solver for solver, count in differing.items() if bool(count) == whether] for whether in (True, False))
-    counts = {kind: "; ".join(_cells(metrics, release) for release in kinds if kinds[release] == kind)
-              for kind in ("c", "fortran")}
-    verdict = "; ".join([f"Those of {_listed(changed)}, yes" if changed else "No",
-                         *([f"those of {_listed(kept)}, at most in last bits"] if kept else [])])
+    counts = {
+        kind: "; ".join(_cells(metrics, release) for release in kinds if kinds[release] == kind) for kind in ("c", "fortran")
+    }
+    verdict = "; ".join(
+        [
+            f"Those of {_listed(changed)}, yes" if changed else "No",
+            *([f"those of {_listed(kept)}, at most in last bits"] if kept else []),
+        ]
+    )
     return (
         f"{verdict}. Of {metrics['solves']} solves, compared with the Fortran of {reference}: {counts['c']}. Among the Fortran "
         f"releases: {counts['fortran']}. (`python -m experiments run integrator_fidelity --preset paper`; "
-        f"`python experiments/c_translations.py` shows what changed)")
+        f"`python experiments/c_translations.py` shows what changed)"
+    )
 
 
 def _cells(metrics, release):
     """How many solves of a release are the same and how many not, in words; what there is none of is left out."""
-    words = (("cells_same_as_1.16", "the same in every bit"), ("cells_equal_counts", "but for last bits"),
-             ("cells_differing", "different"))
+    words = (
+        ("cells_same_as_1.16", "the same in every bit"),
+        ("cells_equal_counts", "but for last bits"),
+        ("cells_differing", "different"),
+    )
     return f"{release}, " + ", ".join(f"{count} {text}" for name, text in words if (count := metrics[f"{name}/{release}"]))
 
 

@@ -6,15 +6,27 @@ import os
 import platform
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 from original_repro.training import write_atomically
 from solvers_bridge.integrators import provenance
 
-PACKAGES = ("numpy", "scipy", "autograd", "tensorflow", "matplotlib", "tqdm", "platformdirs", "tabulate",
-            "torch", "torchdiffeq", "jax", "diffrax")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "autograd",
+    "tensorflow",
+    "matplotlib",
+    "tqdm",
+    "platformdirs",
+    "tabulate",
+    "torch",
+    "torchdiffeq",
+    "jax",
+    "diffrax",
+)
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -26,10 +38,19 @@ def record_path(out, experiment, stem):
 def write_record(path, *, experiment, preset, seed, configuration, metrics, history, wall_seconds):
     """Write a record atomically. Numbers that are not finite become null: JSON has no name for them."""
     record = {
-        "experiment": experiment, "preset": preset, "seed": seed, "command": command(),
-        "configuration": configuration, "metrics": metrics, "history": history,
-        "wall_seconds": round(wall_seconds, 3), "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "git_commit": git_commit(), "versions": versions(), "integrators": provenance(), "host": host(),
+        "experiment": experiment,
+        "preset": preset,
+        "seed": seed,
+        "command": command(),
+        "configuration": configuration,
+        "metrics": metrics,
+        "history": history,
+        "wall_seconds": round(wall_seconds, 3),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "integrators": provenance(),
+        "host": host(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(_finite(record), indent=1, allow_nan=False) + "\n").encode())
@@ -58,8 +79,11 @@ def versions():
 
 def host():
     """The machine: system, processor, cores that this process may use."""
-    return {"system": platform.platform(), "processor": _processor(), "cores": len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity") else os.cpu_count()}
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
 
 
 def _processor():
@@ -72,6 +96,7 @@ def _processor():
 
 def git_commit():
     """The commit of this checkout, with "+changes" if the working tree differs; None outside a checkout."""
+
     def git(*arguments):
         return subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
 

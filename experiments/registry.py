@@ -89,8 +89,9 @@ def is_asked_for(entry, path, record):
     """Whether a record is of the entry's experiment, with its options and no other, of any preset and seed."""
     wanted = entry["measured_by"]
     options = [f"{name}={value}" for name, value in sorted(wanted["options"].items())]
-    return record["experiment"] == wanted["experiment"] \
-        and path.stem == "-".join([record["preset"], f"seed{record['seed']}", *options])
+    return record["experiment"] == wanted["experiment"] and path.stem == "-".join(
+        [record["preset"], f"seed{record['seed']}", *options]
+    )
 
 
 def unused(found, verdicts):
@@ -98,15 +99,25 @@ def unused(found, verdicts):
     used = {path for verdict in verdicts for path in verdict.records}
     experiments = {verdict.entry["measured_by"]["experiment"] for verdict in verdicts}
     reasons = dict(pair for verdict in verdicts for pair in verdict.set_aside)
-    return [(path, reasons.get(path, "run with options that no entry asks for")) for path, record in found
-            if record["experiment"] in experiments and path not in used]
+    return [
+        (path, reasons.get(path, "run with options that no entry asks for"))
+        for path, record in found
+        if record["experiment"] in experiments and path not in used
+    ]
 
 
 def command(entry):
     """The command that measures an entry."""
     wanted = entry["measured_by"]
-    return " ".join(["python -m experiments run", wanted["experiment"], "--preset", wanted["preset"],
-                     *(f"--{name} {value}" for name, value in wanted["options"].items())])
+    return " ".join(
+        [
+            "python -m experiments run",
+            wanted["experiment"],
+            "--preset",
+            wanted["preset"],
+            *(f"--{name} {value}" for name, value in wanted["options"].items()),
+        ]
+    )
 
 
 def as_json(verdicts, out):
@@ -114,11 +125,21 @@ def as_json(verdicts, out):
     flat = {}
     for verdict in verdicts:
         finding = verdict.finding
-        numbers = {} if finding is None else {
-            "measured": _digits(finding.measured), "deviation": _digits(finding.deviation),
-            "interval": finding.interval and [_digits(end) for end in finding.interval], "detail": finding.detail}
-        flat[verdict.entry["id"]] = {"verdict": verdict.verdict, **numbers,
-                                     "records": [path.relative_to(out).as_posix() for path in verdict.records]}
+        numbers = (
+            {}
+            if finding is None
+            else {
+                "measured": _digits(finding.measured),
+                "deviation": _digits(finding.deviation),
+                "interval": finding.interval and [_digits(end) for end in finding.interval],
+                "detail": finding.detail,
+            }
+        )
+        flat[verdict.entry["id"]] = {
+            "verdict": verdict.verdict,
+            **numbers,
+            "records": [path.relative_to(out).as_posix() for path in verdict.records],
+        }
     return flat
 
 
@@ -139,15 +160,19 @@ def _mismatch(entry, record):
     wanted = entry["measured_by"]
     if record["preset"] != wanted["preset"]:
         return f"{record['preset']} preset"
-    other = [f"{name} {record['configuration'].get(name)!r} where {value!r} is asked for"
-             for name, value in wanted["configuration"].items() if record["configuration"].get(name) != value]
+    other = [
+        f"{name} {record['configuration'].get(name)!r} where {value!r} is asked for"
+        for name, value in wanted["configuration"].items()
+        if record["configuration"].get(name) != value
+    ]
     return "another configuration: " + ", ".join(other) if other else ""
 
 
 def _alike(record, other):
     """Whether two records are of the same configuration but for the seed."""
-    one, another = ({name: value for name, value in each["configuration"].items() if name not in OF_ONE_SEED}
-                    for each in (record, other))
+    one, another = (
+        {name: value for name, value in each["configuration"].items() if name not in OF_ONE_SEED} for each in (record, other)
+    )
     return one == another
 
 

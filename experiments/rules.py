@@ -91,8 +91,11 @@ def band(records, value, rows, y, low, high):
         raise CannotJudge(f"no rows with {y}")
     numbers = [point[y] for point in points]
     inside = sum(low <= point[y] <= high and point.get("finished", True) for point in points)
-    return Finding(inside == len(points), float(np.mean(numbers)),
-                   detail=f"{min(numbers):.2f} to {max(numbers):.2f}; in {inside} of {len(points)} conditions")
+    return Finding(
+        inside == len(points),
+        float(np.mean(numbers)),
+        detail=f"{min(numbers):.2f} to {max(numbers):.2f}; in {inside} of {len(points)} conditions",
+    )
 
 
 def ordering(records, value, lesser, greater, over, standard_errors=0.0):
@@ -105,7 +108,8 @@ def ordering(records, value, lesser, greater, over, standard_errors=0.0):
     for choice in itertools.product(*over.values()):
         where = dict(zip(over, choice, strict=True))
         (small, small_error), (large, large_error) = (
-            _mean_with_error(records, name.format(**where), standard_errors > 0) for name in (lesser, greater))
+            _mean_with_error(records, name.format(**where), standard_errors > 0) for name in (lesser, greater)
+        )
         pairs += 1
         if not small + standard_errors * math.hypot(small_error, large_error) <= large:
             broken.append(f"{', '.join(map(str, choice))} ({small:.4g} and {large:.4g})")
@@ -138,9 +142,13 @@ def wilson_interval(rate, examples):
 
 def select(records, rows, needed):
     """Rows of the records' histories that have these values (a list: one of them) and the needed numbers, none of them null."""
-    return [row for record in records for row in record["history"]
-            if all(row.get(name) in (wanted if isinstance(wanted, list) else [wanted]) for name, wanted in rows.items())
-            and all(row.get(name) is not None for name in needed)]
+    return [
+        row
+        for record in records
+        for row in record["history"]
+        if all(row.get(name) in (wanted if isinstance(wanted, list) else [wanted]) for name, wanted in rows.items())
+        and all(row.get(name) is not None for name in needed)
+    ]
 
 
 def _values(records, metric):

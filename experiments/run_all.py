@@ -43,8 +43,13 @@ def run_all(experiments, options, workers, logs):
             chosen.append("--workers=1")
         log = Path(logs) / f"{'-'.join([name, *variant.values()])}.txt"
         with open(log, "wb") as file:
-            process = subprocess.Popen([sys.executable, "-m", "experiments", "run", name, *options, *chosen],
-                                       stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "experiments", "run", name, *options, *chosen],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
             processes.add(process)
             status = process.wait()
         with printing:

@@ -16,7 +16,6 @@ from solvers_bridge.dynamics import Dynamics
 from solvers_bridge.nested import flatten
 
 
-
 class Step(NamedTuple):
     """One forward solve and its gradient: seconds and evaluations, shares of the solves outside the graphs, the gradient."""
 
@@ -88,16 +87,24 @@ def solve_and_differentiate(func, y0, t, params, states_bar, solve=odeint, **sol
     nfe = {way: sum(s.nfe for s in solves if s.direction == way) for way in ("forward", "backward")}
     step = Step(middle - begun, end - middle, nfe["forward"], nfe["backward"], gradient)
     if timed:
-        step = step._replace(outside_forward=1 - seconds_in_f / wall["forward"],
-                             outside_backward=1 - timed.adjoint.seconds / wall["backward"])
+        step = step._replace(
+            outside_forward=1 - seconds_in_f / wall["forward"], outside_backward=1 - timed.adjoint.seconds / wall["backward"]
+        )
     return step
 
 
 def summarise(results, prefix, unit):
     """Print one row for each name in results, {name: [Step, ...]}, in "s" or "ms"; returns the same as metrics, in seconds."""
     metrics, rows, scale = {}, [], {"s": 1, "ms": 1e3}[unit]
-    headers = [f"forward ({unit})", f"backward ({unit})", f"both ({unit})", "nfe forward", "nfe backward",
-               "outside forward", "outside backward"]
+    headers = [
+        f"forward ({unit})",
+        f"backward ({unit})",
+        f"both ({unit})",
+        "nfe forward",
+        "nfe backward",
+        "outside forward",
+        "outside backward",
+    ]
     for name, steps in results.items():
         row = [name]
         for what in ("forward", "backward", "seconds"):

@@ -42,11 +42,24 @@ LOCATION_ARGUMENTS = ()
 # Settings that give the depths: residual blocks, Runge-Kutta steps, tolerances.
 # Up to hundreds of evaluations: processes differ by tens of MiB, in which the RK-Net's two states for each of 64 would not show.
 PRESETS = {
-    "quick": {"batch_size": 32, "channels": 64, "memory_steps": 3, "timed_steps": 3, "settings": {
-        "resnet": (1, 16), "rknet": (1, 16), "odenet": (1e-1, 1e-4)}},
-    "paper": {"batch_size": 128, "channels": 64, "memory_steps": 3, "timed_steps": 3, "settings": {
-        "resnet": (1, 2, 4, 8, 16, 32), "rknet": (1, 2, 4, 8, 16, 32, 64),
-        "odenet": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)}},
+    "quick": {
+        "batch_size": 32,
+        "channels": 64,
+        "memory_steps": 3,
+        "timed_steps": 3,
+        "settings": {"resnet": (1, 16), "rknet": (1, 16), "odenet": (1e-1, 1e-4)},
+    },
+    "paper": {
+        "batch_size": 128,
+        "channels": 64,
+        "memory_steps": 3,
+        "timed_steps": 3,
+        "settings": {
+            "resnet": (1, 2, 4, 8, 16, 32),
+            "rknet": (1, 2, 4, 8, 16, 32, 64),
+            "odenet": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+        },
+    },
 }
 # What is fitted: its name in a point, and its unit.
 COLUMNS = {"memory": ("peak_mib", "mib"), "time": ("step_seconds", "seconds"), "cpu": ("cpu_seconds", "seconds")}
@@ -65,16 +78,32 @@ def run(arguments, stem):
     begun = time.perf_counter()
     points = []
     for model, setting in tqdm(settings, desc="processes", disable=None):
-        points.append(measure_in_fresh_process(
-            model=model, setting=setting, seed=arguments.seed,
-            **{name: value for name, value in preset.items() if name != "settings"}))
-        tqdm.write(f"{LABELS[model]} {setting:g}: depth {points[-1]['depth']}, {points[-1]['peak_mib']:.0f} MiB, "
-                   f"{points[-1]['step_seconds']:.3g} s", file=sys.stderr)
+        points.append(
+            measure_in_fresh_process(
+                model=model,
+                setting=setting,
+                seed=arguments.seed,
+                **{name: value for name, value in preset.items() if name != "settings"},
+            )
+        )
+        tqdm.write(
+            f"{LABELS[model]} {setting:g}: depth {points[-1]['depth']}, {points[-1]['peak_mib']:.0f} MiB, "
+            f"{points[-1]['step_seconds']:.3g} s",
+            file=sys.stderr,
+        )
     configuration = {"data": "embedded sample", "method": "adams", **preset}
     state_mib = preset["batch_size"] * STATE_SIDE**2 * preset["channels"] * 4 / 2**20
     path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(path, experiment=NAME, preset=arguments.preset, seed=arguments.seed, configuration=configuration,
-                         metrics=metrics(points, state_mib), history=points, wall_seconds=time.perf_counter() - begun)
+    records.write_record(
+        path,
+        experiment=NAME,
+        preset=arguments.preset,
+        seed=arguments.seed,
+        configuration=configuration,
+        metrics=metrics(points, state_mib),
+        history=points,
+        wall_seconds=time.perf_counter() - begun,
+    )
     record = json.loads(path.read_text())
     print(points_table(record))
     draw(record, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
@@ -83,8 +112,9 @@ def run(arguments, stem):
 
 def measure_in_fresh_process(**point):
     """What `measure` returns for these arguments in a process that has done nothing else. Raises RuntimeError if it fails."""
-    child = subprocess.run([sys.executable, "-m", f"experiments.{NAME}", json.dumps(point)], cwd=records.REPOSITORY,
-                           capture_output=True, text=True)
+    child = subprocess.run(
+        [sys.executable, "-m", f"experiments.{NAME}", json.dumps(point)], cwd=records.REPOSITORY, capture_output=True, text=True
+    )
     if child.returncode:
         last = (child.stderr.strip().splitlines() or [f"status {child.returncode}"])[-1]
         raise RuntimeError(f"measuring {LABELS.get(point['model'], point['model'])} at {point['setting']} failed: {last}")
@@ -116,9 +146,18 @@ def measure(model, setting, *, batch_size, channels, seed, memory_steps, timed_s
         seconds.append(time.perf_counter() - begun)
         cpu_seconds.append(time.process_time() - cpu_begun)
     depth = {"blocks": setting} if model == "resnet" else {name: found[name] for name in ("nfe_forward", "nfe_backward")}
-    return {"model": model, "setting": setting, "depth": next(iter(depth.values())), **depth, "before_mib": before,
-            "peak_mib": peak, "peak_kept_mib": resident_peak(), "step_seconds": float(np.median(seconds)),
-            "cpu_seconds": float(np.median(cpu_seconds)), "seconds": seconds}
+    return {
+        "model": model,
+        "setting": setting,
+        "depth": next(iter(depth.values())),
+        **depth,
+        "before_mib": before,
+        "peak_mib": peak,
+        "peak_kept_mib": resident_peak(),
+        "step_seconds": float(np.median(seconds)),
+        "cpu_seconds": float(np.median(cpu_seconds)),
+        "seconds": seconds,
+    }
 
 
 def network(model, setting, *, channels, seed):
@@ -176,9 +215,12 @@ def fit(depths, values):
 
     line = linregress(depths, values)
     known = len(depths) > 2
-    return {"slope": float(line.slope), "constant": float(line.intercept),
-            "slope_error": float(line.stderr) if known else None,
-            "constant_error": float(line.intercept_stderr) if known else None}
+    return {
+        "slope": float(line.slope),
+        "constant": float(line.intercept),
+        "slope_error": float(line.stderr) if known else None,
+        "constant_error": float(line.intercept_stderr) if known else None,
+    }
 
 
 def metrics(points, state_mib):
@@ -196,24 +238,52 @@ def metrics(points, state_mib):
             flat |= {f"{model}_{column}_{part}_{unit}": value for part, value in line.items()}
             flat[f"{model}_{column}_ratio"] = deep[name] / shallow[name]
             if column == "memory":
-                flat |= {f"{model}_memory_{part}_states": None if line[part] is None else line[part] / state_mib
-                         for part in ("slope", "slope_error")}
+                flat |= {
+                    f"{model}_memory_{part}_states": None if line[part] is None else line[part] / state_mib
+                    for part in ("slope", "slope_error")
+                }
     return flat
 
 
 def by_model(points):
     """{model: its points}, in the order of depth."""
-    return {model: sorted((point for point in points if point["model"] == model), key=lambda point: point["depth"])
-            for model in dict.fromkeys(point["model"] for point in points)}
+    return {
+        model: sorted((point for point in points if point["model"] == model), key=lambda point: point["depth"])
+        for model in dict.fromkeys(point["model"] for point in points)
+    }
 
 
 def points_table(record):
     """The points of a record, for the terminal."""
-    rows = [[LABELS[point["model"]], f"{point['setting']:g}", point["depth"], point.get("nfe_backward", ""),
-             f"{point['before_mib']:.0f}", f"{point['peak_mib']:.0f}", f"{point['peak_kept_mib']:.0f}",
-             f"{point['step_seconds']:.3g}", f"{point['cpu_seconds']:.3g}"] for point in record["history"]]
-    return tabulate(rows, ["", "setting", "depth", "nfe backward", "MiB before", "peak in a step", "peak, malloc keeping",
-                           "seconds", "of processors"], disable_numparse=True)
+    rows = [
+        [
+            LABELS[point["model"]],
+            f"{point['setting']:g}",
+            point["depth"],
+            point.get("nfe_backward", ""),
+            f"{point['before_mib']:.0f}",
+            f"{point['peak_mib']:.0f}",
+            f"{point['peak_kept_mib']:.0f}",
+            f"{point['step_seconds']:.3g}",
+            f"{point['cpu_seconds']:.3g}",
+        ]
+        for point in record["history"]
+    ]
+    return tabulate(
+        rows,
+        [
+            "",
+            "setting",
+            "depth",
+            "nfe backward",
+            "MiB before",
+            "peak in a step",
+            "peak, malloc keeping",
+            "seconds",
+            "of processors",
+        ],
+        disable_numparse=True,
+    )
 
 
 def draw(record, path):
@@ -228,10 +298,15 @@ def draw(record, path):
             depths = np.array([point["depth"] for point in points])
             slope, constant = (record["metrics"][f"{model}_{column}_{part}_{unit}"] for part in ("slope", "constant"))
             ends = np.array([0, depths.max()])
-            line, = axes.plot(ends, constant + slope * ends, linewidth=1.2)
+            (line,) = axes.plot(ends, constant + slope * ends, linewidth=1.2)
             text = f"{slope:+.2f} MiB" if column == "memory" else f"{1e3 * slope:+.0f} ms"
-            axes.plot(depths, [point[name] for point in points], marker, color=line.get_color(),
-                      label=f"{LABELS[model]}: {text} {'a block' if model == 'resnet' else 'an evaluation'}")
+            axes.plot(
+                depths,
+                [point[name] for point in points],
+                marker,
+                color=line.get_color(),
+                label=f"{LABELS[model]}: {text} {'a block' if model == 'resnet' else 'an evaluation'}",
+            )
         axes.set(xlabel="depth: blocks (ResNet), evaluations forward (RK-Net, ODE-Net)", xlim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
@@ -240,8 +315,10 @@ def draw(record, path):
     left.set_ylim(before, before + 1.05 * (left.dataLim.y1 - before))
     left.set_ylabel(f"peak memory (MiB; {before:.0f} before)")
     right.set(ylabel="time of a training step (s)", ylim=(0, None))
-    figure.suptitle(f"A training step against depth: batch {record['configuration']['batch_size']}, "
-                    f"{record['configuration']['channels']} channels")
+    figure.suptitle(
+        f"A training step against depth: batch {record['configuration']['batch_size']}, "
+        f"{record['configuration']['channels']} channels"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -249,6 +326,7 @@ def draw(record, path):
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        raise SystemExit(f"usage: python -m experiments.{NAME} JSON (the arguments of measure; all points: "
-                         f"python -m experiments run {NAME})")
+        raise SystemExit(
+            f"usage: python -m experiments.{NAME} JSON (the arguments of measure; all points: python -m experiments run {NAME})"
+        )
     print(json.dumps(measure(**json.loads(sys.argv[1]))))

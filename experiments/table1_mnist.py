@@ -57,28 +57,50 @@ def add_arguments(parser):
     _add_network_arguments(parser)
     parser.add_argument("--epochs", type=int, help="instead of the preset's")
     parser.add_argument("--rate", type=float, help="the highest learning rate, instead of the preset's")
-    parser.add_argument("--weight-decay", type=float, metavar="W",
-                        help="coefficient of the squared parameters' halved sum in the loss, instead of the preset's")
-    parser.add_argument("--crop-padding", type=int, metavar="PIXELS",
-                        help="pad training images by this much before random crops, instead of the preset's")
-    parser.add_argument("--processes", type=int, metavar="N",
-                        help="share each batch among N processes with a thread each, instead of the preset's")
-    parser.add_argument("--validation", type=int, default=0, metavar="N",
-                        help="train without the last N training images and evaluate on those instead of the test set")
+    parser.add_argument(
+        "--weight-decay",
+        type=float,
+        metavar="W",
+        help="coefficient of the squared parameters' halved sum in the loss, instead of the preset's",
+    )
+    parser.add_argument(
+        "--crop-padding",
+        type=int,
+        metavar="PIXELS",
+        help="pad training images by this much before random crops, instead of the preset's",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="share each batch among N processes with a thread each, instead of the preset's",
+    )
+    parser.add_argument(
+        "--validation",
+        type=int,
+        default=0,
+        metavar="N",
+        help="train without the last N training images and evaluate on those instead of the test set",
+    )
 
 
 def add_evaluation_arguments(parser):
     """Options of an evaluation; those of the solver may differ from what the weights were trained with."""
     _add_network_arguments(parser)
-    parser.add_argument("--weights", type=Path, metavar="FILE",
-                        help="(default: those that `run` with the same preset, seed and model left in OUT/weights)")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="(default: those that `run` with the same preset, seed and model left in OUT/weights)",
+    )
 
 
 def _add_network_arguments(parser):
     parser.add_argument("--model", choices=MODELS, default="odenet", help="which network of the table (default: odenet)")
     parser.add_argument("--method", default="adams", help="integrator of the ODE-Net (default: adams, VODE's)")
-    parser.add_argument("--tolerance", type=float, default=1e-3,
-                        help="relative and absolute tolerance of the ODE-Net (default: the paper's 1e-3)")
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-3, help="relative and absolute tolerance of the ODE-Net (default: the paper's 1e-3)"
+    )
     parser.add_argument("--data", metavar="FOLDER", help="folder with MNIST's four IDX files (default: cache, else download)")
 
 
@@ -109,34 +131,60 @@ def run(arguments, stem):
     images, labels, test_images, test_labels = _load(settings["data"], arguments.data)
     if arguments.validation:
         if arguments.validation % supervised.EVALUATION_BATCH or arguments.validation >= len(images):
-            raise ValueError(f"--validation must be a multiple of {supervised.EVALUATION_BATCH} below {len(images)}, the number "
-                             f"of training images; got {arguments.validation}")
-        images, test_images = images[:-arguments.validation], images[-arguments.validation:]
-        labels, test_labels = labels[:-arguments.validation], labels[-arguments.validation:]
+            raise ValueError(
+                f"--validation must be a multiple of {supervised.EVALUATION_BATCH} below {len(images)}, the number "
+                f"of training images; got {arguments.validation}"
+            )
+        images, test_images = images[: -arguments.validation], images[-arguments.validation :]
+        labels, test_labels = labels[: -arguments.validation], labels[-arguments.validation :]
     optimiser = training.sgd(momentum=0.9, weight_decay=settings.get("weight_decay", 0.0))
-    configuration = {"model": arguments.model, **how, "validation": arguments.validation, "optimiser": "sgd, momentum 0.9",
-                     "schedule": "warm-up over half an epoch, cosine to zero", **settings}
+    configuration = {
+        "model": arguments.model,
+        **how,
+        "validation": arguments.validation,
+        "optimiser": "sgd, momentum 0.9",
+        "schedule": "warm-up over half an epoch, cosine to zero",
+        **settings,
+    }
     steps = len(images) // settings["batch_size"]
     begun = time.perf_counter()
     with _value_and_grad(net, arguments, settings.get("processes")) as value_and_grad:
         params, history = training.fit(
-            value_and_grad, initial_params(np.random.default_rng(arguments.seed)), (images, labels),
+            value_and_grad,
+            initial_params(np.random.default_rng(arguments.seed)),
+            (images, labels),
             optimiser=optimiser,
             schedule=training.warmup_cosine(settings["peak_rate"], settings["epochs"] * steps, steps // 2),
-            epochs=settings["epochs"], batch_size=settings["batch_size"], seed=arguments.seed,
+            epochs=settings["epochs"],
+            batch_size=settings["batch_size"],
+            seed=arguments.seed,
             augment=functools.partial(_crop, padding=settings.get("crop_padding", CROP_PADDING)) if settings["crops"] else None,
             evaluate=lambda params: net.evaluate(params, test_images, test_labels),
-            checkpoint=Path(arguments.checkpoints) / NAME / f"{stem}.npz", checkpoint_every=50, configuration=configuration)
+            checkpoint=Path(arguments.checkpoints) / NAME / f"{stem}.npz",
+            checkpoint_every=50,
+            configuration=configuration,
+        )
     training.save_weights(weights_path(arguments.out, stem), params)
     training_seconds = sum(epoch["wall_seconds"] for epoch in history)
-    metrics = {"parameters": supervised.parameter_count(params), **_error_metrics(history[-1]["evaluation"], len(test_labels)),
-               **{name: mean for name, mean in history[-1]["train"].items() if name.startswith("nfe_")},
-               "training_seconds": training_seconds, "seconds_per_epoch": training_seconds / len(history)}
+    metrics = {
+        "parameters": supervised.parameter_count(params),
+        **_error_metrics(history[-1]["evaluation"], len(test_labels)),
+        **{name: mean for name, mean in history[-1]["train"].items() if name.startswith("nfe_")},
+        "training_seconds": training_seconds,
+        "seconds_per_epoch": training_seconds / len(history),
+    }
     path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(path, experiment=NAME, preset=arguments.preset, seed=arguments.seed, configuration=configuration,
-                         # A run that went on from a checkpoint took the time of all its parts.
-                         metrics=metrics, history=history,
-                         wall_seconds=max(time.perf_counter() - begun, metrics["training_seconds"]))
+    records.write_record(
+        path,
+        experiment=NAME,
+        preset=arguments.preset,
+        seed=arguments.seed,
+        configuration=configuration,
+        # A run that went on from a checkpoint took the time of all its parts.
+        metrics=metrics,
+        history=history,
+        wall_seconds=max(time.perf_counter() - begun, metrics["training_seconds"]),
+    )
     _draw(history, configuration, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
     return path
 
@@ -158,7 +206,8 @@ def evaluate(arguments, stem):
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at {path}; `python -m experiments run {NAME} --model {arguments.model} --preset {arguments.preset} "
-            f"--seed {arguments.seed} --out {arguments.out}` trains the network and leaves them in {arguments.out / 'weights'}")
+            f"--seed {arguments.seed} --out {arguments.out}` trains the network and leaves them in {arguments.out / 'weights'}"
+        )
     params = training.load_weights(path)
     try:
         fits = training.tree_map(lambda one, other: one.shape == other.shape, initial_params(np.random.default_rng(0)), params)
@@ -198,7 +247,8 @@ def _value_and_grad(net, arguments, processes):
     if processes is None:
         return contextlib.nullcontext(net.value_and_grad)
     return workers.data_parallel(
-        functools.partial(make_value_and_grad, arguments.model, arguments.method, arguments.tolerance), processes)
+        functools.partial(make_value_and_grad, arguments.model, arguments.method, arguments.tolerance), processes
+    )
 
 
 def make_value_and_grad(model, method="adams", tolerance=1e-3):
@@ -212,8 +262,14 @@ def _error_metrics(evaluation, examples):
 
     errors = int(evaluation["errors"])
     interval = binomtest(errors, examples).proportion_ci(0.95, method="wilson")
-    return {"errors": errors, "examples": examples, "error_rate": errors / examples, "error_rate_95_low": float(interval.low),
-            "error_rate_95_high": float(interval.high), "accuracy": 1 - errors / examples}
+    return {
+        "errors": errors,
+        "examples": examples,
+        "error_rate": errors / examples,
+        "error_rate_95_low": float(interval.low),
+        "error_rate_95_high": float(interval.high),
+        "accuracy": 1 - errors / examples,
+    }
 
 
 def _load(which, folder):
@@ -262,8 +318,10 @@ def _draw(history, configuration, path):
 
 def solver(configuration):
     """The solver of a record's configuration, in words; none for a network without an ODE."""
-    return {"odenet": f"{configuration.get('method')} at {configuration.get('tolerance', 0):g}",
-            "rknet": f"{configuration.get('steps')} steps of {configuration.get('method')}"}.get(configuration["model"], "")
+    return {
+        "odenet": f"{configuration.get('method')} at {configuration.get('tolerance', 0):g}",
+        "rknet": f"{configuration.get('steps')} steps of {configuration.get('method')}",
+    }.get(configuration["model"], "")
 
 
 def _draw_evaluations(history, epochs, axes):

@@ -58,6 +58,7 @@ def data_parallel(make, processes):
     """
     check_count("processes", processes)
     with _process_pool(processes, _make_value_and_grad, make) as pool:
+
         def value_and_grad(params, *batch):
             examples = len(batch[0])
             if examples < processes:
@@ -67,8 +68,10 @@ def data_parallel(make, processes):
                 futures = [pool.submit(_compute_part, params, part) for part in parts]
             metrics, grads = zip(*(future.result() for future in futures))
             weights = [len(part[0]) / examples for part in parts]
-            return ({name: sum(weight * part[name] for weight, part in zip(weights, metrics)) for name in metrics[0]},
-                    tree_map(lambda *of_parts: sum(g.dtype.type(weight) * g for weight, g in zip(weights, of_parts)), *grads))
+            return (
+                {name: sum(weight * part[name] for weight, part in zip(weights, metrics)) for name in metrics[0]},
+                tree_map(lambda *of_parts: sum(g.dtype.type(weight) * g for weight, g in zip(weights, of_parts)), *grads),
+            )
 
         yield value_and_grad
 
@@ -108,6 +111,7 @@ def _process_pool(count, initializer, *initargs):
 
 def _end_with_parent():
     """Let this worker end when the process that started it does, however that ends: another run may take up its checkpoints."""
+
     def watch():
         wait([multiprocessing.parent_process().sentinel])
         os._exit(1)

@@ -25,19 +25,22 @@ def rmsprop_chunk(loss, steps, *, decay=0.9, momentum=0.0, epsilon=1e-7):
                 value = loss(params, tf.stack([seed, first_step + i]))
             grads = tf.nest.pack_sequence_as(params, tape.gradient(value, leaves))
             square = tf.nest.map_structure(lambda s, g: decay * s + (1 - decay) * g * g, square, grads)
-            step = tf.nest.map_structure(lambda m, g, s: momentum * m + learning_rate * g * tf.math.rsqrt(s + epsilon),
-                                         step, grads, square)
+            step = tf.nest.map_structure(
+                lambda m, g, s: momentum * m + learning_rate * g * tf.math.rsqrt(s + epsilon), step, grads, square
+            )
             params = tf.nest.map_structure(tf.subtract, params, step)
             return i + 1, total + value, params, square, step
 
         _, total, params, square, step = tf.while_loop(
-            lambda i, *_: i < steps, body, (tf.constant(0), tf.constant(0.0), params, square, step))
+            lambda i, *_: i < steps, body, (tf.constant(0), tf.constant(0.0), params, square, step)
+        )
         return total / steps, params, square, step
 
     def advance(params, state, first_step, learning_rate, seed):
         tensors = [tree_map(tf.constant, tree) for tree in (params, state["square"], state["step"])]
-        mean, params, square, step = graph(*tensors, tf.constant(first_step, tf.int32), tf.constant(learning_rate, tf.float32),
-                                           tf.constant(seed, tf.int32))
+        mean, params, square, step = graph(
+            *tensors, tf.constant(first_step, tf.int32), tf.constant(learning_rate, tf.float32), tf.constant(seed, tf.int32)
+        )
         params, square, step = (tf.nest.map_structure(lambda tensor: tensor.numpy(), tree) for tree in (params, square, step))
         return params, {"square": square, "step": step}, float(mean)
 

@@ -30,11 +30,15 @@ INVERSION_STEPS = 60
 
 # Continuous flows: dynamics
 
+
 def init_planar_dynamics(rng, units, *, dim=2, width=32):
     """Parameters of `planar_dynamics` with `units` units in `dim` dimensions, from a hypernetwork of two layers of `width`."""
     _check_counts(units=units, dim=dim, width=width)
-    return {"hidden1": init_dense(rng, 1, width), "hidden2": init_dense(rng, width, width),
-            "output": init_dense(rng, width, units * (2 * dim + 2))}
+    return {
+        "hidden1": init_dense(rng, 1, width),
+        "hidden2": init_dense(rng, width, width),
+        "output": init_dense(rng, width, units * (2 * dim + 2)),
+    }
 
 
 def planar_dynamics(t, z, params):
@@ -79,8 +83,9 @@ def _exact_trace(func, t, z, params):
         tape.watch(z)
         f = func(t, z, params)
         columns = tf.unstack(f, axis=1)
-    diagonal = [tape.gradient(column, z, unconnected_gradients=tf.UnconnectedGradients.ZERO)[:, i]
-                for i, column in enumerate(columns)]
+    diagonal = [
+        tape.gradient(column, z, unconnected_gradients=tf.UnconnectedGradients.ZERO)[:, i] for i, column in enumerate(columns)
+    ]
     return f, tf.add_n(diagonal)
 
 
@@ -111,8 +116,10 @@ def init_hamiltonian_dynamics(rng, *, dim=2, width=32):
     _check_counts(dim=dim, width=width)
     if dim % 2:
         raise ValueError(f"dim must be even, to be halved, got {dim}")
-    return {name: {"hidden": init_dense(rng, dim // 2 + 1, width), "output": init_dense(rng, width, dim // 2)}
-            for name in ("first", "second")}
+    return {
+        name: {"hidden": init_dense(rng, dim // 2 + 1, width), "output": init_dense(rng, width, dim // 2)}
+        for name in ("first", "second")
+    }
 
 
 def hamiltonian_dynamics(t, z, params):
@@ -128,6 +135,7 @@ def hamiltonian_dynamics(t, z, params):
 
 # Continuous flows
 
+
 class ContinuousFlow:
     """z(times[0]) ~ N(0, I) carried to the data at times[1] by dynamics in the form of this module.
 
@@ -136,8 +144,9 @@ class ContinuousFlow:
     keep it. Arrays of points have shape (points, d); log densities are in nats, (points,), float64.
     """
 
-    def __init__(self, dynamics, times=(0.0, 1.0), *, method="adams", rtol=1e-5, atol=1e-5, dtype="float32", device=None,
-                 **solver):
+    def __init__(
+        self, dynamics, times=(0.0, 1.0), *, method="adams", rtol=1e-5, atol=1e-5, dtype="float32", device=None, **solver
+    ):
         times = tuple(float(time) for time in times)
         if len(times) != 2 or not all(map(math.isfinite, times)) or times[0] == times[1]:
             raise ValueError(f"times must be two different times, of the base and of the data, got {times}")
@@ -163,6 +172,7 @@ class ContinuousFlow:
 
     def kl_and_grad(self, params, base, energy):
         """(metrics, gradient) of `free_energy` by a sample, for training.fit: energy(x) -> (points,) in autograd.numpy."""
+
         def loss(params):
             x, log_q = self.sample(params, base)
             return anp.mean(log_q + energy(x))
@@ -182,18 +192,23 @@ def _with_log_density(dynamics, t, y, params):
 def _counted(loss, params):
     with record_solves() as solves:
         value, grads = value_and_grad(loss)(params)
-    return {"loss": float(value), **{f"nfe_{way}": sum(solve.nfe for solve in solves if solve.direction == way)
-                                     for way in ("forward", "backward")}}, grads
+    return {
+        "loss": float(value),
+        **{f"nfe_{way}": sum(solve.nfe for solve in solves if solve.direction == way) for way in ("forward", "backward")},
+    }, grads
 
 
 # Planar flows
 
+
 def init_planar_flow(rng, layers, *, dim=2):
     """Parameters of `planar_flow`: {"w": (layers, dim), "u": (layers, dim), "b": (layers,)}, float32, near the identity."""
     _check_counts(layers=layers, dim=dim)
-    return {"w": rng.normal(size=(layers, dim)).astype(np.float32),
-            "u": (0.1 * rng.normal(size=(layers, dim))).astype(np.float32),
-            "b": (0.1 * rng.normal(size=layers)).astype(np.float32)}
+    return {
+        "w": rng.normal(size=(layers, dim)).astype(np.float32),
+        "u": (0.1 * rng.normal(size=(layers, dim))).astype(np.float32),
+        "b": (0.1 * rng.normal(size=layers)).astype(np.float32),
+    }
 
 
 def planar_flow(params, z):
@@ -288,6 +303,7 @@ def planar_nll_loss(params, x):
 
 
 # The base, checks
+
 
 def log_normal(z):
     """Log density of N(0, I) at z (points, d), (points,); for autograd."""

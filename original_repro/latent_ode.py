@@ -86,8 +86,9 @@ def recognise(params, inputs, mask):
     def read(i, h):
         return i - 1, h + mask.read(i) * (rnn_cell(params["cell"], inputs.read(i), h) - h)
 
-    _, h = tf.while_loop(lambda i, h: i >= 0, read, [length - 1, tf.zeros((count, units), params["cell"]["bias"].dtype)],
-                         maximum_iterations=length)
+    _, h = tf.while_loop(
+        lambda i, h: i >= 0, read, [length - 1, tf.zeros((count, units), params["cell"]["bias"].dtype)], maximum_iterations=length
+    )
     return tf.split(dense(params["output"], h), 2, axis=1)
 
 
@@ -104,7 +105,7 @@ def kl_to_standard_normal(mean, log_deviation):
 
 def gaussian_log_likelihood(values, means, log_noise, mask):
     """Log-density (N,) of values (N, n, D) under N(means, noise²), each weighed by mask (N, n), summed over a series."""
-    squares = tf.reduce_sum(((values - means) * tf.exp(-log_noise))**2, axis=-1)
+    squares = tf.reduce_sum(((values - means) * tf.exp(-log_noise)) ** 2, axis=-1)
     return tf.reduce_sum(-mask * (0.5 * squares + values.shape[-1] * (log_noise + 0.5 * LOG_TWO_PI)), axis=-1)
 
 
@@ -150,8 +151,9 @@ class LatentOde:
     float32 rounds at 1e-7. dtype: of the networks around the ODE; dynamics_dtype: of f.
     """
 
-    def __init__(self, *, start=0.0, method="adams", rtol=1.5e-8, atol=1.5e-8, dtype="float32", dynamics_dtype="float64",
-                 **solver_settings):
+    def __init__(
+        self, *, start=0.0, method="adams", rtol=1.5e-8, atol=1.5e-8, dtype="float32", dynamics_dtype="float64", **solver_settings
+    ):
         self.start = float(start)
         self.solver = {"method": method, "rtol": rtol, "atol": atol, **solver_settings}
         self.dynamics = TensorFlowDynamics(lambda t, z, params: mlp(params, z), dynamics_dtype)
@@ -262,8 +264,11 @@ def loss_and_gradient(elbo, params):
 
     with record_solves() as solves:
         value, gradient = value_and_grad(loss)(params)
-    return {"loss": float(value), **parts, **{f"nfe_{way}": sum(solve.nfe for solve in solves if solve.direction == way)
-                                              for way in ("forward", "backward")}}, gradient
+    return {
+        "loss": float(value),
+        **parts,
+        **{f"nfe_{way}": sum(solve.nfe for solve in solves if solve.direction == way) for way in ("forward", "backward")},
+    }, gradient
 
 
 class Rnn:
@@ -294,7 +299,8 @@ class Rnn:
         """
         params, inputs, targets, mask = tf.nest.map_structure(
             lambda array: tf.constant(array, self.dtype),
-            (params, self._inputs(values[:, :-1], np.diff(times, axis=1)), values[:, 1:], mask[:, 1:]))
+            (params, self._inputs(values[:, :-1], np.diff(times, axis=1)), values[:, 1:], mask[:, 1:]),
+        )
         loss, gradient = self.graph(params, inputs, targets, mask)
         return {"loss": float(loss)}, tf.nest.map_structure(lambda tensor: tensor.numpy(), gradient)
 
@@ -310,7 +316,7 @@ class Rnn:
         else:
             steps = math.ceil((further_times[-1] - last.min()) / self.mean_gap)
             at = last[:, None] + self.mean_gap * np.arange(1, steps + 1)
-        predictions = self._read(params, values, np.diff(np.concatenate([times, at], axis=1), axis=1))[:, values.shape[1] - 1:]
+        predictions = self._read(params, values, np.diff(np.concatenate([times, at], axis=1), axis=1))[:, values.shape[1] - 1 :]
         if self.time_gaps:
             return predictions
         nodes, known = np.concatenate([last[:, None], at], 1), np.concatenate([values[:, -1:], predictions], 1)

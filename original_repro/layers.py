@@ -83,15 +83,20 @@ def _halving_conv(x, weight, padding):
     def fit(x, margins):
         x = tf.pad(x, [(0, 0), *((max(before, 0), max(after, 0)) for before, after in margins), (0, 0)])
         (top, bottom), (left, right) = ((max(-before, 0), max(-after, 0)) for before, after in margins)
-        return x[:, top:x.shape[1] - bottom, left:x.shape[2] - right]
+        return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
 
     @tf.custom_gradient
     def convolve(x, weight):
         def backward(y_bar):
             squares = tf.nn.space_to_depth(fit(x, margins), 2)
             flat = tf.reshape(y_bar, (-1, channels_out))
-            products = [tf.matmul(tf.reshape(squares[:, i:i + sides[0], j:j + sides[1]], (-1, 4 * channels_in)), flat,
-                                  transpose_a=True) for i in range(half) for j in range(half)]
+            products = [
+                tf.matmul(
+                    tf.reshape(squares[:, i : i + sides[0], j : j + sides[1]], (-1, 4 * channels_in)), flat, transpose_a=True
+                )
+                for i in range(half)
+                for j in range(half)
+            ]
             weight_bar = tf.reshape(tf.stack(products), (half, half, 2, 2, channels_in, channels_out))
             weight_bar = tf.reshape(tf.transpose(weight_bar, (0, 2, 1, 3, 4, 5)), weight.shape)
             kernel = tf.reshape(weight, (half, 2, half, 2, channels_in, channels_out))
@@ -139,8 +144,10 @@ def winograd_conv(x, weight):
     height, width = x.shape[1:3]
     most = len(WINOGRAD_POINTS) + 2 - size
     if size % 2 == 0 or weight.shape[1] != size or not all(side and side <= most for side in (height, width)):
-        raise ValueError(f"winograd_conv needs an odd square kernel and static sides of at most {most} with this one,"
-                         f" got a kernel {tuple(weight.shape[:2])} and an image {(height, width)}")
+        raise ValueError(
+            f"winograd_conv needs an odd square kernel and static sides of at most {most} with this one,"
+            f" got a kernel {tuple(weight.shape[:2])} and an image {(height, width)}"
+        )
     rows, columns = _winograd_matrices(height, size), _winograd_matrices(width, size)
     to_image, to_points, kernel_to_points = (tf.constant(np.kron(*pair), x.dtype) for pair in zip(rows, columns, strict=True))
     channels_in, channels_out = weight.shape[2:]
@@ -148,8 +155,9 @@ def winograd_conv(x, weight):
     pixels_first = tf.transpose(tf.reshape(x, (-1, height * width, channels_in)), (1, 0, 2))
     values = tf.matmul(to_points, tf.reshape(pixels_first, (height * width, -1)))
     kernel_values = tf.matmul(kernel_to_points, tf.reshape(weight, (size**2, -1)))
-    products = tf.matmul(tf.reshape(values, (points, -1, channels_in)),
-                         tf.reshape(kernel_values, (points, channels_in, channels_out)))
+    products = tf.matmul(
+        tf.reshape(values, (points, -1, channels_in)), tf.reshape(kernel_values, (points, channels_in, channels_out))
+    )
     y = tf.matmul(to_image, tf.reshape(products, (points, -1)))
     y = tf.transpose(tf.reshape(y, (height * width, -1, channels_out)), (1, 0, 2))
     return tf.reshape(y, (-1, height, width, channels_out))
@@ -161,7 +169,7 @@ def _winograd_matrices(outputs, size):
 
     Toom and Cook's multiplication of polynomials, transposed: exact in rational numbers.
     """
-    finite = WINOGRAD_POINTS[:outputs + size - 2]
+    finite = WINOGRAD_POINTS[: outputs + size - 2]
     scales = [math.prod(point - other for other in finite if other != point) for point in finite]
     to_image = [[point**i for point in finite] + [Fraction(i == outputs - 1)] for i in range(outputs)]
     kernel_to_points = [[point**i / scale for i in range(size)] for point, scale in zip(finite, scales, strict=True)]
@@ -169,16 +177,20 @@ def _winograd_matrices(outputs, size):
     to_points = [_coefficients([other for other in finite if other != point]) + [Fraction(0)] for point in finite]
     to_points.append(_coefficients(finite))
     padding = size // 2
-    return (np.array(to_image, float), np.array(to_points, float)[:, padding:padding + outputs],
-            np.array(kernel_to_points, float))
+    return (
+        np.array(to_image, float),
+        np.array(to_points, float)[:, padding : padding + outputs],
+        np.array(kernel_to_points, float),
+    )
 
 
 def _coefficients(roots):
     """Coefficients of the polynomial with leading coefficient 1 and these roots, lowest power first."""
     coefficients = [Fraction(1)]
     for root in roots:
-        coefficients = [low - root * high for low, high in
-                        zip([Fraction(0), *coefficients], [*coefficients, Fraction(0)], strict=True)]
+        coefficients = [
+            low - root * high for low, high in zip([Fraction(0), *coefficients], [*coefficients, Fraction(0)], strict=True)
+        ]
     return coefficients
 
 
@@ -197,9 +209,7 @@ def group_norm(params, x, groups=32, *, epsilon=1e-5, relu=False):
     if x.shape[-1] % groups:
         raise ValueError(f"{x.shape[-1]} channels cannot be divided into {groups} groups")
     batch, height, width, _ = tf.unstack(tf.shape(x))
-    y = _group_norm(
-        tf.reshape(x, (batch, height * width, x.shape[-1])), params["scale"], params["shift"], groups, epsilon, relu
-    )
+    y = _group_norm(tf.reshape(x, (batch, height * width, x.shape[-1])), params["scale"], params["shift"], groups, epsilon, relu)
     return tf.reshape(y, tf.shape(x))
 
 

@@ -119,8 +119,11 @@ class LatentOdeWithEvents(LatentOde):
         """
         weights = mask if weights is None else weights
         grid, (where_seen, where_events, end) = union_grid(
-            self.start, np.where(weights > 0, times, self.start), np.where(events_mask > 0, events, self.end),
-            np.array([self.end]))
+            self.start,
+            np.where(weights > 0, times, self.start),
+            np.where(events_mask > 0, events, self.end),
+            np.array([self.end]),
+        )
         z0, kl = self.sampled(params, times, values, mask, draws)
         states = self.joint_trajectories(params, z0, grid)
         log_likelihood = self.data_likelihood(params, at_own_times(states[..., :-1], where_seen), values, weights)
@@ -131,7 +134,8 @@ class LatentOdeWithEvents(LatentOde):
     def value_and_grad(self, params, times, values, mask, events, events_mask, draws, weights=None):
         """(metrics, gradient) for `training.fit`, as LatentOde.value_and_grad."""
         return loss_and_gradient(
-            lambda params: self.elbo(params, times, values, mask, events, events_mask, draws, weights), params)
+            lambda params: self.elbo(params, times, values, mask, events, events_mask, draws, weights), params
+        )
 
     def joint_trajectories(self, params, z0, times):
         """[z, integral of lambda] (len(times), N, latent + 1) from z0 (N, latent) at the first of increasing times."""

@@ -175,9 +175,15 @@ class Classifier:
 
         with record_solves() as solves:
             loss, grads = value_and_grad(mean_loss)(params)
-        return {"loss": float(loss), "accuracy": float(correct[0]) / len(labels),
-                **{f"nfe_{way}": sum(solve.nfe for solve in solves if solve.direction == way)
-                   for way in ("forward", "backward") if solves}}, grads
+        return {
+            "loss": float(loss),
+            "accuracy": float(correct[0]) / len(labels),
+            **{
+                f"nfe_{way}": sum(solve.nfe for solve in solves if solve.direction == way)
+                for way in ("forward", "backward")
+                if solves
+            },
+        }, grads
 
     def evaluate(self, params, images, labels, batch_size=EVALUATION_BATCH):
         """{"loss", "errors", "error_rate"} and, with an ODE, "nfe_forward" over all examples; batch_size divides their number."""
@@ -186,12 +192,16 @@ class Classifier:
         losses, correct = [], 0
         with record_solves() as solves:
             for start in range(0, len(labels), batch_size):
-                loss, batch_correct = self.loss(params, images[start:start + batch_size], labels[start:start + batch_size])
+                loss, batch_correct = self.loss(params, images[start : start + batch_size], labels[start : start + batch_size])
                 losses.append(float(loss))
                 correct += int(batch_correct)
         errors = len(labels) - correct
-        return {"loss": float(np.mean(losses)), "errors": errors, "error_rate": errors / len(labels),
-                **({"nfe_forward": float(np.mean([solve.nfe for solve in solves]))} if solves else {})}
+        return {
+            "loss": float(np.mean(losses)),
+            "errors": errors,
+            "error_rate": errors / len(labels),
+            **({"nfe_forward": float(np.mean([solve.nfe for solve in solves]))} if solves else {}),
+        }
 
 
 class OdeNet(Classifier):
@@ -206,9 +216,11 @@ class OdeNet(Classifier):
         self.solver = {"method": method, "rtol": rtol, "atol": atol, **solver_settings}
         self.stem = tensorflow_primitive(lambda params, images: stem(params, images, groups=groups), "float32", device)
         self.dynamics = TensorFlowDynamics(
-            lambda t, z, params: conv_dynamics(t, z, params, groups=groups, winograd=winograd), "float32", device)
+            lambda t, z, params: conv_dynamics(t, z, params, groups=groups, winograd=winograd), "float32", device
+        )
         self.head_loss = tensorflow_primitive(
-            lambda params, z, labels: head_loss(params, z, labels, groups=groups), "float32", device)
+            lambda params, z, labels: head_loss(params, z, labels, groups=groups), "float32", device
+        )
 
     def loss(self, params, images, labels):
         z0 = self.stem(params["stem"], images)
@@ -253,8 +265,10 @@ class GraphClassifier(Classifier):
 
     def value_and_grad(self, params, images, labels):
         loss, correct, grads = self.graph(params, images, labels)
-        return ({"loss": float(loss), "accuracy": float(correct) / len(labels)},
-                tf.nest.map_structure(lambda gradient: gradient.numpy(), grads))
+        return (
+            {"loss": float(loss), "accuracy": float(correct) / len(labels)},
+            tf.nest.map_structure(lambda gradient: gradient.numpy(), grads),
+        )
 
 
 class ResNet(GraphClassifier):

@@ -3,6 +3,7 @@
 Parameters are nested dicts, lists and tuples of floating-point NumPy arrays. Nothing here knows a model, a data set or a
 differential equation, and nothing mutates what it is given.
 """
+
 import glob
 import io
 import json
@@ -11,13 +12,15 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 # Nested parameters
+
 
 def tree_map(function, tree, *others):
     """Apply `function` to the arrays of `tree`, and to those at the same places of `others`; returns the same nesting.
@@ -48,6 +51,7 @@ def _outline(tree):
 
 
 # Optimisers
+
 
 class Optimiser(NamedTuple):
     """A way to turn gradients into new parameters; both functions are pure.
@@ -103,7 +107,10 @@ def adam(beta1=0.9, beta2=0.999, epsilon=1e-8):
         mean_scale, square_scale = 1 / (1 - beta1**count), 1 / (1 - beta2**count)
         params = tree_map(
             lambda p, m, s: _as_stored(p - rate * (mean_scale * m) / (np.sqrt(square_scale * s) + epsilon), p),
-            params, mean, square)
+            params,
+            mean,
+            square,
+        )
         return params, {"count": count, "mean": mean, "square": square}
 
     return Optimiser({"name": "adam", "beta1": beta1, "beta2": beta2, "epsilon": epsilon}, init, update)
@@ -125,8 +132,9 @@ def rmsprop(decay=0.9, momentum=0.0, epsilon=1e-7):
         rate = float(learning_rate)
         grads = tree_map(lambda g, p: _gradient_for(p, g), grads, params)
         square = tree_map(lambda s, g: _as_stored(decay * s + (1 - decay) * g * g, s), state["square"], grads)
-        step = tree_map(lambda m, g, s: _as_stored(momentum * m + rate * g / np.sqrt(s + epsilon), m),
-                        state["step"], grads, square)
+        step = tree_map(
+            lambda m, g, s: _as_stored(momentum * m + rate * g / np.sqrt(s + epsilon), m), state["step"], grads, square
+        )
         return tree_map(lambda p, m: _as_stored(p - m, p), params, step), {"square": square, "step": step}
 
     return Optimiser({"name": "rmsprop", "decay": decay, "momentum": momentum, "epsilon": epsilon}, init, update)
@@ -153,6 +161,7 @@ def _as_stored(value, like):
 
 
 # Learning rates: functions of the number of steps already taken, 0 at the first
+
 
 def constant(rate):
     """The same rate at every step."""
@@ -211,6 +220,7 @@ def _cosine(first, last, fraction):
 
 # Batches
 
+
 def minibatches(order, batch_size, drop_last=True):
     """Cut a permutation of the examples into batches: a list of index arrays, without the odd last one if `drop_last`.
 
@@ -219,9 +229,10 @@ def minibatches(order, batch_size, drop_last=True):
     _check_at_least_one("batch_size", batch_size)
     stop = len(order) - len(order) % batch_size if drop_last else len(order)
     if stop == 0:
-        raise ValueError(f"batch_size must be at most the {len(order)} examples where the last batch is dropped; "
-                         f"got {batch_size}")
-    return [order[start:start + batch_size] for start in range(0, stop, batch_size)]
+        raise ValueError(
+            f"batch_size must be at most the {len(order)} examples where the last batch is dropped; got {batch_size}"
+        )
+    return [order[start : start + batch_size] for start in range(0, stop, batch_size)]
 
 
 def random_crops(images, rng, padding=4):
@@ -279,8 +290,9 @@ def load_checkpoint(path):
                 raise ValueError(f"its format is {structure['format']!r}, not {CHECKPOINT_FORMAT!r}")
             return _decode(structure["state"], members, members["floats"].tolist())
     except Exception as error:  # a damaged archive can fail anywhere in zipfile, numpy or json, in as many ways
-        raise CheckpointError(f"{path} is not a whole checkpoint of this program ({type(error).__name__}: {error}); "
-                              "remove it to begin anew") from error
+        raise CheckpointError(
+            f"{path} is not a whole checkpoint of this program ({type(error).__name__}: {error}); remove it to begin anew"
+        ) from error
 
 
 def save_weights(path, params):
@@ -320,8 +332,10 @@ def _named_leaves(tree, name=""):
         return [(name, tree)]
     branches = list(tree.items()) if type(tree) is dict else list(enumerate(tree)) if type(tree) in (list, tuple) else []
     if not branches or type(tree) is dict and any(type(key) is not str or "/" in key or key.isdigit() for key in tree):
-        raise ValueError(f"params must have string keys without a slash that are not whole numbers, and nothing empty; "
-                         f"got {_outline(tree)} at {name or 'the top'!r}")
+        raise ValueError(
+            f"params must have string keys without a slash that are not whole numbers, and nothing empty; "
+            f"got {_outline(tree)} at {name or 'the top'!r}"
+        )
     return [pair for key, branch in branches for pair in _named_leaves(branch, f"{name}/{key}" if name else str(key))]
 
 
@@ -362,8 +376,10 @@ def _encode(node, members, floats):
         return ["dict", [[key, _encode(value, members, floats)] for key, value in node.items()]]
     if type(node) in (list, tuple):
         return [type(node).__name__, [_encode(value, members, floats) for value in node]]
-    raise TypeError(f"state must hold dicts with str or int keys, lists, tuples, plain values and numeric arrays; "
-                    f"got a {type(node).__name__}: {node!r:.80}")
+    raise TypeError(
+        f"state must hold dicts with str or int keys, lists, tuples, plain values and numeric arrays; "
+        f"got a {type(node).__name__}: {node!r:.80}"
+    )
 
 
 def _decode(node, members, floats):
@@ -384,8 +400,25 @@ def _decode(node, members, floats):
 _EPOCH_START = {"order": None, "position": 0, "sums": {}, "examples": 0, "seconds": 0.0}
 
 
-def fit(value_and_grad_fn, params, data, *, optimiser, schedule, epochs, batch_size, seed, drop_last=True, augment=None,
-        evaluate=None, checkpoint=None, checkpoint_every=200, checkpoint_seconds=None, configuration=None, progress=True):
+def fit(
+    value_and_grad_fn,
+    params,
+    data,
+    *,
+    optimiser,
+    schedule,
+    epochs,
+    batch_size,
+    seed,
+    drop_last=True,
+    augment=None,
+    evaluate=None,
+    checkpoint=None,
+    checkpoint_every=200,
+    checkpoint_seconds=None,
+    configuration=None,
+    progress=True,
+):
     """Train `params` on `data`; returns (params, history).
 
     value_and_grad_fn(params, *batch): -> (metrics, grads); metrics is a dict of numbers with "loss" among them.
@@ -416,15 +449,24 @@ def fit(value_and_grad_fn, params, data, *, optimiser, schedule, epochs, batch_s
     total_steps = epochs * len(minibatches(range(len(data[0])), batch_size, drop_last))
     identity = {
         "configuration": _check_configuration(configuration),
-        "optimiser": optimiser.settings, "epochs": epochs, "batch_size": batch_size, "seed": seed, "drop_last": drop_last,
+        "optimiser": optimiser.settings,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "drop_last": drop_last,
         "learning_rates": [float(schedule(total_steps * quarter // 4)) for quarter in range(4)],
         "data": [f"{array.dtype} {array.shape}" for array in data],
         "params": tree_map(lambda p: f"{p.dtype} {p.shape}", params),
     }
     keeper = _CheckpointKeeper(checkpoint, checkpoint_every, checkpoint_seconds, identity)
     run = keeper.resume() or {
-        "params": params, "optimiser": optimiser.init(params), "generator": rng.bit_generator.state,
-        "step": 0, "history": [], **_EPOCH_START}
+        "params": params,
+        "optimiser": optimiser.init(params),
+        "generator": rng.bit_generator.state,
+        "step": 0,
+        "history": [],
+        **_EPOCH_START,
+    }
     rng.bit_generator.state = run["generator"]
 
     with _Progress(progress, epochs, total_steps, run["step"]) as shown:
@@ -432,14 +474,13 @@ def fit(value_and_grad_fn, params, data, *, optimiser, schedule, epochs, batch_s
             epoch, begun = len(run["history"]) + 1, time.monotonic() - run["seconds"]
             if run["order"] is None:
                 run["order"] = rng.permutation(len(data[0]))
-            for indices in minibatches(run["order"], batch_size, drop_last)[run["position"]:]:
+            for indices in minibatches(run["order"], batch_size, drop_last)[run["position"] :]:
                 batch = tuple(array[indices] for array in data)
                 if augment is not None:
                     batch = augment(batch, rng)
                 metrics, grads = value_and_grad_fn(run["params"], *batch)
                 metrics = _check_step(metrics, grads, run["sums"], f"epoch {epoch}, step {run['step'] + 1}")
-                run["params"], run["optimiser"] = optimiser.update(
-                    grads, run["optimiser"], run["params"], schedule(run["step"]))
+                run["params"], run["optimiser"] = optimiser.update(grads, run["optimiser"], run["params"], schedule(run["step"]))
                 run["sums"] = {name: run["sums"].get(name, 0.0) + len(indices) * value for name, value in metrics.items()}
                 run["examples"] += len(indices)
                 run["step"] += 1
@@ -448,18 +489,36 @@ def fit(value_and_grad_fn, params, data, *, optimiser, schedule, epochs, batch_s
                 if keeper.due(run["step"]):
                     keeper.save(run | {"seconds": time.monotonic() - begun, "generator": rng.bit_generator.state})
             evaluation = {} if evaluate is None else {name: float(value) for name, value in evaluate(run["params"]).items()}
-            record = {"epoch": epoch, "steps": run["step"], "learning_rate": float(schedule(run["step"] - 1)),
-                      "wall_seconds": time.monotonic() - begun,
-                      "train": {name: total / run["examples"] for name, total in run["sums"].items()},
-                      "evaluation": evaluation}
+            record = {
+                "epoch": epoch,
+                "steps": run["step"],
+                "learning_rate": float(schedule(run["step"] - 1)),
+                "wall_seconds": time.monotonic() - begun,
+                "train": {name: total / run["examples"] for name, total in run["sums"].items()},
+                "evaluation": evaluation,
+            }
             run |= {"history": run["history"] + [record], **_EPOCH_START}
             keeper.save(run | {"generator": rng.bit_generator.state})
             shown.epoch(record)
     return run["params"], run["history"]
 
 
-def fit_in_chunks(advance, params, *, optimiser, schedule, epochs, chunks, chunk_steps, seed, evaluate=None, checkpoint=None,
-                  checkpoint_seconds=5.0, configuration=None, progress=True):
+def fit_in_chunks(
+    advance,
+    params,
+    *,
+    optimiser,
+    schedule,
+    epochs,
+    chunks,
+    chunk_steps,
+    seed,
+    evaluate=None,
+    checkpoint=None,
+    checkpoint_seconds=5.0,
+    configuration=None,
+    progress=True,
+):
     """Train `params` by a function that takes many steps at a time, a compiled one perhaps; returns (params, history) as `fit`.
 
     advance(params, state, first_step, learning_rate, seed): -> (params, state, mean loss) after `chunk_steps` steps of
@@ -473,8 +532,12 @@ def fit_in_chunks(advance, params, *, optimiser, schedule, epochs, chunks, chunk
         _check_at_least_one(name, value)
     total_steps = epochs * chunks * chunk_steps
     identity = {
-        "configuration": _check_configuration(configuration), "optimiser": optimiser.settings, "epochs": epochs, "chunks": chunks,
-        "chunk_steps": chunk_steps, "seed": _check_seed(seed),
+        "configuration": _check_configuration(configuration),
+        "optimiser": optimiser.settings,
+        "epochs": epochs,
+        "chunks": chunks,
+        "chunk_steps": chunk_steps,
+        "seed": _check_seed(seed),
         "learning_rates": [float(schedule(total_steps * quarter // 4)) for quarter in range(4)],
         "params": tree_map(lambda p: f"{p.dtype} {p.shape}", params),
     }
@@ -489,15 +552,24 @@ def fit_in_chunks(advance, params, *, optimiser, schedule, epochs, chunks, chunk
                 new_params, state, loss = advance(run["params"], run["optimiser"], run["step"], rate, seed)
                 where = f"epoch {epoch}, before step {run['step'] + chunk_steps + 1}"
                 _check_step({"loss": loss}, new_params, {}, where)
-                run |= {"params": new_params, "optimiser": state, "step": run["step"] + chunk_steps,
-                        "losses": run["losses"] + [float(loss)]}
+                run |= {
+                    "params": new_params,
+                    "optimiser": state,
+                    "step": run["step"] + chunk_steps,
+                    "losses": run["losses"] + [float(loss)],
+                }
                 shown.step(epoch, run["step"], {"loss": loss}, chunk_steps)
                 if keeper.due(run["step"]):
                     keeper.save(run | {"seconds": time.monotonic() - begun})
             evaluation = {} if evaluate is None else {name: float(value) for name, value in evaluate(run["params"]).items()}
-            record = {"epoch": epoch, "steps": run["step"], "learning_rate": float(schedule(run["step"] - chunk_steps)),
-                      "wall_seconds": time.monotonic() - begun,
-                      "train": {"loss": sum(run["losses"]) / chunks}, "evaluation": evaluation}
+            record = {
+                "epoch": epoch,
+                "steps": run["step"],
+                "learning_rate": float(schedule(run["step"] - chunk_steps)),
+                "wall_seconds": time.monotonic() - begun,
+                "train": {"loss": sum(run["losses"]) / chunks},
+                "evaluation": evaluation,
+            }
             run |= {"history": run["history"] + [record], **start}
             keeper.save(run)
             shown.epoch(record)
@@ -528,11 +600,16 @@ class _CheckpointKeeper:
         if not isinstance(saved, dict) or saved.keys() != {"identity", "run"}:
             raise CheckpointError(f"{self.path} is a checkpoint, but not one that fit wrote")
         then, now = dict(_flat(saved["identity"])), dict(_flat(self.identity))
-        differences = [f"{name} was {then.get(name, 'absent')} and is {now.get(name, 'absent')}"
-                       for name in {**then, **now} if then.get(name) != now.get(name)]
+        differences = [
+            f"{name} was {then.get(name, 'absent')} and is {now.get(name, 'absent')}"
+            for name in {**then, **now}
+            if then.get(name) != now.get(name)
+        ]
         if differences:
-            raise CheckpointError(f"{self.path} is of another configuration: {'; '.join(differences)}. "
-                                  "Restore the configuration, or give another path for the checkpoint.")
+            raise CheckpointError(
+                f"{self.path} is of another configuration: {'; '.join(differences)}. "
+                "Restore the configuration, or give another path for the checkpoint."
+            )
         return saved["run"]
 
     def due(self, step):
@@ -590,8 +667,10 @@ class _Progress:
         """Show an epoch's means and its evaluation."""
         if self.wanted:
             evaluation = ", ".join(f"{name} {value:.4g}" for name, value in record["evaluation"].items())
-            self._write(f"epoch {record['epoch']}/{self.epochs} done in {tqdm.format_interval(record['wall_seconds'])}: "
-                        f"{self._text(record['train'])}{'; ' if evaluation else ''}{evaluation}{self._left(record['steps'])}")
+            self._write(
+                f"epoch {record['epoch']}/{self.epochs} done in {tqdm.format_interval(record['wall_seconds'])}: "
+                f"{self._text(record['train'])}{'; ' if evaluation else ''}{evaluation}{self._left(record['steps'])}"
+            )
 
     def _text(self, metrics):
         return ", ".join(f"{name} {metrics[name]:.4g}" for name in self.METRICS if name in metrics)
@@ -608,6 +687,7 @@ class _Progress:
 
 
 # Checks
+
 
 def _check_fraction(name, value):
     if not 0 <= value < 1:

@@ -12,5 +12,6 @@ __all__ = ["odeint", "record_solves", "SolverError", "SolveStatistics", "TensorF
 def __getattr__(name):
     if name in ("TensorFlowDynamics", "tensorflow_primitive"):
         from . import tensorflow_graph
+
         return getattr(tensorflow_graph, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

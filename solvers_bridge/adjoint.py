@@ -58,5 +58,5 @@ def seminorm_tolerances(rtol, atol, n, num_params, rms_norm):
     size = 2 * n + num_params + 1
     scale = np.sqrt(2 * n / size) if rms_norm else 1.0
     atol_vector = np.full(size, EXCLUDED)
-    atol_vector[:2 * n] = np.broadcast_to(atol, (size,))[:2 * n] * scale
+    atol_vector[: 2 * n] = np.broadcast_to(atol, (size,))[: 2 * n] * scale
     return rtol * scale, atol_vector

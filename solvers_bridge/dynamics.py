@@ -116,7 +116,7 @@ def leaf_tuple(leaves):
 
 def split_augmented(s, n, p):
     """z (n), a (n), a_theta (p) and the scalar a_t of an augmented state s (2n + p + 1)."""
-    return s[:n], s[n:2 * n], s[2 * n:2 * n + p], s[2 * n + p]
+    return s[:n], s[n : 2 * n], s[2 * n : 2 * n + p], s[2 * n + p]
 
 
 def unpack_like(flat, leaves):
@@ -124,7 +124,7 @@ def unpack_like(flat, leaves):
     parts, start = [], 0
     for leaf in leaves:
         size = anp.size(leaf)
-        parts.append(anp.reshape(flat[start:start + size], anp.shape(leaf)))
+        parts.append(anp.reshape(flat[start : start + size], anp.shape(leaf)))
         start += size
     return parts
 
@@ -174,9 +174,10 @@ class AutogradDynamics(Dynamics):
         func, n = self.func, prod(shape)
 
         def augmented_func(t, s, leaves):
-            z, a = s[:n].reshape(shape), s[n:2 * n].reshape(shape)
-            f, pullback = vjp(lambda t, y, *leaves: _traced_derivative(func(t, y, structure.unflatten(leaves)), shape),
-                              t, z, *leaves)
+            z, a = s[:n].reshape(shape), s[n : 2 * n].reshape(shape)
+            f, pullback = vjp(
+                lambda t, y, *leaves: _traced_derivative(func(t, y, structure.unflatten(leaves)), shape), t, z, *leaves
+            )
             t_bar, z_bar, *leaf_bars = pullback(-a)
             parts = [f, z_bar, *leaf_bars, t_bar]
             if any(isbox(part) for part in parts):
@@ -227,8 +228,9 @@ def _backward_pass(end_bar, end_node):
 def _checked_derivative(dy, shape):
     """dy as a float64 array of the given shape, or an error that says what func should have returned."""
     if isbox(dy):
-        raise TypeError("func used a value that is being differentiated but did not come through t, y or params; "
-                        "pass such values in params")
+        raise TypeError(
+            "func used a value that is being differentiated but did not come through t, y or params; pass such values in params"
+        )
     if dy is None:
         raise TypeError(f"func returned None; it must return dy/dt, an array of shape {shape}")
     try:

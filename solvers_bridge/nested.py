@@ -66,8 +66,7 @@ def _open(tree, leaves, where, integer_leaves):
     if array.dtype.kind in "iub":
         return Structure("constant", _Constant((array.dtype.str, array.shape, array.tobytes()), value), (), 0)
     hint = "; pass real and imaginary parts as two arrays" if array.dtype.kind == "c" else ""
-    raise TypeError(f"{where} must be real numbers or an array of them, got {type(value).__name__}"
-                    f" of dtype {array.dtype}{hint}")
+    raise TypeError(f"{where} must be real numbers or an array of them, got {type(value).__name__} of dtype {array.dtype}{hint}")
 
 
 def _build(structure, leaves):

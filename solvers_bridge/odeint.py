@@ -47,8 +47,21 @@ class Problem(NamedTuple):
     direction: str = "forward"
 
 
-def odeint(func, y0, t, params=(), *, method="adams", rtol=1.5e-8, atol=1.5e-8, options=None,
-           adjoint_method=None, adjoint_rtol=None, adjoint_atol=None, adjoint_options=None):
+def odeint(
+    func,
+    y0,
+    t,
+    params=(),
+    *,
+    method="adams",
+    rtol=1.5e-8,
+    atol=1.5e-8,
+    options=None,
+    adjoint_method=None,
+    adjoint_rtol=None,
+    adjoint_atol=None,
+    adjoint_options=None,
+):
     """Solve dy/dt = func(t, y, params), y(t[0]) = y0, and return y at every t: an array of shape (len(t), *y0.shape).
 
     Differentiable with autograd with respect to y0, t and params by the adjoint method (Algorithm 2 of the paper, swept over the
@@ -86,16 +99,30 @@ def odeint(func, y0, t, params=(), *, method="adams", rtol=1.5e-8, atol=1.5e-8, 
     t = _checked_times(t)
     leaves, structure = flatten(params)
     shape = anp.shape(y0)
-    solver = Solver(_checked_method(method, "method"), _checked_tolerance(rtol, shape, "rtol"),
-                    _checked_tolerance(atol, shape, "atol"), check_options(method, INTEGRATORS[method], options))
+    solver = Solver(
+        _checked_method(method, "method"),
+        _checked_tolerance(rtol, shape, "rtol"),
+        _checked_tolerance(atol, shape, "atol"),
+        check_options(method, INTEGRATORS[method], options),
+    )
     discrete = adjoint_method == "discrete"
     if discrete and not isinstance(solver.integrator, FixedGrid):
-        raise ValueError(f"adjoint_method='discrete' backpropagates through a fixed grid: method must be euler, midpoint or rk4, "
-                         f"got {method!r}")
-    adjoint_solver, special = _checked_adjoint(solver, shape, method if discrete else adjoint_method, adjoint_rtol, adjoint_atol,
-                                               adjoint_options)
-    problem = Problem(_checked_dynamics(func), shape, structure, solver, adjoint_solver,
-                      warm_restart=special["restart"] == "warm", seminorm=special["norm"] == "seminorm")
+        raise ValueError(
+            f"adjoint_method='discrete' backpropagates through a fixed grid: method must be euler, midpoint or rk4, "
+            f"got {method!r}"
+        )
+    adjoint_solver, special = _checked_adjoint(
+        solver, shape, method if discrete else adjoint_method, adjoint_rtol, adjoint_atol, adjoint_options
+    )
+    problem = Problem(
+        _checked_dynamics(func),
+        shape,
+        structure,
+        solver,
+        adjoint_solver,
+        warm_restart=special["restart"] == "warm",
+        seminorm=special["norm"] == "seminorm",
+    )
     z0 = anp.reshape(y0, -1)
     if discrete:
         zs = _solve_traced(problem, z0, t, leaves)
@@ -156,8 +183,14 @@ def _adjoint_problem(problem, leaves):
     if problem.seminorm:
         rtol, atol = seminorm_tolerances(means.rtol, means.atol, n, p, means.integrator.rms_norm)
         solver = means._replace(rtol=rtol, atol=atol)
-    return problem._replace(dynamics=problem.dynamics.augmented(problem.shape, problem.structure), shape=(2 * n + p + 1,),
-                            structure=leaf_tuple(leaves), solver=solver, adjoint_solver=means, direction="backward")
+    return problem._replace(
+        dynamics=problem.dynamics.augmented(problem.shape, problem.structure),
+        shape=(2 * n + p + 1,),
+        structure=leaf_tuple(leaves),
+        solver=solver,
+        adjoint_solver=means,
+        direction="backward",
+    )
 
 
 def _reverse_solver(adjoint, leaves):
@@ -185,8 +218,9 @@ def _solve(problem, rhs, z0, t, leaves):
     """(states (T, n), SolveStatistics) of one call of the integrator; a failure comes out as a complete SolverError."""
     solver = problem.solver
     statistics = new_statistics(problem.direction, solver.method, z0.size)
-    statistics.wants_first_step = problem.warm_restart and problem.direction == "backward" \
-        and not solver.integrator.restart_from_last_step
+    statistics.wants_first_step = (
+        problem.warm_restart and problem.direction == "backward" and not solver.integrator.restart_from_last_step
+    )
     z0 = np.ascontiguousarray(z0, dtype=np.float64)
     if len(t) == 1:
         return z0[None].copy(), statistics
@@ -194,8 +228,9 @@ def _solve(problem, rhs, z0, t, leaves):
     counted = RightHandSide(rhs, z0.size, jacobian)
     start = time.perf_counter()
     try:
-        zs = solver.integrator.solve(counted, z0, np.ascontiguousarray(t, dtype=np.float64), solver.rtol, solver.atol,
-                                     solver.options, statistics)
+        zs = solver.integrator.solve(
+            counted, z0, np.ascontiguousarray(t, dtype=np.float64), solver.rtol, solver.atol, solver.options, statistics
+        )
         if not np.isfinite(zs[-1].dot(zs[-1])) and not np.isfinite(zs).all():
             raise SolverError("the integrator returned a state that is not finite", t_reached=counted.last_t)
     except SolverError as error:
@@ -334,8 +369,11 @@ def _checked_adjoint(solver, shape, method, rtol, atol, options):
     if options is not None and not isinstance(options, dict):
         raise TypeError(f"adjoint_options must be a dict, got {type(options).__name__}")
     options = dict(options or {})
-    special = {"restart": options.pop("restart", "fresh"), "norm": options.pop("norm", None),
-               "checkpoint": options.pop("checkpoint", 0)}
+    special = {
+        "restart": options.pop("restart", "fresh"),
+        "norm": options.pop("norm", None),
+        "checkpoint": options.pop("checkpoint", 0),
+    }
     if special["restart"] not in ("fresh", "warm"):
         raise ValueError(f"adjoint_options['restart'] must be 'fresh' or 'warm', got {special['restart']!r}")
     if special["norm"] not in (None, "seminorm"):
@@ -347,8 +385,10 @@ def _checked_adjoint(solver, shape, method, rtol, atol, options):
     integrator = INTEGRATORS[method]
     unknown = [key for key in options if key not in integrator.known_options]
     if unknown:
-        raise ValueError(f"adjoint_options: unknown {', '.join(map(repr, unknown))}; known are "
-                         f"{', '.join(ADJOINT_ONLY_OPTIONS + integrator.known_options)}")
+        raise ValueError(
+            f"adjoint_options: unknown {', '.join(map(repr, unknown))}; known are "
+            f"{', '.join(ADJOINT_ONLY_OPTIONS + integrator.known_options)}"
+        )
     checked = check_options(method, integrator, options, "adjoint_options")
     if method == solver.method:
         checked = solver.options._replace(**{key: getattr(checked, key) for key in options})

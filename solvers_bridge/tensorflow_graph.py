@@ -31,8 +31,9 @@ class TensorFlowDynamics(Dynamics):
 
     def __init__(self, func, dtype="float32", device=None):
         if not callable(func):
-            raise TypeError("func must be a function (t, y, params) -> dy/dt in TensorFlow operations, "
-                            f"got {type(func).__name__}")
+            raise TypeError(
+                f"func must be a function (t, y, params) -> dy/dt in TensorFlow operations, got {type(func).__name__}"
+            )
         self.dtype = tf.as_dtype(dtype)
         if self.dtype.name not in FLOAT_TYPES:
             raise ValueError(f"dtype must be one of {', '.join(FLOAT_TYPES)}, got {self.dtype.name!r}")
@@ -75,6 +76,7 @@ class TensorFlowDynamics(Dynamics):
 
     def flat_function(self, shape, structure):
         """The TensorFlow function (t, z (n,), leaves) -> dz/dt (n,) of func at a shape of state."""
+
         def flat(t, z, leaves):
             f = self.func(t, tf.reshape(z, shape), structure.unflatten(leaves))
             if f is None:
@@ -98,8 +100,9 @@ class TensorFlowDynamics(Dynamics):
         leaf_shapes = tuple(tuple(leaf.shape) for leaf in leaves)
         key = (kind, shape, structure, leaf_shapes)
         if key not in self._graphs:
-            self._graphs[key] = _StateGraph(make_function(shape, structure), self.num_sent(shape), leaf_shapes, self.dtype,
-                                            self.device)
+            self._graphs[key] = _StateGraph(
+                make_function(shape, structure), self.num_sent(shape), leaf_shapes, self.dtype, self.device
+            )
         return self._graphs[key].bind(leaves)
 
 
@@ -113,7 +116,7 @@ class _AugmentedTensorFlowDynamics(TensorFlowDynamics):
 
     def flat_function(self, shape, structure):
         def flat(t, s, leaves):
-            z, a = s[:self.n], s[self.n:2 * self.n]
+            z, a = s[: self.n], s[self.n : 2 * self.n]
             with tf.GradientTape() as tape:
                 tape.watch([t, z, *leaves])
                 f = self.primal(t, z, leaves)
@@ -163,11 +166,12 @@ def _input_tensor(size, dtype, device):
     """
     buffer = np.empty(size * np.dtype(dtype).itemsize + 64, np.uint8)
     start = -buffer.ctypes.data % 64
-    array = buffer[start:start + size * np.dtype(dtype).itemsize].view(dtype)
+    array = buffer[start : start + size * np.dtype(dtype).itemsize].view(dtype)
     if device != "CPU:0":
         return array, None
     try:
         from tensorflow.python.framework import ops
+
         tensor = ops.EagerTensor(array, HOST, None)
         return array, tensor if np.shares_memory(tensor._numpy(), array) else None
     except (ImportError, AttributeError, TypeError, ValueError):
@@ -193,11 +197,12 @@ def _fast_evaluate(concrete, specs):
     try:
         from tensorflow.python import pywrap_tfe
         from tensorflow.python.eager import context
+
         handle, name = context.context()._handle, concrete._inference_function.name
         execute, captured = pywrap_tfe.TFE_Py_Execute, list(concrete.captured_inputs)
 
         def evaluate(first, rest):
-            output, = execute(handle, None, name, [first, *rest, *captured], (), 1)
+            (output,) = execute(handle, None, name, [first, *rest, *captured], (), 1)
             return output._numpy()  # what numpy() copies
 
         evaluate.keep = concrete  # TensorFlow forgets the function when its last Python owner goes.
@@ -221,8 +226,9 @@ def _checked_device(device):
         names = [logical.name for logical in tf.config.list_logical_devices()]
         wanted = device.removeprefix("/").removeprefix("device:")
         if not any(name.upper().endswith(":" + wanted.upper()) for name in names):
-            raise ValueError(f"device {device!r} is not among TensorFlow's: "
-                             f"{', '.join(name.removeprefix('/device:') for name in names)}")
+            raise ValueError(
+                f"device {device!r} is not among TensorFlow's: {', '.join(name.removeprefix('/device:') for name in names)}"
+            )
         return wanted.upper()
     raise TypeError(f"device must be a name such as 'CPU:0' or None, got {type(device).__name__}")
 
@@ -320,7 +326,8 @@ class _LeafPrimitive:
         """The vector-Jacobian product as a primitive of leaves and cotangents, for derivatives of derivatives."""
         if wanted not in self.traced_gradients:
             self.traced_gradients[wanted] = tensorflow_primitive(
-                lambda leaves, bars: self._recomputed_gradients(leaves, bars, wanted), self.dtype, self.device, self.compiled)
+                lambda leaves, bars: self._recomputed_gradients(leaves, bars, wanted), self.dtype, self.device, self.compiled
+            )
         return self.traced_gradients[wanted]
 
     def _recomputed_gradients(self, leaves, bars, wanted):
@@ -357,8 +364,12 @@ class _Call:
 def _gradients(tape, outputs, inputs, bars):
     """Cotangents of inputs, given those of outputs; outputs that are not floating-point have none."""
     pairs = [(output, tf.cast(bar, output.dtype)) for output, bar in zip(outputs, bars) if output.dtype.is_floating]
-    return tape.gradient([output for output, _ in pairs], inputs, output_gradients=[bar for _, bar in pairs],
-                         unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return tape.gradient(
+        [output for output, _ in pairs],
+        inputs,
+        output_gradients=[bar for _, bar in pairs],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
 
 
 def _array_like(leaf, bar):

@@ -27,8 +27,9 @@ def differences(committed, now):
     for name in committed.keys() & now.keys():
         was, found = committed[name], now[name]
         if was["verdict"] != found["verdict"]:
-            lines.append(f"{name}: was {was['verdict']!r} ({was.get('measured')}), "
-                         f"is {found['verdict']!r} ({found.get('measured')})")
+            lines.append(
+                f"{name}: was {was['verdict']!r} ({was.get('measured')}), is {found['verdict']!r} ({found.get('measured')})"
+            )
         elif was.get("measured", 0.0) != pytest.approx(found.get("measured", 0.0), rel=1e-4):
             lines.append(f"{name}: measured {was['measured']}, now {found['measured']}; still {found['verdict']}")
         elif was["records"] != found["records"]:
@@ -42,15 +43,28 @@ def test_no_verdict_has_changed():
     assert not changed, "\n".join(["verdicts differ from the committed ones:", *changed, ACCEPT])
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"metrics": {"errors": 100}}, "table1-odenet-error: was 'reproduced' (0.0045), is 'not reproduced' (0.01)"),
-    ({"metrics": {"errors": 44}}, "table1-odenet-error: measured 0.0045, now 0.0044; still reproduced"),
-    ({"configuration": {"validation": 500}}, "table1-odenet-error: was 'reproduced' (0.0045), is 'not measured' (None)")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"metrics": {"errors": 100}}, "table1-odenet-error: was 'reproduced' (0.0045), is 'not reproduced' (0.01)"),
+        ({"metrics": {"errors": 44}}, "table1-odenet-error: measured 0.0045, now 0.0044; still reproduced"),
+        ({"configuration": {"validation": 500}}, "table1-odenet-error: was 'reproduced' (0.0045), is 'not measured' (None)"),
+    ],
+)
 def test_a_changed_record_is_noticed(change, message):
     entry = next(entry for entry in registry.read() if entry["id"] == "table1-odenet-error")
-    path, record = record_path(RESULTS, "table1_mnist", "paper-seed0"), {
-        "experiment": "table1_mnist", "preset": "paper", "seed": 0, "date": "2026-01-01", "history": [],
-        "configuration": dict(entry["measured_by"]["configuration"]), "metrics": {"errors": 45, "examples": 10_000}}
+    path, record = (
+        record_path(RESULTS, "table1_mnist", "paper-seed0"),
+        {
+            "experiment": "table1_mnist",
+            "preset": "paper",
+            "seed": 0,
+            "date": "2026-01-01",
+            "history": [],
+            "configuration": dict(entry["measured_by"]["configuration"]),
+            "metrics": {"errors": 45, "examples": 10_000},
+        },
+    )
     other = copy.deepcopy(record)
     for part, values in change.items():
         other[part].update(values)
@@ -71,8 +85,11 @@ def test_every_record_that_a_verdict_uses_is_committed_with_what_measured_it():
 
 needs_mnist = pytest.mark.skipif(not mnist.has_files(mnist.cache_folder()), reason="MNIST is not in the cache")
 # Metrics of the quick presets, and by how much a run on another machine may differ from the committed one.
-QUICK_BANDS = {"table1_mnist": {"error_rate": {"abs": 0.03}}, "figure7_poisson": {"intensity_relative_l2": {"rel": 0.3}},
-               "figure5_flows": {"log_likelihood_two_moons_cnf": {"abs": 0.2}, "log_likelihood_two_circles_cnf": {"abs": 0.2}}}
+QUICK_BANDS = {
+    "table1_mnist": {"error_rate": {"abs": 0.03}},
+    "figure7_poisson": {"intensity_relative_l2": {"rel": 0.3}},
+    "figure5_flows": {"log_likelihood_two_moons_cnf": {"abs": 0.2}, "log_likelihood_two_circles_cnf": {"abs": 0.2}},
+}
 
 
 def arguments_of(*words):
@@ -98,8 +115,9 @@ def test_kept_weights_make_the_recorded_errors(model):
 def test_a_condition_of_figure_3c_has_the_recorded_evaluations(method):
     record = json.loads(record_path(RESULTS, "figure3_mnist", "paper-seed0").read_text())
     settings, weights = record["configuration"], table1_mnist.weights_path(RESULTS, "paper-seed0")
-    assert hashlib.sha256(weights.read_bytes()).hexdigest() == settings["weights_sha256"], \
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == settings["weights_sha256"], (
         "Figure 3 was measured with other weights than those kept: run figure3_mnist --preset paper again"
+    )
     *_, images, labels = table1_mnist._load(settings["data"], None)
     order = np.random.default_rng(record["seed"]).permutation(len(labels))
     laboratory = figure3_mnist.Laboratory(settings, training.load_weights(weights), images[order], labels[order], record["seed"])
@@ -122,9 +140,11 @@ def test_a_training_step_takes_the_recorded_memory(model, setting):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [
-    path for path, record in read_records(RESULTS) if record["preset"] == "quick" and record["experiment"] in QUICK_BANDS],
-    ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize(
+    "path",
+    [path for path, record in read_records(RESULTS) if record["preset"] == "quick" and record["experiment"] in QUICK_BANDS],
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
 def test_a_quick_run_gives_the_recorded_numbers(path, tmp_path):
     record = json.loads(path.read_text())
     _, options = record["command"].split(f"run {record['experiment']}")

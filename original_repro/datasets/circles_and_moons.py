@@ -50,10 +50,10 @@ def log_density(name, x, nodes=2000):
     curve = np.concatenate([_curve(name, which, (np.arange(nodes) + 0.5) / nodes) for which in (0, 1)])
     result = np.empty(len(x))
     for start in range(0, len(x), 500):  # 500 x 4000 distances at a time
-        part = x[start:start + 500]
+        part = x[start : start + 500]
         squares = ((part[:, None] - curve) ** 2).sum(-1) / NOISE**2
         least = squares.min(1)
-        result[start:start + 500] = np.log(np.exp(-0.5 * (squares - least[:, None])).mean(1)) - 0.5 * least
+        result[start : start + 500] = np.log(np.exp(-0.5 * (squares - least[:, None])).mean(1)) - 0.5 * least
     return result - math.log(2 * math.pi * NOISE**2)
 
 

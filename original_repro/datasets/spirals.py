@@ -78,9 +78,17 @@ def make_spirals(seed, count, points, noise, geometry=Geometry()):
     noisy = clean + noise * noises.normal(size=clean.shape)
     # The points that come first in a random order: without replacement, and each of them equally likely.
     chosen = np.sort(np.argsort(draws.random((count, geometry.steps)), axis=1)[:, :points], axis=1)
-    return Trajectories(t[:geometry.steps], t[chosen], np.take_along_axis(noisy, chosen[..., None], 1), t[geometry.steps:],
-                        noisy[:, geometry.steps:], clean[:, geometry.steps:], noisy[:, :geometry.steps],
-                        clean[:, :geometry.steps], clockwise)
+    return Trajectories(
+        t[: geometry.steps],
+        t[chosen],
+        np.take_along_axis(noisy, chosen[..., None], 1),
+        t[geometry.steps :],
+        noisy[:, geometry.steps :],
+        clean[:, geometry.steps :],
+        noisy[:, : geometry.steps],
+        clean[:, : geometry.steps],
+        clockwise,
+    )
 
 
 def head(data, count):
@@ -91,5 +99,7 @@ def head(data, count):
 
 def make_sets(seed, counts, points, noise, geometry=Geometry()):
     """Independent sets of Trajectories of the given counts, such as (training, validation, test)."""
-    return tuple(make_spirals(child, count, points, noise, geometry)
-                 for child, count in zip(np.random.SeedSequence(seed).spawn(len(counts)), counts))
+    return tuple(
+        make_spirals(child, count, points, noise, geometry)
+        for child, count in zip(np.random.SeedSequence(seed).spawn(len(counts)), counts)
+    )

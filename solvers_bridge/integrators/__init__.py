@@ -11,8 +11,15 @@ from .vode import Vode
 __all__ = ["DEFAULT_MAX_NUM_STEPS", "INTEGRATORS", "Integrator", "Options", "RightHandSide", "check_options", "provenance"]
 
 INTEGRATORS = {
-    "adams": Vode(), "bdf": Vode(), "lsoda": Lsoda(), "dopri5": Dop(), "dop853": Dop(), "radau": Radau(),
-    "euler": FixedGrid(), "midpoint": FixedGrid(), "rk4": FixedGrid(),
+    "adams": Vode(),
+    "bdf": Vode(),
+    "lsoda": Lsoda(),
+    "dopri5": Dop(),
+    "dop853": Dop(),
+    "radau": Radau(),
+    "euler": FixedGrid(),
+    "midpoint": FixedGrid(),
+    "rk4": FixedGrid(),
 }
 
 warn_of_c_translations()

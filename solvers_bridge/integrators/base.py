@@ -30,10 +30,17 @@ class RightHandSide:
         # One pass instead of isfinite and all; an overflow of the sum alone is not an error.
         if not math.isfinite(np.add.reduce(dz)) and not np.isfinite(dz).all():
             bad = np.flatnonzero(~np.isfinite(dz))
-            state = "" if np.isfinite(z).all() else " (the state itself was not finite: a step had left the region "\
+            state = (
+                ""
+                if np.isfinite(z).all()
+                else " (the state itself was not finite: a step had left the region "
                 "where func is defined; try first_step or max_step)"
-            raise SolverError(f"func returned {dz[bad[0]]} in {bad.size} of {self.size} components, the first at flat "
-                              f"index {bad[0]}, at t = {float(t)!r}{state}", t_reached=self.last_t)
+            )
+            raise SolverError(
+                f"func returned {dz[bad[0]]} in {bad.size} of {self.size} components, the first at flat "
+                f"index {bad[0]}, at t = {float(t)!r}{state}",
+                t_reached=self.last_t,
+            )
         self.last_t = float(t)
         return dz
 
@@ -76,15 +83,18 @@ def check_options(method, integrator, options, name="options"):
         raise TypeError(f"{name} must be a dict, got {type(options).__name__}")
     unknown = [key for key in options if key not in integrator.known_options]
     if unknown:
-        raise ValueError(f"{name} of method {method!r}: unknown {', '.join(map(repr, unknown))}; "
-                         f"known are {', '.join(integrator.known_options)}")
+        raise ValueError(
+            f"{name} of method {method!r}: unknown {', '.join(map(repr, unknown))}; "
+            f"known are {', '.join(integrator.known_options)}"
+        )
     checked = {}
     for key, value in options.items():
         where = f"{name}[{key!r}]"
         if key == "jacobian":
             if not (value is None or isinstance(value, str)) or value not in integrator.jacobians:
-                raise ValueError(f"{where} must be one of {', '.join(map(repr, integrator.jacobians))} for method {method!r}, "
-                                 f"got {value!r}")
+                raise ValueError(
+                    f"{where} must be one of {', '.join(map(repr, integrator.jacobians))} for method {method!r}, got {value!r}"
+                )
             checked[key] = value
         elif value is None:
             continue
@@ -116,8 +126,10 @@ def _positive_number(value, where):
 
 def step_limit_reason(options):
     """Why a solve ended at its step limit, and what would help."""
-    return (f"max_num_steps = {options.max_num_steps} steps taken before the next output time; the problem may be stiff for this "
-            "method, blow up, or need a larger options['max_num_steps']")
+    return (
+        f"max_num_steps = {options.max_num_steps} steps taken before the next output time; the problem may be stiff for this "
+        "method, blow up, or need a larger options['max_num_steps']"
+    )
 
 
 def check_dense_workspace(method, size, jacobian, words_per_entry):
@@ -127,6 +139,8 @@ def check_dense_workspace(method, size, jacobian, words_per_entry):
     """
     gibibytes = 8 * words_per_entry * size**2 / 2**30
     if gibibytes > 8:
-        raise ValueError(f"options['jacobian'] = {jacobian!r} of method {method!r} needs a dense {size} x {size} matrix "
-                         f"({gibibytes:.0f} GiB of work space); use adams or bdf with jacobian None, "
-                         "or lsoda, adams or bdf with 'diagonal'")
+        raise ValueError(
+            f"options['jacobian'] = {jacobian!r} of method {method!r} needs a dense {size} x {size} matrix "
+            f"({gibibytes:.0f} GiB of work space); use adams or bdf with jacobian None, "
+            "or lsoda, adams or bdf with 'diagonal'"
+        )

@@ -23,9 +23,18 @@ class Dop(Integrator):
         callbacks = Callbacks(fortran_prints=False)
         f = callbacks.wrap(rhs)
         rtol, atol = both_tolerances(rtol, atol, rhs.size)
-        integrator = ode(f).set_integrator(
-            statistics.method, rtol=rtol, atol=atol, nsteps=options.max_num_steps,
-            first_step=signed_first_step(options, ts), max_step=options.max_step or 0.0)._integrator
+        integrator = (
+            ode(f)
+            .set_integrator(
+                statistics.method,
+                rtol=rtol,
+                atol=atol,
+                nsteps=options.max_num_steps,
+                first_step=signed_first_step(options, ts),
+                max_step=options.max_step or 0.0,
+            )
+            ._integrator
+        )
         accepted = float(ts[0])
 
         def after_step(t, z):
@@ -41,8 +50,11 @@ class Dop(Integrator):
         for i in range(1, len(ts)):
             answer = callbacks.call(integrator.run, f, None, zs[i - 1].copy(), float(ts[i - 1]), float(ts[i]), (), ())
             if not integrator.success or integrator.istate < 0:
-                reason = step_limit_reason(options) if integrator.istate == LARGER_NSTEPS_NEEDED \
+                reason = (
+                    step_limit_reason(options)
+                    if integrator.istate == LARGER_NSTEPS_NEEDED
                     else integrator.messages.get(integrator.istate, f"idid = {integrator.istate}")
+                )
                 raise SolverError(reason, t_reached=accepted)
             zs[i] = answer[0]
         return zs

@@ -61,13 +61,21 @@ class FixedGrid(Integrator):
 
     def solve(self, rhs, z0, ts, rtol, atol, options, statistics):
         method = statistics.method
-        return np.stack(integrate_on_grid(
-            # The copy: stages are kept, which a func that returns the same buffer each time would overwrite.
-            method, lambda t, z: np.array(rhs(float(t), z)), np.array(z0), ts, options.step_size,
-            lambda t, h: statistics.add_step(t, h, ORDER[method])))
+        return np.stack(
+            integrate_on_grid(
+                # The copy: stages are kept, which a func that returns the same buffer each time would overwrite.
+                method,
+                lambda t, z: np.array(rhs(float(t), z)),
+                np.array(z0),
+                ts,
+                options.step_size,
+                lambda t, h: statistics.add_step(t, h, ORDER[method]),
+            )
+        )
 
 
 def integrate_traced(method, f, z0, ts, options, statistics):
     """States at ts with autograd's tape through the integrator itself, as RK-Net is trained: memory O(steps)."""
-    return anp.stack(integrate_on_grid(method, f, z0, ts, options.step_size,
-                                       lambda t, h: statistics.add_step(t, h, ORDER[method])))
+    return anp.stack(
+        integrate_on_grid(method, f, z0, ts, options.step_size, lambda t, h: statistics.add_step(t, h, ORDER[method]))
+    )

@@ -22,8 +22,7 @@ def provenance():
 
     kind is "fortran" (f2py modules, SciPy before 1.17) or "c" (the C translations from 1.17 on).
     """
-    binaries = {"vode": getattr(_vode, "dvode", None), "dop": getattr(_dop, "dopri5", None),
-                "lsoda": _ode.lsoda.runner}
+    binaries = {"vode": getattr(_vode, "dvode", None), "dop": getattr(_dop, "dopri5", None), "lsoda": _ode.lsoda.runner}
     kinds = {name: "fortran" if type(binary).__name__ == "fortran" else "c" for name, binary in binaries.items()}
     return {"scipy": scipy.__version__, **kinds}
 
@@ -33,9 +32,13 @@ def warn_of_c_translations():
     found = provenance()
     translated = [name for name in ("vode", "lsoda", "dop") if found[name] != "fortran"]
     if translated:
-        warnings.warn(f"SciPy {found['scipy']} has C translations of {', '.join(translated)} instead of the Fortran "
-                      "integrators of the paper; results may differ (dop853 takes other steps). "
-                      "Install 'scipy>=1.11,<1.17' for the Fortran.", RuntimeWarning, stacklevel=3)
+        warnings.warn(
+            f"SciPy {found['scipy']} has C translations of {', '.join(translated)} instead of the Fortran "
+            "integrators of the paper; results may differ (dop853 takes other steps). "
+            "Install 'scipy>=1.11,<1.17' for the Fortran.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 _our_filter = None
@@ -62,8 +65,10 @@ ODEPACK_LOCK = (_odepack_py, "ODE_LOCK")
 
 
 def _nested_error(what):
-    return SolverError(f"{what} was started inside the right-hand side of a VODE or LSODA solve, whose COMMON blocks it "
-                       "would overwrite; use dopri5, dop853, radau or a fixed-grid method for one of the two")
+    return SolverError(
+        f"{what} was started inside the right-hand side of a VODE or LSODA solve, whose COMMON blocks it "
+        "would overwrite; use dopri5, dop853, radau or a fixed-grid method for one of the two"
+    )
 
 
 def run_exclusively(scipy_lock, solve):
@@ -112,8 +117,10 @@ def _openblas_threads():
             library = ctypes.CDLL(path)
             for prefix, suffix in (("scipy_", ""), ("scipy_", "64_"), ("", ""), ("", "64_")):
                 try:
-                    return (getattr(library, f"{prefix}openblas_get_num_threads{suffix}"),
-                            getattr(library, f"{prefix}openblas_set_num_threads{suffix}"))
+                    return (
+                        getattr(library, f"{prefix}openblas_get_num_threads{suffix}"),
+                        getattr(library, f"{prefix}openblas_set_num_threads{suffix}"),
+                    )
                 except AttributeError:
                     continue
     return lambda: 1, lambda threads: None
@@ -247,8 +254,7 @@ class Callbacks:
     def __init__(self, fortran_prints):
         self.sink = _sink()
         self.fortran_prints = fortran_prints
-        self.at_once = fortran_prints and (
-            _PRINTED_AT_ONCE_WHEN_LOADED or _prints_at_once() or self.sink.flush_fortran is None)
+        self.at_once = fortran_prints and (_PRINTED_AT_ONCE_WHEN_LOADED or _prints_at_once() or self.sink.flush_fortran is None)
         self.exception = None
         self.messages = ""
 
@@ -282,7 +288,7 @@ class Callbacks:
             return routine(*args)
         except BaseException:
             if self.exception is not None:
-                raise self.exception
+                raise self.exception  # noqa: B904  (the exception's own context and cause stay as they were)
             raise
         finally:
             try:

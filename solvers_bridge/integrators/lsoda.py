@@ -37,8 +37,20 @@ class Lsoda(Integrator):
         order_bdf = min(order_adams, HIGHEST_ORDER_BDF)
         if statistics.needs_step_by_step():
             bands = {"lband": 0, "uband": 0} if diagonal else {}
-            return solve_by_ode("lsoda", LSODA_LOCK, rhs, z0, ts, rtol, atol, options, statistics,
-                                max_order_ns=order_adams, max_order_s=order_bdf, **bands)
+            return solve_by_ode(
+                "lsoda",
+                LSODA_LOCK,
+                rhs,
+                z0,
+                ts,
+                rtol,
+                atol,
+                options,
+                statistics,
+                max_order_ns=order_adams,
+                max_order_s=order_bdf,
+                **bands,
+            )
         return _solve_in_one_call(rhs, z0, ts, rtol, atol, options, statistics, diagonal, order_adams, order_bdf)
 
 
@@ -51,9 +63,21 @@ def _solve_in_one_call(rhs, z0, ts, rtol, atol, options, statistics, diagonal, o
 
     def run():
         return scipy.integrate.odeint(
-            f, z0, ts, Dfun=jacobian, tfirst=True, full_output=True, rtol=tolerance(rtol, rhs.size),
-            atol=tolerance(atol, rhs.size), h0=signed_first_step(options, ts), hmax=options.max_step or 0.0,
-            mxstep=options.max_num_steps, mxordn=order_adams, mxords=order_bdf, **bands)
+            f,
+            z0,
+            ts,
+            Dfun=jacobian,
+            tfirst=True,
+            full_output=True,
+            rtol=tolerance(rtol, rhs.size),
+            atol=tolerance(atol, rhs.size),
+            h0=signed_first_step(options, ts),
+            hmax=options.max_step or 0.0,
+            mxstep=options.max_num_steps,
+            mxordn=order_adams,
+            mxords=order_bdf,
+            **bands,
+        )
 
     zs, info = run_exclusively(ODEPACK_LOCK, lambda: callbacks.call(run))
     done = np.flatnonzero(info["nst"])  # rows that odeint had not come to when it failed stay at zero
@@ -63,6 +87,5 @@ def _solve_in_one_call(rhs, z0, ts, rtol, atol, options, statistics, diagonal, o
         statistics.last_step, statistics.last_order = float(info["hu"][last]), int(info["nqu"][last])
     if info["message"] != "Integration successful.":
         reason = step_limit_reason(options) if info["message"].startswith("Excess work") else info["message"]
-        raise SolverError(with_messages(reason, callbacks.messages),
-                          t_reached=float(info["tcur"][last] if done.size else ts[0]))
+        raise SolverError(with_messages(reason, callbacks.messages), t_reached=float(info["tcur"][last] if done.size else ts[0]))
     return zs

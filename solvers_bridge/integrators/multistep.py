@@ -32,9 +32,19 @@ def solve_by_ode(name, scipy_lock, rhs, z0, ts, rtol, atol, options, statistics,
     f = callbacks.wrap(rhs)
     jacobian = None if rhs.jacobian is None else callbacks.wrap(rhs.jacobian)
     rtol, atol = both_tolerances(rtol, atol, rhs.size)
-    integrator = ode(f, jacobian).set_integrator(
-        name, rtol=rtol, atol=atol, nsteps=options.max_num_steps, first_step=signed_first_step(options, ts),
-        max_step=options.max_step or 0.0, **scipy_parameters)._integrator
+    integrator = (
+        ode(f, jacobian)
+        .set_integrator(
+            name,
+            rtol=rtol,
+            atol=atol,
+            nsteps=options.max_num_steps,
+            first_step=signed_first_step(options, ts),
+            max_step=options.max_step or 0.0,
+            **scipy_parameters,
+        )
+        ._integrator
+    )
     integrator.reset(rhs.size, jacobian is not None)
     if hasattr(*scipy_lock):
         # We hold that lock for the whole solve; a thread that waits for it has taken the handle that would be checked.
@@ -49,8 +59,7 @@ def solve_by_ode(name, scipy_lock, rhs, z0, ts, rtol, atol, options, statistics,
         return answer
 
     def fail(istate, t):
-        reason = step_limit_reason(options) if istate == EXCESS_WORK \
-            else integrator.messages.get(istate, f"istate = {istate}")
+        reason = step_limit_reason(options) if istate == EXCESS_WORK else integrator.messages.get(istate, f"istate = {istate}")
         t_reached = integrator.rwork[TCUR] if integrator.iwork[NST] else t
         raise SolverError(with_messages(reason, callbacks.messages), t_reached=float(t_reached))
 

@@ -28,8 +28,16 @@ class Radau(Integrator):
         first_step = options.first_step and min(options.first_step, abs(float(ts[-1] - ts[0])))
         solver = scipy.integrate.Radau(
             # The copy: Radau keeps derivatives, which a func that returns the same buffer each time would overwrite.
-            lambda t, z: np.array(rhs(t, z)), float(ts[0]), np.array(z0), float(ts[-1]), max_step=options.max_step or np.inf,
-            rtol=float(np.min(rtol)), atol=atol, jac=rhs.jacobian, first_step=first_step)
+            lambda t, z: np.array(rhs(t, z)),
+            float(ts[0]),
+            np.array(z0),
+            float(ts[-1]),
+            max_step=options.max_step or np.inf,
+            rtol=float(np.min(rtol)),
+            atol=atol,
+            jac=rhs.jacobian,
+            first_step=first_step,
+        )
         zs = np.empty((len(ts), rhs.size))
         zs[0] = z0
         done, steps_since_output = 1, 0

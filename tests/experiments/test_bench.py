@@ -47,7 +47,8 @@ def test_graph_calls_are_those_of_the_layer(layer):
 def test_a_training_step_is_measured_in_one_process_and_shared(capsys):
     metrics = bench.bench_processes(4, 1, processes=2, model="mlp")
     assert metrics["training_shared_speedup"] == pytest.approx(
-        metrics["training_one_process_step_seconds_median"] / metrics["training_shared_step_seconds_median"])
+        metrics["training_one_process_step_seconds_median"] / metrics["training_shared_step_seconds_median"]
+    )
     assert all(value > 0 for value in metrics.values())
     assert "shared among 2 processes" in capsys.readouterr().out
 

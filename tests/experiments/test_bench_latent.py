@@ -27,7 +27,12 @@ def test_the_gradient_is_that_of_the_problem():
     dynamics = TensorFlowDynamics(bench_latent.dynamics_tensorflow, "float64")
     step = problem.step(dynamics, 1e-10, method="dop853")
     direction = np.random.default_rng(1).normal(size=problem.z0.shape)
-    along = [np.sum(problem.states_bar * odeint(dynamics, problem.z0 + h * direction, problem.t, problem.params, method="dop853",
-                                                rtol=1e-12, atol=1e-12)) for h in (1e-5, -1e-5)]
+    along = [
+        np.sum(
+            problem.states_bar
+            * odeint(dynamics, problem.z0 + h * direction, problem.t, problem.params, method="dop853", rtol=1e-12, atol=1e-12)
+        )
+        for h in (1e-5, -1e-5)
+    ]
     assert np.sum(step.gradient[0] * direction) == pytest.approx((along[0] - along[1]) / 2e-5, rel=1e-5)
     assert len(flat(step.gradient)) == problem.z0.size + sum(leaf.size for leaf in problem.params)

@@ -17,16 +17,26 @@ def test_list_names_every_experiment(capsys):
     assert all(name in printed for name in command_line.EXPERIMENTS)
 
 
-@pytest.mark.parametrize("arguments, name", [
-    ([], "quick-seed0"), (["--preset", "paper", "--seed", "3"], "paper-seed3"), (["--out", "elsewhere", "--fresh"], "quick-seed0"),
-    (["--data", "somewhere"], "quick-seed0"), (["--method", "lsoda", "--epochs", "2"], "quick-seed0-epochs=2-method=lsoda"),
-    (["--model", "resnet", "--rate", "0.05"], "quick-seed0-model=resnet-rate=0.05"), (["--model", "odenet"], "quick-seed0")])
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        ([], "quick-seed0"),
+        (["--preset", "paper", "--seed", "3"], "paper-seed3"),
+        (["--out", "elsewhere", "--fresh"], "quick-seed0"),
+        (["--data", "somewhere"], "quick-seed0"),
+        (["--method", "lsoda", "--epochs", "2"], "quick-seed0-epochs=2-method=lsoda"),
+        (["--model", "resnet", "--rate", "0.05"], "quick-seed0-model=resnet-rate=0.05"),
+        (["--model", "odenet"], "quick-seed0"),
+    ],
+)
 def test_a_record_is_named_by_every_option_that_matters(arguments, name):
     parsed = command_line._parser().parse_args(["run", "table1_mnist", *arguments])
     assert command_line.run_name(parsed, parsed.parser, table1_mnist.LOCATION_ARGUMENTS) == name
 
 
-@pytest.mark.parametrize("arguments", [["run", "table2"], ["run", "table1_mnist", "--seed", "-1"], ["run", "table1_mnist", "--preset", "big"]])
+@pytest.mark.parametrize(
+    "arguments", [["run", "table2"], ["run", "table1_mnist", "--seed", "-1"], ["run", "table1_mnist", "--preset", "big"]]
+)
 def test_wrong_arguments_end_with_status_2(arguments):
     with pytest.raises(SystemExit) as info:
         command_line.main(arguments)
@@ -40,8 +50,11 @@ def few_digits(monkeypatch):
     train, test = np.arange(0, 2000, 50), np.arange(0, 1000, 4)
     few = mnist.Mnist(sample.train_images[train], sample.train_labels[train], sample.test_images[test], sample.test_labels[test])
     monkeypatch.setattr(mnist, "load_sample", lambda: few)
-    monkeypatch.setitem(table1_mnist.PRESETS, "quick", {
-        model: {**settings, "epochs": 2, "batch_size": 20} for model, settings in table1_mnist.PRESETS["quick"].items()})
+    monkeypatch.setitem(
+        table1_mnist.PRESETS,
+        "quick",
+        {model: {**settings, "epochs": 2, "batch_size": 20} for model, settings in table1_mnist.PRESETS["quick"].items()},
+    )
     for name, size in (("init_odenet", {"channels": 32}), ("init_resnet", {"channels": 32, "blocks": 1})):
         monkeypatch.setattr(supervised, name, functools.partial(getattr(supervised, name), **size))
 
@@ -77,7 +90,9 @@ def test_a_batch_shared_among_processes_trains_the_same_network(tmp_path):
 def test_crops_decay_and_validation_are_the_options_chosen(tmp_path):
     options = ["--crop-padding", "1", "--validation", "500", "--epochs", "1", "--weight-decay", "0.1"]
     assert command_line.main(["run", "table1_mnist", "--model", "mlp", *options, *folders(tmp_path)]) == 0
-    path = tmp_path / "runs" / "table1_mnist" / "quick-seed0-crop_padding=1-epochs=1-model=mlp-validation=500-weight_decay=0.1.json"
+    path = (
+        tmp_path / "runs" / "table1_mnist" / "quick-seed0-crop_padding=1-epochs=1-model=mlp-validation=500-weight_decay=0.1.json"
+    )
     record = json.loads(path.read_text())
     assert record["configuration"]["crops"] and record["configuration"]["crop_padding"] == 1
     assert record["metrics"]["examples"] == record["configuration"]["validation"] == 500
@@ -88,13 +103,17 @@ def test_crops_decay_and_validation_are_the_options_chosen(tmp_path):
     assert np.linalg.norm(weights["hidden"]["weight"]) < np.linalg.norm(initial["hidden"]["weight"]) / 2
 
 
-@pytest.mark.parametrize("option, value, message", [
-    ("--crop-padding", "-1", "--crop-padding must be a whole number from 0, got -1"),
-    ("--weight-decay", "-1", "weight_decay must be"),
-    ("--epochs", "0", "--epochs must be a whole number from 1, got 0"),
-    ("--validation", "-5", "--validation must be a whole number from 0, got -5"),
-    ("--validation", "30", "--validation must be a multiple of 250 below 40, the number of training images; got 30"),
-    ("--validation", "250", "--validation must be a multiple of 250 below 40, the number of training images; got 250")])
+@pytest.mark.parametrize(
+    "option, value, message",
+    [
+        ("--crop-padding", "-1", "--crop-padding must be a whole number from 0, got -1"),
+        ("--weight-decay", "-1", "weight_decay must be"),
+        ("--epochs", "0", "--epochs must be a whole number from 1, got 0"),
+        ("--validation", "-5", "--validation must be a whole number from 0, got -5"),
+        ("--validation", "30", "--validation must be a multiple of 250 below 40, the number of training images; got 30"),
+        ("--validation", "250", "--validation must be a multiple of 250 below 40, the number of training images; got 250"),
+    ],
+)
 def test_a_bad_number_is_refused_before_any_work(few_digits, tmp_path, capsys, option, value, message):
     assert command_line.main(["run", "table1_mnist", "--model", "mlp", option, value, *folders(tmp_path)]) == 1
     assert message in capsys.readouterr().err

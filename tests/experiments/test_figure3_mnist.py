@@ -16,12 +16,22 @@ from original_repro.datasets import mnist
 from solvers_bridge import odeint
 
 SMALL = {
-    "data": "embedded sample", "batch_size": 5, "methods": ("adams", "lsoda"), "tolerances": (1e-1, 1e-2, 1e-3),
-    "max_steps": 200, "timed_seconds": 1e-9, "reference_tolerance": 1e-7, "floor_steps": 4,
+    "data": "embedded sample",
+    "batch_size": 5,
+    "methods": ("adams", "lsoda"),
+    "tolerances": (1e-1, 1e-2, 1e-3),
+    "max_steps": 200,
+    "timed_seconds": 1e-9,
+    "reference_tolerance": 1e-7,
+    "floor_steps": 4,
     "backward": (
         {"weights": "trained", "batch_size": 5, "batches": 2, "tolerances": (1e-1, 1e-2), "reductions": ("mean", "sum")},
-        {"weights": "initial", "batch_size": 5, "batches": 1, "tolerances": (1e-1,), "reductions": ("mean",)}),
-    "max_steps_backward": 200, "test_tolerances": (1e1, 1e-3), "test_steps": {"euler": (1,)}, "test_batch_size": 5,
+        {"weights": "initial", "batch_size": 5, "batches": 1, "tolerances": (1e-1,), "reductions": ("mean",)},
+    ),
+    "max_steps_backward": 200,
+    "test_tolerances": (1e1, 1e-3),
+    "test_steps": {"euler": (1,)},
+    "test_batch_size": 5,
 }
 
 
@@ -36,9 +46,14 @@ def trained(monkeypatch, tmp_path):
     training.save_weights(weights, supervised.init_odenet(np.random.default_rng(5), channels=4))
     record = tmp_path / "runs" / "table1_mnist" / "quick-seed0.json"
     record.parent.mkdir(parents=True)
-    record.write_text(json.dumps({
-        "configuration": {"method": "adams", "tolerance": 1e-3},
-        "history": [{"epoch": epoch, "train": {"nfe_forward": 20.0 + epoch, "nfe_backward": 21.0}} for epoch in (1, 2)]}))
+    record.write_text(
+        json.dumps(
+            {
+                "configuration": {"method": "adams", "tolerance": 1e-3},
+                "history": [{"epoch": epoch, "train": {"nfe_forward": 20.0 + epoch, "nfe_backward": 21.0}} for epoch in (1, 2)],
+            }
+        )
+    )
     # One process: others would not see these presets and images.
     folders = ["--out", str(tmp_path), "--checkpoints", str(tmp_path / "checkpoints")]
     yield tmp_path, ["run", "figure3_mnist", "--workers", "1", *folders]
@@ -50,8 +65,9 @@ def test_a_small_network_is_measured_whole(trained, capsys):
     assert command_line.main(arguments) == 0
     record = json.loads((folder / "runs" / "figure3_mnist" / "quick-seed0.json").read_text())
     rows, metrics = record["history"], record["metrics"]
-    errors = {method: [metrics[f"error/{method}/{tolerance:.0e}"] for tolerance in SMALL["tolerances"]]
-              for method in SMALL["methods"]}
+    errors = {
+        method: [metrics[f"error/{method}/{tolerance:.0e}"] for tolerance in SMALL["tolerances"]] for method in SMALL["methods"]
+    }
     assert all(series[0] > series[-1] > metrics["float32_floor_direct"] > 0 for series in errors.values())
     assert metrics["nfe/adams/1e-03"] > metrics["nfe/adams/1e-01"] > 0
     assert metrics["reference_difference"] < 1e-4
@@ -60,8 +76,9 @@ def test_a_small_network_is_measured_whole(trained, capsys):
     assert all(row["finished"] and row["ratio"] == pytest.approx(row["nfe_backward"] / row["nfe_forward"]) for row in backward)
     assert metrics["ratio/lsoda/1e-01/mean/initial/batch_5"] > 0 and metrics["nfe_backward/adams/1e-02/sum"] > 0
     factors = {row["method"]: row["tolerance_factor"] for row in rows if row["part"] == "state"}
-    parameters = sum(leaf.size for leaf in training.tree_leaves(supervised.init_odenet(
-        np.random.default_rng(0), channels=4)["dynamics"]))
+    parameters = sum(
+        leaf.size for leaf in training.tree_leaves(supervised.init_odenet(np.random.default_rng(0), channels=4)["dynamics"])
+    )
     states = 5 * 6 * 6 * 4
     assert factors == {"adams": pytest.approx(math.sqrt((2 * states + parameters + 1) / states)), "lsoda": 1.0}
     assert (metrics["nfe_forward_first_epoch"], metrics["nfe_forward_last_epoch"]) == (21.0, 22.0)
@@ -154,12 +171,22 @@ def test_a_line_is_found_with_its_share_of_the_variance():
 
 
 def backward(tolerance, ratio, method="adams", batch_size=128, reduction="mean", finished=True):
-    return {"part": "backward", "weights": "trained", "batch_size": batch_size, "method": method, "tolerance": tolerance,
-            "reduction": reduction, "nfe_forward": 20.0, "nfe_backward": 20.0 * ratio, "ratio": ratio, "finished": finished}
+    return {
+        "part": "backward",
+        "weights": "trained",
+        "batch_size": batch_size,
+        "method": method,
+        "tolerance": tolerance,
+        "reduction": reduction,
+        "nfe_forward": 20.0,
+        "nfe_backward": 20.0 * ratio,
+        "ratio": ratio,
+        "finished": finished,
+    }
 
 
 def verdict_of(*rows):
-    found, = figure3_mnist.verdicts(rows)
+    (found,) = figure3_mnist.verdicts(rows)
     return found
 
 
@@ -179,8 +206,12 @@ def test_a_lower_bound_never_counts_as_half():
 
 
 def test_conditions_are_told_apart_and_counted_in_the_sentence():
-    rows = [backward(1e-3, 0.5), backward(1e-3, 1.2, reduction="sum"), backward(1e-3, 1.0, method="lsoda"),
-            backward(1e-3, 0.55, batch_size=1)]
+    rows = [
+        backward(1e-3, 0.5),
+        backward(1e-3, 1.2, reduction="sum"),
+        backward(1e-3, 1.0, method="lsoda"),
+        backward(1e-3, 0.55, batch_size=1),
+    ]
     found = figure3_mnist.verdicts(rows)
     assert [verdict["roughly_half"] for verdict in found] == ["holds", "does not hold", "does not hold", "holds"]
     sentence = figure3_mnist.sentence(found)
@@ -197,9 +228,16 @@ def test_the_table_shows_counts_bounds_and_verdicts():
 
 def decay(adjoint_max_steps):
     """A stand-in for a network: the loss is a number that decays, at a rate that is its parameter."""
+
     def loss(rate, images, labels):
-        y = odeint(lambda t, y, rate: -rate * y, 1.0, [0.0, 1.0], rate, method="lsoda",
-                   adjoint_options={"max_num_steps": adjoint_max_steps})
+        y = odeint(
+            lambda t, y, rate: -rate * y,
+            1.0,
+            [0.0, 1.0],
+            rate,
+            method="lsoda",
+            adjoint_options={"max_num_steps": adjoint_max_steps},
+        )
         return y[-1], len(labels)
 
     return SimpleNamespace(loss=loss)
@@ -218,8 +256,17 @@ def test_a_reverse_solve_that_is_stopped_gives_a_bound_and_a_reason():
 
 
 def test_the_loosest_tolerance_without_more_errors_stops_at_the_first_that_has_them():
-    tests = [{"part": "test", "method": "adams", "tolerance": tolerance, "error_rate": rate, "error_rate_95_high": rate + 0.01,
-              "nfe": nfe} for tolerance, rate, nfe in [(10.0, 0.05, 5), (1.0, 0.07, 6), (1e-1, 0.055, 9), (1e-3, 0.05, 20)]]
+    tests = [
+        {
+            "part": "test",
+            "method": "adams",
+            "tolerance": tolerance,
+            "error_rate": rate,
+            "error_rate_95_high": rate + 0.01,
+            "nfe": nfe,
+        }
+        for tolerance, rate, nfe in [(10.0, 0.05, 5), (1.0, 0.07, 6), (1e-1, 0.055, 9), (1e-3, 0.05, 20)]
+    ]
     tests.append({"part": "test", "method": "euler", "grid_steps": 1, "error_rate": 0.05, "error_rate_95_high": 0.06, "nfe": 1})
     assert figure3_mnist.loosest_with_same_error(tests, tests[3]) is tests[2]
     assert figure3_mnist.loosest_with_same_error(tests[1:2] + tests[3:], tests[3]) is tests[3]

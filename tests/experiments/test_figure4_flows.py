@@ -7,9 +7,13 @@ from experiments import command_line, figure4_flows
 from original_repro import flows
 from original_repro.datasets import energies
 
-TINY = {"sizes": (2, 3), "samples": 4_000, "epochs": 2,
-        "nf": {**figure4_flows.NF, "iterations": 400, "chunk": 100, "annealing": 100},
-        "cnf": {**figure4_flows.CNF, "iterations": 6, "batch_size": 64, "times": (0.0, 1.0)}}
+TINY = {
+    "sizes": (2, 3),
+    "samples": 4_000,
+    "epochs": 2,
+    "nf": {**figure4_flows.NF, "iterations": 400, "chunk": 100, "annealing": 100},
+    "cnf": {**figure4_flows.CNF, "iterations": 6, "batch_size": 64, "times": (0.0, 1.0)},
+}
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +24,9 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(figure4_flows.PRESETS, "quick", TINY)
         patch.setattr(energies, "NAMES", ("u1",))
-        patch.setattr(figure4_flows, "run_tasks",
-                      lambda function, tasks, workers: results.extend(map(function, tasks)) or results)
+        patch.setattr(
+            figure4_flows, "run_tasks", lambda function, tasks, workers: results.extend(map(function, tasks)) or results
+        )
         assert command_line.main(arguments) == 0
         yield folder, arguments, list(results)
 

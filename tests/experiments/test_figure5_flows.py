@@ -7,9 +7,14 @@ from experiments import command_line, figure5_flows
 from original_repro import flows, training
 from original_repro.datasets import circles_and_moons
 
-TINY = {"data": {"train": 300, "validation": 200, "test": 200}, "looks": 3, "paths": 20, "frames": 4,
-        "nf": {**figure5_flows.NF, "size": 3, "iterations": 600, "chunk": 100},
-        "cnf": {**figure5_flows.CNF, "size": 4, "batch_size": 64, "iterations": 9, "times": (0.0, 1.0)}}
+TINY = {
+    "data": {"train": 300, "validation": 200, "test": 200},
+    "looks": 3,
+    "paths": 20,
+    "frames": 4,
+    "nf": {**figure5_flows.NF, "size": 3, "iterations": 600, "chunk": 100},
+    "cnf": {**figure5_flows.CNF, "size": 4, "batch_size": 64, "iterations": 9, "times": (0.0, 1.0)},
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +61,11 @@ def test_iterations_are_those_of_the_best_look_at_validation_data(finished):
 def test_reversal_is_recorded_at_every_tolerance_and_better_at_a_tighter_one(finished):
     record = record_of(finished[0])
     for data in circles_and_moons.NAMES:
-        rows = {(row["dtype"], row["tolerance"]): row for row in record["history"]
-                if row["part"] == "reversal" and row["data"] == data}
+        rows = {
+            (row["dtype"], row["tolerance"]): row
+            for row in record["history"]
+            if row["part"] == "reversal" and row["data"] == data
+        }
         assert len(rows) == 4
         assert rows["float64", 1e-5]["rms"] < rows["float64", 1e-3]["rms"]
         at_training = rows["float32", 1e-5]

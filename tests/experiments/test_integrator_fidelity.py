@@ -8,34 +8,52 @@ from types import SimpleNamespace
 import pytest
 import scipy
 
-from experiments import command_line, integrator_fidelity as fidelity
+from experiments import command_line
+from experiments import integrator_fidelity as fidelity
 
 ONE = {"solver": "lsoda", "problem": "A3", "tolerance": 1e-3, "outputs": 1}
 FORTRAN, C = {"vode": "fortran", "lsoda": "fortran", "dop": "fortran"}, {"vode": "c", "lsoda": "c", "dop": "c"}
 
 
 def cell(evaluations=10, steps=5, success=True, state=(1.0, -2.0), **task):
-    return {**ONE, **task, "evaluations": evaluations, "steps": steps, "success": success,
-            "state": " ".join(number.hex() for number in state)}
+    return {
+        **ONE,
+        **task,
+        "evaluations": evaluations,
+        "steps": steps,
+        "success": success,
+        "state": " ".join(number.hex() for number in state),
+    }
 
 
 def made_up_record(cells, gaps=(), compared_with="this run"):
     reference = {fidelity._key(one): one for one in cells.get(fidelity.REFERENCE, [])}
     history = fidelity.compare(cells, reference)
     releases = {release: {"integrators": C if release.startswith("1.17") else FORTRAN} for release in cells}
-    return {"history": history, "metrics": fidelity.metrics(history, dict(gaps)), "configuration": {
-        "reference": fidelity.REFERENCE, "compared_with": compared_with, "releases": releases, "gaps": dict(gaps)}}
+    return {
+        "history": history,
+        "metrics": fidelity.metrics(history, dict(gaps)),
+        "configuration": {
+            "reference": fidelity.REFERENCE,
+            "compared_with": compared_with,
+            "releases": releases,
+            "gaps": dict(gaps),
+        },
+    }
 
 
-@pytest.mark.parametrize("changed, verdict", [
-    ({}, "same"),
-    ({"state": (1.0, math.nextafter(-2.0, 0.0))}, "equal counts"),
-    ({"state": (1.0, 2.0)}, "equal counts"),
-    ({"evaluations": 11}, "differs"),
-    ({"steps": 4}, "differs"),
-    ({"success": False}, "differs"),
-    ({"evaluations": 11, "state": (1.0, 0.0)}, "differs"),
-])
+@pytest.mark.parametrize(
+    "changed, verdict",
+    [
+        ({}, "same"),
+        ({"state": (1.0, math.nextafter(-2.0, 0.0))}, "equal counts"),
+        ({"state": (1.0, 2.0)}, "equal counts"),
+        ({"evaluations": 11}, "differs"),
+        ({"steps": 4}, "differs"),
+        ({"success": False}, "differs"),
+        ({"evaluations": 11, "state": (1.0, 0.0)}, "differs"),
+    ],
+)
 def test_verdict(changed, verdict):
     assert fidelity.judge(cell(**changed), cell())["verdict"] == verdict
 
@@ -46,18 +64,28 @@ def test_without_a_reference_nothing_is_judged():
 
 def test_one_bit_counts_and_is_measured():
     judged = fidelity.judge(cell(state=(1.0, math.nextafter(-2.0, 0.0))), cell())
-    assert judged["relative_difference"] == 2.0 ** -53
+    assert judged["relative_difference"] == 2.0**-53
     assert "relative_difference" not in fidelity.judge(cell(), cell())
 
 
 def test_metrics_table_and_list_point_at_what_differs():
-    cells = {"1.16.3": [cell(), cell(problem="B1"), cell(solver="dop853")],
-             "1.17.1": [cell(), cell(problem="B1", state=(1.0, -2.5)), cell(solver="dop853", evaluations=12)]}
+    cells = {
+        "1.16.3": [cell(), cell(problem="B1"), cell(solver="dop853")],
+        "1.17.1": [cell(), cell(problem="B1", state=(1.0, -2.5)), cell(solver="dop853", evaluations=12)],
+    }
     record = made_up_record(cells)
     assert record["metrics"] == {
-        "solves": 3, "releases": 2, "gaps": 0, "cells": 6,
-        "cells_same_as_1.16/1.16.3": 3, "cells_equal_counts/1.16.3": 0, "cells_differing/1.16.3": 0,
-        "cells_same_as_1.16/1.17.1": 1, "cells_equal_counts/1.17.1": 1, "cells_differing/1.17.1": 1}
+        "solves": 3,
+        "releases": 2,
+        "gaps": 0,
+        "cells": 6,
+        "cells_same_as_1.16/1.16.3": 3,
+        "cells_equal_counts/1.16.3": 0,
+        "cells_differing/1.16.3": 0,
+        "cells_same_as_1.16/1.17.1": 1,
+        "cells_equal_counts/1.17.1": 1,
+        "cells_differing/1.17.1": 1,
+    }
     header, _, lsoda, dop853 = fidelity.markdown_table(record).splitlines()
     assert "1.16.3 (Fortran)" in header and "1.17.1 (C)" in header
     assert "2 solves" in lsoda and "1 equal counts (to 2e-01), 1 same" in lsoda
@@ -82,12 +110,14 @@ def test_releases_that_cannot_be_had_are_named_gaps(tmp_path, monkeypatch, capsy
         commands.append(command)
         if "pip" in command:
             raise fidelity.Gap("ERROR: No matching distribution found for scipy==1.16.99")
+
     monkeypatch.setattr(fidelity, "_call", refuse)
     out = tmp_path / "out"
-    status = command_line.main(["run", "integrator_fidelity", "--preset", "paper", "--out", str(out),
-                                "--releases", "1.1.0,1.16.99,7.0.0"])
+    status = command_line.main(
+        ["run", "integrator_fidelity", "--preset", "paper", "--out", str(out), "--releases", "1.1.0,1.16.99,7.0.0"]
+    )
     assert not status
-    path, = (out / "runs" / "integrator_fidelity").iterdir()
+    (path,) = (out / "runs" / "integrator_fidelity").iterdir()
     record = json.loads(path.read_text())
     gaps = record["configuration"]["gaps"]
     assert "no Python 3.6" in gaps["1.1.0"]
@@ -116,6 +146,7 @@ def test_environment_is_made_once_and_again_if_it_was_left_half_made(tmp_path, m
             (tmp_path / "environments" / "scipy-1.16.3-numpy-2.4.6").mkdir(parents=True)
         elif len(calls) == 2:
             raise fidelity.Gap("interrupted")
+
     monkeypatch.setattr(fidelity, "_call", pretend)
     with pytest.raises(fidelity.Gap):
         fidelity.environment("1.16.3")
@@ -136,7 +167,7 @@ def test_probe_under_the_running_python():
     answer = fidelity.probe(sys.executable, {"problems": fidelity.problems(), "tasks": tasks})
     assert answer["scipy"] == scipy.__version__
     for one in answer["cells"]:
-        state, = map(float.fromhex, one["state"].split())
+        (state,) = map(float.fromhex, one["state"].split())
         assert one["success"] and one["evaluations"] > one["steps"] > 10
         assert state == pytest.approx(math.exp(math.sin(20.0)), rel=1e-3)
     assert fidelity.probe(sys.executable, {"problems": fidelity.problems(), "tasks": tasks}) == answer

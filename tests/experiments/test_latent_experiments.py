@@ -9,8 +9,12 @@ from experiments import command_line, figure7_poisson, figures8to10_latent_ode, 
 from original_repro import latent_ode, training
 
 SHORT = {"stages": [[25, 4], [100, 6]], "iterations_an_evaluation": 2, "batch_size": 10, "peak_rate": 1e-2, "clip_norm": 10.0}
-TINY = {"points": (30,), "trajectories": {"train": 20, "validation": 5, "test": 10}, "rnn": SHORT,
-        "latent_ode": {**SHORT, "few_times": 5}}
+TINY = {
+    "points": (30,),
+    "trajectories": {"train": 20, "validation": 5, "test": 10},
+    "rnn": SHORT,
+    "latent_ode": {**SHORT, "few_times": 5},
+}
 
 
 def folders(tmp_path):
@@ -36,8 +40,10 @@ def test_table2_and_the_figures_of_its_weights(tiny, tmp_path, monkeypatch):
             assert 0 < metrics[f"rmse_{model}_30_{kind}"] < 10
         assert metrics[f"ratio_30_{kind}"] == metrics[f"rmse_latent_ode_30_{kind}"] / metrics[f"rmse_rnn_30_{kind}"]
     assert {one["model"] for one in record["history"]} == {"rnn", "rnn_dt", "latent_ode"}
-    assert all([(epoch["stage"], epoch["steps"]) for epoch in one["history"]] == [(0, 2), (0, 4), (1, 2), (1, 4), (1, 6)]
-               for one in record["history"])
+    assert all(
+        [(epoch["stage"], epoch["steps"]) for epoch in one["history"]] == [(0, 2), (0, 4), (1, 2), (1, 4), (1, 6)]
+        for one in record["history"]
+    )
     assert (tmp_path / "figures" / "table2_latent_ode-quick-seed0.png").stat().st_size > 10_000
     assert not (tmp_path / "figures" / "table2_latent_ode-quick-noise.png").exists()
     weights = training.load_weights(tmp_path / "weights" / "table2_latent_ode-quick-seed0.npz")
@@ -49,13 +55,21 @@ def test_table2_and_the_figures_of_its_weights(tiny, tmp_path, monkeypatch):
     assert 0 <= metrics["direction_probe_accuracy"] <= 1 and 0 <= metrics["band_coverage_further"] <= 1
     assert metrics["imputation_rmse"] > 0 and metrics["reconstruction_rmse_10"] > 0
     names = {path.name for path in (tmp_path / "figures").glob("figures8to10*.png")}
-    assert names == {f"figures8to10_latent_ode-quick-seed0-{part}.png"
-                     for part in ("figure8", "figure8c", "figure9", "figure10", "bands")}
+    assert names == {
+        f"figures8to10_latent_ode-quick-seed0-{part}.png" for part in ("figure8", "figure8c", "figure9", "figure10", "bands")
+    }
 
 
 def test_errors_over_noise_are_drawn(tmp_path):
-    sizes, metrics = (30, 50), {f"rmse_{model}_{size}_{kind}": 0.2 for model in ("rnn", "latent_ode") for size in (30, 50)
-                                for kind in ("noisy", "clean")}
+    sizes, metrics = (
+        (30, 50),
+        {
+            f"rmse_{model}_{size}_{kind}": 0.2
+            for model in ("rnn", "latent_ode")
+            for size in (30, 50)
+            for kind in ("noisy", "clean")
+        },
+    )
     levels = {0.1: [{"metrics": metrics}, {"metrics": metrics}], 0.3: [{"metrics": metrics}]}
     table2_latent_ode.draw_over_noise(levels, sizes, tmp_path / "figures" / "noise.png")
     assert (tmp_path / "figures" / "noise.png").stat().st_size > 10_000
@@ -68,8 +82,15 @@ def test_experiments_without_weights_name_the_command_that_makes_them(name, tmp_
 
 
 def test_a_stopped_fit_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
-    task = {"model": "latent_ode", "points": 30, "seed": 1, "noise": 0.1, "reverse": "rk4", **TINY["latent_ode"],
-            "trajectories": TINY["trajectories"]}
+    task = {
+        "model": "latent_ode",
+        "points": 30,
+        "seed": 1,
+        "noise": 0.1,
+        "reverse": "rk4",
+        **TINY["latent_ode"],
+        "trajectories": TINY["trajectories"],
+    }
     whole = table2_latent_ode.fit({**task, "checkpoint": str(tmp_path / "whole.npz")})
     evaluate = table2_latent_ode.rmse
     calls = []
@@ -112,8 +133,11 @@ def test_fresh_removes_the_folder_of_checkpoints(tiny, tmp_path, monkeypatch):
 
 
 def test_restarts_are_measured_every_way(tmp_path, monkeypatch):
-    monkeypatch.setitem(latent_restarts.PRESETS, "quick", {
-        "batch_size": 10, "rounds": 1, "trajectories": TINY["trajectories"], "training": TINY["latent_ode"]})
+    monkeypatch.setitem(
+        latent_restarts.PRESETS,
+        "quick",
+        {"batch_size": 10, "rounds": 1, "trajectories": TINY["trajectories"], "training": TINY["latent_ode"]},
+    )
     ways = {way: latent_restarts.WAYS[way] for way in ("paper", "dopri5", "rk4", "all_1e-5")}
     monkeypatch.setattr(latent_restarts, "WAYS", ways)
     monkeypatch.setattr(latent_restarts, "FEW_TIMES", 5)
@@ -127,9 +151,14 @@ def test_restarts_are_measured_every_way(tmp_path, monkeypatch):
 
 
 def test_poisson_runs_record_likelihoods_beside_the_true_ones(tmp_path, monkeypatch):
-    monkeypatch.setitem(figure7_poisson.PRESETS, "quick", {
-        "alone": {"train": 10, "test": 100, "iterations": 10, "batch_size": 2, "peak_rate": 1e-2},
-        "together": {"train": 10, "test": 20, "iterations": 5, "batch_size": 2, "peak_rate": 1e-2}})
+    monkeypatch.setitem(
+        figure7_poisson.PRESETS,
+        "quick",
+        {
+            "alone": {"train": 10, "test": 100, "iterations": 10, "batch_size": 2, "peak_rate": 1e-2},
+            "together": {"train": 10, "test": 20, "iterations": 5, "batch_size": 2, "peak_rate": 1e-2},
+        },
+    )
     training.save_weights(tmp_path / "mine.npz", {"latent_ode_30": latent_ode.init_latent_ode(np.random.default_rng(0))})
     assert command_line.main(["run", "figure7_poisson", "--weights", str(tmp_path / "mine.npz"), *folders(tmp_path)]) == 0
     metrics = read(tmp_path / "runs" / "figure7_poisson" / "quick-seed0.json")["metrics"]
@@ -164,7 +193,8 @@ def test_the_walk_moves_the_coordinate_that_turns_most_spirals():
     z0 = np.random.default_rng(1).normal(size=(400, 4))
     # The third coordinate decides, but not where the first is large.
     coordinate, share, walk = figures8to10_latent_ode.turning_coordinate(
-        z0, lambda z: np.where(z[:, 0] > 1, 1.0, np.sign(z[:, 2])), spirals=50, count=5)
+        z0, lambda z: np.where(z[:, 0] > 1, 1.0, np.sign(z[:, 2])), spirals=50, count=5
+    )
     assert coordinate == 2 and share == np.mean(z0[:50, 0] <= 1)
     base = z0[np.argmax(z0[:50, 0] <= 1)]
     np.testing.assert_array_equal(walk[:, [0, 1, 3]], np.tile(base[[0, 1, 3]], (5, 1)))

@@ -12,8 +12,14 @@ from experiments.records import REPOSITORY, read_records
 def found(experiment, stem="paper-seed0", **record):
     preset, seed = stem.split("-")[:2]
     return Path(f"runs/{experiment}/{stem}.json"), {
-        "experiment": experiment, "preset": preset, "seed": int(seed[4:]), "configuration": {}, "metrics": {}, "history": [],
-        **record}
+        "experiment": experiment,
+        "preset": preset,
+        "seed": int(seed[4:]),
+        "configuration": {},
+        "metrics": {},
+        "history": [],
+        **record,
+    }
 
 
 def answer(text, question):
@@ -29,8 +35,12 @@ def test_without_records_every_answer_is_the_command_that_measures_it():
 
 def test_quick_records_settle_nothing():
     _, record = depth(0.1)
-    assert "In evaluations" not in questions.markdown([found("bench", "quick-seed0"), found("table1_depth", "quick-seed0", **{
-        name: record[name] for name in ("history", "configuration", "metrics")})])
+    assert "In evaluations" not in questions.markdown(
+        [
+            found("bench", "quick-seed0"),
+            found("table1_depth", "quick-seed0", **{name: record[name] for name in ("history", "configuration", "metrics")}),
+        ]
+    )
 
 
 def test_committed_records_answer():
@@ -43,18 +53,32 @@ def test_committed_records_answer():
 
 
 def depth(slope):
-    points = [{"model": "odenet", "depth": depth, "peak_mib": 1000 + slope * depth + depth % 3, "before_mib": 600.0}
-              for depth in (10, 20, 40, 80)]
-    return found("table1_depth", history=points, configuration={"batch_size": 2, "channels": 4}, metrics={
-        "state_mib": 1.0, "odenet_memory_constant_mib": 1000.0, "rknet_memory_constant_mib": 990.0,
-        "rknet_memory_constant_error_mib": 5.0})
+    points = [
+        {"model": "odenet", "depth": depth, "peak_mib": 1000 + slope * depth + depth % 3, "before_mib": 600.0}
+        for depth in (10, 20, 40, 80)
+    ]
+    return found(
+        "table1_depth",
+        history=points,
+        configuration={"batch_size": 2, "channels": 4},
+        metrics={
+            "state_mib": 1.0,
+            "odenet_memory_constant_mib": 1000.0,
+            "rknet_memory_constant_mib": 990.0,
+            "rknet_memory_constant_error_mib": 5.0,
+        },
+    )
 
 
 @pytest.mark.parametrize("slope, words", [(0.1, "In evaluations, yes: 0.1"), (2.0, "In evaluations, this does not show it: 2.0")])
 def test_the_memorys_answer_follows_its_slope(slope, words):
     # Other questions find less in this record, and stay open.
-    bench = found("bench", "quick-seed0", metrics={"memory_evaluations_ratio": 20.0, "memory_ratio": 1.01},
-                  configuration={"batch": 2, "channels": 4, "tolerance": 1e-3})
+    bench = found(
+        "bench",
+        "quick-seed0",
+        metrics={"memory_evaluations_ratio": 20.0, "memory_ratio": 1.01},
+        configuration={"batch": 2, "channels": 4, "tolerance": 1e-3},
+    )
     text = questions.markdown([bench, depth(slope)])
     assert words in answer(text, "Is the adjoint method's memory") and "20.0 times as many evaluations take 1.010 times" in text
 
@@ -71,17 +95,33 @@ def test_the_augmented_system_has_as_many_unknowns_as_the_network_says():
 def fidelity(c_verdicts):
     releases = {release: {"integrators": {"vode": kind}} for release, kind in (("1.16.3", "fortran"), ("1.17.1", "c"))}
     history = [{"solver": solver, "releases": {"1.17.1": {"verdict": verdict}}} for solver, verdict in c_verdicts.items()]
-    numbers = {name: list(c_verdicts.values()).count(verdict) for name, verdict in (
-        ("cells_same_as_1.16/1.17.1", "same"), ("cells_equal_counts/1.17.1", "equal counts"),
-        ("cells_differing/1.17.1", "differs"))}
-    return found("integrator_fidelity", history=history, configuration={"reference": "1.16.3", "releases": releases},
-                 metrics={"solves": len(history), **numbers})
+    numbers = {
+        name: list(c_verdicts.values()).count(verdict)
+        for name, verdict in (
+            ("cells_same_as_1.16/1.17.1", "same"),
+            ("cells_equal_counts/1.17.1", "equal counts"),
+            ("cells_differing/1.17.1", "differs"),
+        )
+    }
+    return found(
+        "integrator_fidelity",
+        history=history,
+        configuration={"reference": "1.16.3", "releases": releases},
+        metrics={"solves": len(history), **numbers},
+    )
 
 
-@pytest.mark.parametrize("verdicts, words", [
-    ({"lsoda": "same", "dop853": "differs"}, "Those of dop853, yes; those of lsoda, at most in last bits. Of 2 solves, compared "
-     "with the Fortran of 1.16.3: 1.17.1, 1 the same in every bit, 1 different."),
-    ({"lsoda": "equal counts"}, "No; those of lsoda, at most in last bits.")])
+@pytest.mark.parametrize(
+    "verdicts, words",
+    [
+        (
+            {"lsoda": "same", "dop853": "differs"},
+            "Those of dop853, yes; those of lsoda, at most in last bits. Of 2 solves, compared "
+            "with the Fortran of 1.16.3: 1.17.1, 1 the same in every bit, 1 different.",
+        ),
+        ({"lsoda": "equal counts"}, "No; those of lsoda, at most in last bits."),
+    ],
+)
 def test_the_c_translations_answer_follows_the_matrix(verdicts, words):
     assert words in answer(questions.markdown([fidelity(verdicts)]), "Do SciPy's new C")
 
@@ -91,16 +131,24 @@ def table2(noise, seed=0, preset="paper", options="", **metrics):
 
 
 def test_records_of_table_2_are_grouped_by_noise_and_runs_with_other_options_left_out():
-    records = [table2(0.1), table2(0.1, seed=1), table2(0.3, options="-noise=0.3"), table2(0.1, options="-reverse=fresh"),
-               table2(0.1, preset="quick")]
+    records = [
+        table2(0.1),
+        table2(0.1, seed=1),
+        table2(0.3, options="-noise=0.3"),
+        table2(0.1, options="-reverse=fresh"),
+        table2(0.1, preset="quick"),
+    ]
     groups = table2_latent_ode.by_noise(records)
     assert {noise: len(group) for noise, group in groups.items()} == {0.1: 2, 0.3: 1}
     assert {noise: len(group) for noise, group in table2_latent_ode.by_noise(records[-1:]).items()} == {0.1: 1}
 
 
 def with_errors(noise, *errors):
-    return table2(noise, options="" if noise == 0.1 else f"-noise={noise}",
-                  **{f"rmse_latent_ode_{size}_noisy": error for size, error in zip(questions.SIZES, errors)})
+    return table2(
+        noise,
+        options="" if noise == 0.1 else f"-noise={noise}",
+        **{f"rmse_latent_ode_{size}_noisy": error for size, error in zip(questions.SIZES, errors)},
+    )
 
 
 def test_the_noise_at_which_we_would_have_the_papers_errors_is_interpolated():

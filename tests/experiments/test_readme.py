@@ -25,7 +25,10 @@ def test_the_library_example_runs(capsys):
 
 def test_counts_of_the_traces_are_those_of_the_traces():
     text = " ".join(README.split())
-    for trace, entries, words in (("forward", "solves", "{} forward solves"), ("classics", "solves", "{} of DETEST's"),
-                                  ("adjoint", "sweeps", "{} sweeps of the adjoint")):
+    for trace, entries, words in (
+        ("forward", "solves", "{} forward solves"),
+        ("classics", "solves", "{} of DETEST's"),
+        ("adjoint", "sweeps", "{} sweeps of the adjoint"),
+    ):
         content = json.loads((REPOSITORY / "results" / "stack_2018" / f"{trace}.json").read_text())
         assert words.format(len(content[entries])) in text

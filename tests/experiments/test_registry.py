@@ -9,14 +9,27 @@ import pytest
 from experiments import registry
 from experiments.registry import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED
 
-ENTRY = {"id": "rmse", "source": "Table 9", "what": "RMSE", "value": 0.15, "unit": "",
-         "measured_by": {"experiment": "fits", "preset": "paper", "options": {}, "configuration": {"noise": 0.1}},
-         "rule": {"name": "at_most", "parameters": {"metric": "rmse"}}}
+ENTRY = {
+    "id": "rmse",
+    "source": "Table 9",
+    "what": "RMSE",
+    "value": 0.15,
+    "unit": "",
+    "measured_by": {"experiment": "fits", "preset": "paper", "options": {}, "configuration": {"noise": 0.1}},
+    "rule": {"name": "at_most", "parameters": {"metric": "rmse"}},
+}
 
 
 def made_up(rmse=0.1, preset="paper", seed=0, experiment="fits", options="", date="2026-01-01", **configuration):
-    record = {"experiment": experiment, "preset": preset, "seed": seed, "configuration": {"noise": 0.1, **configuration},
-              "metrics": {"rmse": rmse}, "history": [], "date": date}
+    record = {
+        "experiment": experiment,
+        "preset": preset,
+        "seed": seed,
+        "configuration": {"noise": 0.1, **configuration},
+        "metrics": {"rmse": rmse},
+        "history": [],
+        "date": date,
+    }
     return Path(f"runs/{experiment}/{preset}-seed{seed}{options}.json"), record
 
 
@@ -40,8 +53,10 @@ def test_seeds_are_averaged_though_their_configurations_name_the_seed():
     assert verdict.verdict == REPRODUCED and len(verdict.records) == 3 and verdict.finding.measured == pytest.approx(0.14)
 
 
-@pytest.mark.parametrize("found, reason", [
-    (made_up(preset="quick"), "quick preset"), (made_up(noise=0.3), "another configuration: noise 0.3 where 0.1 is asked for")])
+@pytest.mark.parametrize(
+    "found, reason",
+    [(made_up(preset="quick"), "quick preset"), (made_up(noise=0.3), "another configuration: noise 0.3 where 0.1 is asked for")],
+)
 def test_what_was_measured_otherwise_does_not_count_and_is_named(found, reason):
     verdict = judge(found)
     assert verdict.verdict == NOT_MEASURED and verdict.set_aside == [(found[0], reason)]
@@ -83,12 +98,16 @@ def test_another_experiment_is_not_the_registrys():
     assert not registry.unused([found], [judge(found)])
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"rule": {"name": "magic", "parameters": {}}}, "rmse: rule must be one of error_rate, .* got 'magic'"),
-    ({"value": None}, "rmse: an entry without a value needs `reported`"),
-    ({"colour": "red"}, r"rmse: lacks \[\], unknown \['colour'\]"),
-    ({"measured_by": {"experiment": "fits"}}, "rmse: measured_by needs configuration, experiment, options, preset"),
-    ({"id": "other"}, r"ids occur twice: \['other'\]")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"rule": {"name": "magic", "parameters": {}}}, "rmse: rule must be one of error_rate, .* got 'magic'"),
+        ({"value": None}, "rmse: an entry without a value needs `reported`"),
+        ({"colour": "red"}, r"rmse: lacks \[\], unknown \['colour'\]"),
+        ({"measured_by": {"experiment": "fits"}}, "rmse: measured_by needs configuration, experiment, options, preset"),
+        ({"id": "other"}, r"ids occur twice: \['other'\]"),
+    ],
+)
 def test_entries_that_make_no_sense(tmp_path, change, message):
     path = tmp_path / "reported.json"
     path.write_text(json.dumps([{**ENTRY, "id": "other"}, {**ENTRY, **change}]))
@@ -105,25 +124,42 @@ def test_an_entry_lacks_a_key(tmp_path):
 
 # The committed registry on made-up records with the agreed names of metrics, better and worse than the paper's.
 
+
 def flows(factor):
-    metrics = {f"kl_{density}_{flow}_{size}": kl for density in ("u1", "u2", "u3") for size in (2, 8, 32)
-               for flow, kl in (("nf", 0.3), ("cnf", 0.3 * factor))}
+    metrics = {
+        f"kl_{density}_{flow}_{size}": kl
+        for density in ("u1", "u2", "u3")
+        for size in (2, 8, 32)
+        for flow, kl in (("nf", 0.3), ("cnf", 0.3 * factor))
+    }
     return "figure4_flows", {}, metrics
 
 
 def likelihoods(factor):
-    metrics = {f"log_likelihood_{data}_{flow}{end}": value for data in ("two_circles", "two_moons")
-               for flow, fit in (("nf", -1.5), ("cnf", -1.5 * factor)) for end, value in (("", fit), ("_se", 0.01))}
+    metrics = {
+        f"log_likelihood_{data}_{flow}{end}": value
+        for data in ("two_circles", "two_moons")
+        for flow, fit in (("nf", -1.5), ("cnf", -1.5 * factor))
+        for end, value in (("", fit), ("_se", 0.01))
+    }
     metrics |= {f"reversal_error_{data}_max": 9e-4 * factor for data in ("two_circles", "two_moons")}
     return "figure5_flows", {"cnf": {"tolerance": 1e-5 if factor <= 1 else 1e-3}}, metrics
 
 
 def table2(factor):
-    metrics = {f"rmse_{model}_{size}_noisy": factor * rmse for model, values in (
-        ("rnn", (0.39, 0.32, 0.18)), ("rnn_dt", (0.39, 0.32, 0.18)),
-        ("latent_ode", (0.16 * factor**3, 0.15 * factor**3, 0.13 * factor**3))) for size, rmse in zip((30, 50, 100), values)}
-    metrics |= {f"ratio_{size}_noisy": metrics[f"rmse_latent_ode_{size}_noisy"] / metrics[f"rmse_rnn_{size}_noisy"]
-                for size in (30, 50, 100)}
+    metrics = {
+        f"rmse_{model}_{size}_noisy": factor * rmse
+        for model, values in (
+            ("rnn", (0.39, 0.32, 0.18)),
+            ("rnn_dt", (0.39, 0.32, 0.18)),
+            ("latent_ode", (0.16 * factor**3, 0.15 * factor**3, 0.13 * factor**3)),
+        )
+        for size, rmse in zip((30, 50, 100), values)
+    }
+    metrics |= {
+        f"ratio_{size}_noisy": metrics[f"rmse_latent_ode_{size}_noisy"] / metrics[f"rmse_rnn_{size}_noisy"]
+        for size in (30, 50, 100)
+    }
     return "table2_latent_ode", {"noise": 0.1, "solver": {"tolerance": 1.5e-8 if factor <= 1 else 1e-3}}, metrics
 
 
@@ -139,8 +175,15 @@ def directions(factor):
 @pytest.mark.parametrize("factor, expected", [(0.9, REPRODUCED), (1.5, NOT_REPRODUCED)])
 def test_committed_entries_judge_records_to_come(results, entries, factor, expected):
     experiment, configuration, metrics = results(factor)
-    record = {"experiment": experiment, "preset": "paper", "seed": 0, "configuration": configuration, "metrics": metrics,
-              "history": [], "date": "2026-01-01"}
+    record = {
+        "experiment": experiment,
+        "preset": "paper",
+        "seed": 0,
+        "configuration": configuration,
+        "metrics": metrics,
+        "history": [],
+        "date": "2026-01-01",
+    }
     verdicts = [registry.judge(entry, [(Path(f"runs/{experiment}/paper-seed0.json"), record)]) for entry in registry.read()]
     judged = [verdict for verdict in verdicts if verdict.verdict != NOT_MEASURED]
     assert len(judged) == entries
@@ -149,9 +192,19 @@ def test_committed_entries_judge_records_to_come(results, entries, factor, expec
 
 def test_other_noise_levels_have_entries_of_their_own():
     _, configuration, metrics = table2(0.9)
-    record = {"experiment": "table2_latent_ode", "preset": "paper", "seed": 0, "configuration": {**configuration, "noise": 0.2},
-              "metrics": metrics, "history": [], "date": "2026-01-01"}
+    record = {
+        "experiment": "table2_latent_ode",
+        "preset": "paper",
+        "seed": 0,
+        "configuration": {**configuration, "noise": 0.2},
+        "metrics": metrics,
+        "history": [],
+        "date": "2026-01-01",
+    }
     found = [(Path("runs/table2_latent_ode/paper-seed0-noise=0.2.json"), record)]
-    judged = [verdict.entry["id"] for verdict in (registry.judge(entry, found) for entry in registry.read())
-              if verdict.verdict != NOT_MEASURED]
+    judged = [
+        verdict.entry["id"]
+        for verdict in (registry.judge(entry, found) for entry in registry.read())
+        if verdict.verdict != NOT_MEASURED
+    ]
     assert judged == ["table2-order-noise-0.2"]

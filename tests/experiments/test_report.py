@@ -7,8 +7,15 @@ import pytest
 
 from experiments import page, records, registry, report, table1_mnist
 
-PAPER = {"model": "odenet", "validation": 0, "crops": True, "data": "full MNIST", "epochs": 10, "method": "adams",
-         "tolerance": 1e-3}
+PAPER = {
+    "model": "odenet",
+    "validation": 0,
+    "crops": True,
+    "data": "full MNIST",
+    "epochs": 10,
+    "method": "adams",
+    "tolerance": 1e-3,
+}
 QUICK = {**PAPER, "crops": False, "data": "embedded sample", "goals": {"f": 2.0}}
 
 
@@ -16,9 +23,15 @@ def make_record(out, experiment="table1_mnist", stem="quick-seed0", history=(), 
     if "errors" in metrics:
         metrics |= table1_mnist._error_metrics(metrics, metrics["examples"]) | {"training_seconds": 1500.0}
     records.write_record(
-        records.record_path(out, experiment, stem), experiment=experiment, preset=stem.split("-")[0],
-        seed=int(stem.split("-")[1].removeprefix("seed")), configuration=configuration, metrics=metrics,
-        history=list(history), wall_seconds=61.0)
+        records.record_path(out, experiment, stem),
+        experiment=experiment,
+        preset=stem.split("-")[0],
+        seed=int(stem.split("-")[1].removeprefix("seed")),
+        configuration=configuration,
+        metrics=metrics,
+        history=list(history),
+        wall_seconds=61.0,
+    )
 
 
 def written(out):
@@ -82,8 +95,16 @@ def test_the_short_table_leaves_out_nothing_that_is_not_reproduced(tmp_path):
 
 def test_the_networks_stand_by_seed_and_their_settings_by_validation(tmp_path):
     for seed, errors in enumerate((40, 50)):
-        make_record(tmp_path, stem=f"paper-seed{seed}", configuration=PAPER, errors=errors, examples=10_000, nfe_forward=24.25,
-                    nfe_backward=22.0, parameters=208266)
+        make_record(
+            tmp_path,
+            stem=f"paper-seed{seed}",
+            configuration=PAPER,
+            errors=errors,
+            examples=10_000,
+            nfe_forward=24.25,
+            nfe_backward=22.0,
+            parameters=208266,
+        )
     resnet = {**PAPER, "model": "resnet", "validation": 5_000}
     make_record(tmp_path, stem="paper-seed0-validation=5000", configuration=resnet, errors=60, examples=5_000)
     other = {**resnet, "crop_padding": 1, "weight_decay": 1e-3, "epochs": 30}
@@ -91,19 +112,32 @@ def test_the_networks_stand_by_seed_and_their_settings_by_validation(tmp_path):
     make_record(tmp_path, errors=20, examples=1000)
     section = written(tmp_path).partition("## Table 1: networks on MNIST")[2]
     tested, compared = section.partition("| settings compared")[::2]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (tested + compared).splitlines()
-            if line.startswith(("| ODE-Net  ", "| ResNet  "))]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in (tested + compared).splitlines()
+        if line.startswith(("| ODE-Net  ", "| ResNet  "))
+    ]
     assert rows == [
         ["ODE-Net", "adams at 0.001", "10", "0", "40", "0.40 % (0.29 to 0.54)", "24.2, 22.0", "25"],
         ["ODE-Net", "adams at 0.001", "10", "1", "50", "0.50 % (0.38 to 0.66)", "24.2, 22.0", "25"],
         ["ResNet", "10", "4", "0", "60", "1.20 % (0.93 to 1.54)"],
-        ["ResNet", "30", "1", "0.001", "45", "0.90 % (0.67 to 1.20)"]]
+        ["ResNet", "30", "1", "0.001", "45", "0.90 % (0.67 to 1.20)"],
+    ]
 
 
 def test_growth_with_depth_has_its_standard_error(tmp_path):
-    lines = {f"{model}_{column}": value for model in ("resnet", "rknet", "odenet") for column, value in {
-        "memory_slope_mib": 2.5, "memory_slope_error_mib": 0.25, "memory_ratio": 1.5,
-        "time_slope_seconds": 0.0125, "time_slope_error_seconds": None, "time_ratio": 4.0}.items()}
+    lines = {
+        f"{model}_{column}": value
+        for model in ("resnet", "rknet", "odenet")
+        for column, value in {
+            "memory_slope_mib": 2.5,
+            "memory_slope_error_mib": 0.25,
+            "memory_ratio": 1.5,
+            "time_slope_seconds": 0.0125,
+            "time_slope_error_seconds": None,
+            "time_ratio": 4.0,
+        }.items()
+    }
     points = [{"model": model, "depth": depth} for model in ("resnet", "rknet", "odenet") for depth in (1, 16)]
     make_record(tmp_path, experiment="table1_depth", history=points, **lines)
     table = written(tmp_path)
@@ -114,8 +148,12 @@ def test_tables_of_the_flows_the_latent_ode_and_its_restarts(tmp_path):
     make_record(tmp_path, "figure4_flows", kl_u1_nf_2=0.25, kl_u1_nf_2_se=0.01, kl_u1_cnf_2=0.125)
     make_record(tmp_path, "figure5_flows", log_likelihood_two_moons_cnf=-1.5, log_likelihood_two_moons_cnf_se=0.02)
     make_record(tmp_path, "latent_restarts", nfe_backward_fresh=1200, gradient_error_fresh=1e-7, seconds_fresh=2.5)
-    numbers = {f"{name}_{size}_{kind}": value for size in (30, 50, 100) for kind in ("noisy", "clean") for name, value in (
-        ("rmse_rnn", 0.5), ("rmse_rnn_dt", 0.4), ("rmse_latent_ode", 0.2), ("ratio", 0.4))}
+    numbers = {
+        f"{name}_{size}_{kind}": value
+        for size in (30, 50, 100)
+        for kind in ("noisy", "clean")
+        for name, value in (("rmse_rnn", 0.5), ("rmse_rnn_dt", 0.4), ("rmse_latent_ode", 0.2), ("ratio", 0.4))
+    }
     for seed in range(2):
         shift = {name: value + 0.1 * seed for name, value in numbers.items()}
         make_record(tmp_path, "table2_latent_ode", f"paper-seed{seed}", configuration={"noise": 0.1}, **shift)
@@ -163,15 +201,17 @@ def again(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["README.md", "report.html"])
 def test_the_committed_report_is_that_of_the_committed_records(again, name):
-    assert (again / name).read_text() == (records.REPOSITORY / "results" / name).read_text(), \
+    assert (again / name).read_text() == (records.REPOSITORY / "results" / name).read_text(), (
         f"results/{name} is out of date: `python -m experiments report` writes it"
+    )
 
 
 def test_the_main_readme_is_that_of_the_committed_records(again, tmp_path):
     path = shutil.copy(records.REPOSITORY / "README.md", tmp_path)
     report.fill_markers(tmp_path / "README.md", report.readme_blocks(records.read_records(again), registry.judge_all(again)))
-    assert (tmp_path / "README.md").read_text() == (records.REPOSITORY / "README.md").read_text(), \
+    assert (tmp_path / "README.md").read_text() == (records.REPOSITORY / "README.md").read_text(), (
         f"{path} differs between its markers: `python -m experiments report` fills them"
+    )
 
 
 def test_every_committed_figure_is_in_the_report(again):
@@ -183,7 +223,7 @@ def test_every_committed_figure_is_in_the_report(again):
 
 def test_numbers_that_are_not_finite_become_null(tmp_path):
     make_record(tmp_path, loss=float("nan"))
-    (_, record), = records.read_records(tmp_path)
+    ((_, record),) = records.read_records(tmp_path)
     assert record["metrics"]["loss"] is None
     assert record["versions"]["scipy"] and record["integrators"]["vode"] in ("fortran", "c") and record["host"]["cores"] >= 1
     assert json.loads(records.record_path(tmp_path, "table1_mnist", "quick-seed0").read_text()) == record

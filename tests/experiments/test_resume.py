@@ -15,13 +15,30 @@ from original_repro.training import load_checkpoint, tree_leaves
 def training(folder, options):
     """One epoch of the quick preset, 100 steps with a checkpoint every 50, as a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments", "run", "table1_mnist", "--epochs", "1", *options, "--out", str(folder),
-         "--checkpoints", str(folder)], cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        [
+            sys.executable,
+            "-m",
+            "experiments",
+            "run",
+            "table1_mnist",
+            "--epochs",
+            "1",
+            *options,
+            "--out",
+            str(folder),
+            "--checkpoints",
+            str(folder),
+        ],
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options, stem", [
-    ((), "quick-seed0-epochs=1"), (("--processes", "2"), "quick-seed0-epochs=1-processes=2")])
+@pytest.mark.parametrize(
+    "options, stem", [((), "quick-seed0-epochs=1"), (("--processes", "2"), "quick-seed0-epochs=1-processes=2")]
+)
 def test_a_killed_training_ends_with_the_same_weights(tmp_path, options, stem):
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     name = f"table1_mnist/{stem}.npz"

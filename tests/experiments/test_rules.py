@@ -25,9 +25,18 @@ def test_the_interval_is_wilsons(count, examples):
     assert rules.wilson_interval(count / examples, examples) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-@pytest.mark.parametrize("counts, reported, holds", [
-    ((45,), 0.0042, True), ((20,), 0.0042, True), ((54,), 0.0042, True), ((55,), 0.0042, False), ((100,), 0.0042, False),
-    ((48, 60), 0.0042, True), ((50, 60), 0.0042, False)])
+@pytest.mark.parametrize(
+    "counts, reported, holds",
+    [
+        ((45,), 0.0042, True),
+        ((20,), 0.0042, True),
+        ((54,), 0.0042, True),
+        ((55,), 0.0042, False),
+        ((100,), 0.0042, False),
+        ((48, 60), 0.0042, True),
+        ((50, 60), 0.0042, False),
+    ],
+)
 def test_an_error_rate_reaches_the_reported_one_or_lies_below(counts, reported, holds):
     found = rules.error_rate(errors(*counts), reported)
     assert found.holds == holds == (found.interval[0] <= reported)
@@ -65,10 +74,19 @@ def line(slope, noise, points=6):
     return [{"model": "one", "x": x, "y": 10 + slope * x + noise * (-1) ** x} for x in range(1, points + 1)]
 
 
-@pytest.mark.parametrize("slope, noise, bounds, holds", [
-    (1.0, 0.1, {"above": 0.0}, True), (1.0, 5.0, {"above": 0.0}, False), (-1.0, 0.1, {"above": 0.0}, False),
-    (0.1, 0.1, {"below": 0.5}, True), (0.1, 2.0, {"below": 0.5}, False), (0.6, 0.0, {"below": 0.5}, False),
-    (1.0, 0.1, {"above": 0.8, "below": 1.2}, True), (1.3, 0.1, {"above": 0.8, "below": 1.2}, False)])
+@pytest.mark.parametrize(
+    "slope, noise, bounds, holds",
+    [
+        (1.0, 0.1, {"above": 0.0}, True),
+        (1.0, 5.0, {"above": 0.0}, False),
+        (-1.0, 0.1, {"above": 0.0}, False),
+        (0.1, 0.1, {"below": 0.5}, True),
+        (0.1, 2.0, {"below": 0.5}, False),
+        (0.6, 0.0, {"below": 0.5}, False),
+        (1.0, 0.1, {"above": 0.8, "below": 1.2}, True),
+        (1.3, 0.1, {"above": 0.8, "below": 1.2}, False),
+    ],
+)
 def test_a_trend_needs_the_whole_interval_of_its_slope(slope, noise, bounds, holds):
     found = rules.trend([record(line(slope, noise))], None, {"model": "one"}, "x", "y", **bounds)
     assert found.holds == holds and found.interval[0] <= found.measured <= found.interval[1]
@@ -88,8 +106,15 @@ def test_a_trend_of_logarithms_is_a_power_and_units_divide():
     assert rules.trend([record(line(3.0, 0.0), state=1.5)], None, {}, "x", "y", per="state").measured == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize("rows", [[], line(1.0, 0.0, points=2), [{"model": "other", "x": x, "y": x} for x in range(9)],
-                                  [{"model": "one", "x": x, "y": None} for x in range(9)]])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        line(1.0, 0.0, points=2),
+        [{"model": "other", "x": x, "y": x} for x in range(9)],
+        [{"model": "one", "x": x, "y": None} for x in range(9)],
+    ],
+)
 def test_a_trend_needs_three_points(rows):
     with pytest.raises(rules.CannotJudge, match="at three x or more"):
         rules.trend([record(rows)], None, {"model": "one"}, "x", "y")
@@ -99,9 +124,16 @@ def ratios(*values, **more):
     return [record([{"part": "backward", "method": "adams", "ratio": value, **more} for value in values])]
 
 
-@pytest.mark.parametrize("records, holds, inside", [
-    (ratios(0.45, 0.5, 0.6), True, "3 of 3"), (ratios(0.45, 0.5, 0.61), False, "2 of 3"), (ratios(0.3), False, "0 of 1"),
-    (ratios(0.5, finished=False), False, "0 of 1"), (ratios(0.5, finished=True), True, "1 of 1")])
+@pytest.mark.parametrize(
+    "records, holds, inside",
+    [
+        (ratios(0.45, 0.5, 0.6), True, "3 of 3"),
+        (ratios(0.45, 0.5, 0.61), False, "2 of 3"),
+        (ratios(0.3), False, "0 of 1"),
+        (ratios(0.5, finished=False), False, "0 of 1"),
+        (ratios(0.5, finished=True), True, "1 of 1"),
+    ],
+)
 def test_a_band_holds_every_row(records, holds, inside):
     found = rules.band(records, None, {"part": "backward", "method": ["adams", "lsoda"]}, "ratio", 0.4, 0.6)
     assert found.holds == holds and inside in found.detail
@@ -113,8 +145,14 @@ PAIRS = {"lesser": "kl_{density}_cnf_{size}", "greater": "kl_{density}_nf_{size}
 
 
 def flows(cnf, nf, error=0.01):
-    return record(**{f"kl_u1_{flow}_{size}{end}": value for flow, values in (("cnf", cnf), ("nf", nf))
-                     for size, kl in zip((2, 8), values) for end, value in (("", kl), ("_se", error))})
+    return record(
+        **{
+            f"kl_u1_{flow}_{size}{end}": value
+            for flow, values in (("cnf", cnf), ("nf", nf))
+            for size, kl in zip((2, 8), values)
+            for end, value in (("", kl), ("_se", error))
+        }
+    )
 
 
 def test_an_ordering_holds_in_every_pair_or_names_the_others():

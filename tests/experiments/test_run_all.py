@@ -20,8 +20,10 @@ def test_every_experiment_and_variant_runs_once_after_what_it_needs():
     assert [("table2_latent_ode", {}), ("figures8to10_latent_ode", {}), ("figure7_poisson", {})] in found
     # What takes weights from another experiment's run has to come after it.
     assert {name for chain in found for name, _ in chain[1:]} == {
-        name for name, module in command_line.EXPERIMENTS.items()
-        if "weights" in module.LOCATION_ARGUMENTS or name == "figure3_mnist"}
+        name
+        for name, module in command_line.EXPERIMENTS.items()
+        if "weights" in module.LOCATION_ARGUMENTS or name == "figure3_mnist"
+    }
     assert len(runs) == len({(name, *variant.values()) for name, variant in runs})
 
 
@@ -51,8 +53,11 @@ def test_output_goes_to_files_and_variants_to_the_command(commands, tmp_path, ca
 
 
 def test_a_failure_is_shown_and_what_needs_it_is_not_begun(commands, tmp_path, capfd):
-    commands |= {"one": module(code="raise SystemExit('no such thing')"), "two": module(code="", NEEDS="one"),
-                 "three": module(code="")}
+    commands |= {
+        "one": module(code="raise SystemExit('no such thing')"),
+        "two": module(code="", NEEDS="one"),
+        "three": module(code=""),
+    }
     assert run_all.run_all(commands, [], 1, tmp_path) == 1
     printed = capfd.readouterr()
     assert "one: failed with status 1" in printed.out and "no such thing" in printed.err

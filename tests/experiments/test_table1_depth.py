@@ -22,9 +22,18 @@ def made_up_point(model, setting, **settings):
 
 
 def point(model, setting, depth, peak, seconds, **counts):
-    return {"model": model, "setting": setting, "depth": depth, **counts, "before_mib": 600.0, "peak_mib": float(peak),
-            "peak_kept_mib": peak + 30.0,
-            "step_seconds": seconds, "cpu_seconds": 2 * seconds, "seconds": [seconds]}
+    return {
+        "model": model,
+        "setting": setting,
+        "depth": depth,
+        **counts,
+        "before_mib": 600.0,
+        "peak_mib": float(peak),
+        "peak_kept_mib": peak + 30.0,
+        "step_seconds": seconds,
+        "cpu_seconds": 2 * seconds,
+        "seconds": [seconds],
+    }
 
 
 def test_fit_finds_a_line_and_how_uncertain_it_is():
@@ -32,8 +41,9 @@ def test_fit_finds_a_line_and_how_uncertain_it_is():
     assert line == pytest.approx({"slope": 2.0, "constant": 1.0, "slope_error": 0.0, "constant_error": 0.0}, abs=1e-12)
     # By hand: residuals -1, 1, 1, -1 of four points leave a variance of 4 / 2, the depths a sum of squares of 5.
     line = depth.fit([0, 1, 2, 3], [0.0, 4.0, 6.0, 6.0])
-    assert line == pytest.approx({"slope": 2.0, "constant": 1.0, "slope_error": (2 / 5) ** 0.5,
-                                  "constant_error": (2 * (1 / 4 + 1.5**2 / 5)) ** 0.5})
+    assert line == pytest.approx(
+        {"slope": 2.0, "constant": 1.0, "slope_error": (2 / 5) ** 0.5, "constant_error": (2 * (1 / 4 + 1.5**2 / 5)) ** 0.5}
+    )
 
 
 def test_two_points_give_a_line_without_errors():
@@ -47,8 +57,10 @@ def test_one_depth_is_no_line(depths):
 
 
 def test_metrics_are_lines_ratios_and_slopes_in_states():
-    points = [made_up_point(model, setting, **SMALL | {"channels": 64})
-              for model, setting in [("rknet", 8), ("rknet", 1), ("rknet", 2), ("odenet", 1e-1), ("odenet", 1e-3)]]
+    points = [
+        made_up_point(model, setting, **SMALL | {"channels": 64})
+        for model, setting in [("rknet", 8), ("rknet", 1), ("rknet", 2), ("odenet", 1e-1), ("odenet", 1e-3)]
+    ]
     found = depth.metrics(points, state_mib=0.5)
     assert found["rknet_memory_slope_mib"] == pytest.approx(2.0)
     assert found["rknet_memory_constant_mib"] == pytest.approx(800.0)
@@ -107,10 +119,16 @@ def test_networks_have_the_depth_asked_for():
     assert odenet.solver["method"] == "adams" and odenet.solver["rtol"] == odenet.solver["atol"] == 1e-4
 
 
-@pytest.mark.parametrize("model, setting, message", [
-    ("mlp", 1, "model must be one of resnet, rknet, odenet"), ("resnet", 0, "whole number of blocks or steps from 1, got 0"),
-    ("rknet", 1.5, "whole number of blocks or steps from 1, got 1.5"), ("odenet", -1e-3, "positive tolerance, got -0.001"),
-    ("odenet", float("nan"), "positive tolerance, got nan")])
+@pytest.mark.parametrize(
+    "model, setting, message",
+    [
+        ("mlp", 1, "model must be one of resnet, rknet, odenet"),
+        ("resnet", 0, "whole number of blocks or steps from 1, got 0"),
+        ("rknet", 1.5, "whole number of blocks or steps from 1, got 1.5"),
+        ("odenet", -1e-3, "positive tolerance, got -0.001"),
+        ("odenet", float("nan"), "positive tolerance, got nan"),
+    ],
+)
 def test_settings_that_make_no_sense(model, setting, message):
     with pytest.raises(ValueError, match=message):
         depth.network(model, setting, channels=4, seed=0)

@@ -60,8 +60,10 @@ def tell_and_sleep(path):
 
 def test_workers_end_with_a_run_that_is_killed(tmp_path):
     files = [tmp_path / "one", tmp_path / "two"]
-    script = ("from experiments import workers\nfrom tests.experiments.test_workers import tell_and_sleep\n"
-              f"if __name__ == '__main__': workers.run_tasks(tell_and_sleep, {[*map(str, files)]}, 2)")
+    script = (
+        "from experiments import workers\nfrom tests.experiments.test_workers import tell_and_sleep\n"
+        f"if __name__ == '__main__': workers.run_tasks(tell_and_sleep, {[*map(str, files)]}, 2)"
+    )
     (tmp_path / "script.py").write_text(script)
     run = subprocess.Popen([sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
     deadline = time.monotonic() + 60
@@ -88,14 +90,17 @@ def is_running(process):
 
 def make_quadratic(power):
     """A value_and_grad of the mean of (w x - y)^power + b over a batch; it also tells the threads of its process."""
+
     def value_and_grad(params, x, y):
         if np.isnan(x).any():
             raise FloatingPointError("x is not finite")
         if np.isinf(x).any():
             os._exit(3)
         error = params["w"] * x - y
-        return ({"loss": np.mean(error**power) + params["b"][0], "threads": float(os.environ["OMP_NUM_THREADS"])},
-                {"w": np.mean(power * error ** (power - 1) * x, 0), "b": [np.ones((), params["w"].dtype)]})
+        return (
+            {"loss": np.mean(error**power) + params["b"][0], "threads": float(os.environ["OMP_NUM_THREADS"])},
+            {"w": np.mean(power * error ** (power - 1) * x, 0), "b": [np.ones((), params["w"].dtype)]},
+        )
 
     return value_and_grad
 

@@ -40,10 +40,21 @@ def test_compiled_steps_are_those_of_rmsprop(momentum):
 def fit(checkpoint=None, advance=None, epochs=3, seed=1, **changes):
     optimiser = training.rmsprop()
     return training.fit_in_chunks(
-        advance or CHUNK, start(), **{"optimiser": optimiser,
-                                      "schedule": training.warmup_cosine(0.1, 40 * max(epochs, 1)), "epochs": epochs,
-                                      "chunks": 2, "chunk_steps": 20, "seed": seed, "checkpoint": checkpoint,
-                                      "checkpoint_seconds": 1e-9, "progress": False, **changes})
+        advance or CHUNK,
+        start(),
+        **{
+            "optimiser": optimiser,
+            "schedule": training.warmup_cosine(0.1, 40 * max(epochs, 1)),
+            "epochs": epochs,
+            "chunks": 2,
+            "chunk_steps": 20,
+            "seed": seed,
+            "checkpoint": checkpoint,
+            "checkpoint_seconds": 1e-9,
+            "progress": False,
+            **changes,
+        },
+    )
 
 
 CHUNK = rmsprop_chunk(noisy_loss, 20)

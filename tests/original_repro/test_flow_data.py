@@ -34,8 +34,11 @@ def test_circles_have_their_radii_and_moons_their_place():
     moons = circles_and_moons.draw("two_moons", 20_000, np.random.default_rng(0))
     np.testing.assert_allclose(moons.mean(0), 0.0, atol=0.03)
     # Turned by half a turn about the middle of both, one moon is the other.
-    np.testing.assert_allclose(circles_and_moons.log_density("two_moons", moons[:200]),
-                               circles_and_moons.log_density("two_moons", -moons[:200]), atol=1e-4)
+    np.testing.assert_allclose(
+        circles_and_moons.log_density("two_moons", moons[:200]),
+        circles_and_moons.log_density("two_moons", -moons[:200]),
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("name", circles_and_moons.NAMES)
@@ -56,12 +59,15 @@ def test_two_thousand_nodes_are_enough_for_the_known_density(name):
     np.testing.assert_allclose(coarse, fine, atol=1e-4)
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: circles_and_moons.load("three_circles"), "name must be one of two_circles, two_moons"),
-    (lambda: circles_and_moons.load("two_moons", train=0), "train must be a whole number of points from 1"),
-    (lambda: circles_and_moons.log_density("two_moons", np.zeros(2)), r"x must have shape \(points, 2\)"),
-    (lambda: energies.energy("u4", 0.0, 0.0), "name must be one of u1, u2, u3"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: circles_and_moons.load("three_circles"), "name must be one of two_circles, two_moons"),
+        (lambda: circles_and_moons.load("two_moons", train=0), "train must be a whole number of points from 1"),
+        (lambda: circles_and_moons.log_density("two_moons", np.zeros(2)), r"x must have shape \(points, 2\)"),
+        (lambda: energies.energy("u4", 0.0, 0.0), "name must be one of u1, u2, u3"),
+    ],
+)
 def test_arguments_that_make_no_sense_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -45,6 +45,7 @@ def hamiltonian_problem():
 
 # Theorem 1
 
+
 @pytest.mark.parametrize("problem, dim", [(planar_flow_problem, 2), (network_problem, 2), (hamiltonian_problem, 4)])
 def test_theorem_1_log_density_changes_by_minus_the_log_determinant_of_the_solves_jacobian(problem, dim):
     dynamics, params = problem()
@@ -105,6 +106,7 @@ def test_planar_dynamics_are_the_sum_of_gated_units_of_the_paper():
 
 # Traces
 
+
 def test_the_closed_form_trace_is_that_of_automatic_differentiation():
     _, params = planar_flow_problem()
     z = tf.constant(np.random.default_rng(7).normal(size=(9, 2)))
@@ -118,8 +120,10 @@ def test_hutchinsons_mean_over_all_rademacher_signs_is_the_exact_trace():
     params = init_mlp_velocity(np.random.default_rng(8), dim=3)
     z = tf.constant(np.random.default_rng(9).normal(size=(4, 3)))
     _, exact = flows.with_trace(mlp_velocity)(0.2, z, params)
-    estimates = [flows.hutchinson_trace(mlp_velocity, 0.2, z, params, tf.broadcast_to(tf.constant(signs, tf.float64), z.shape))[1]
-                 for signs in itertools.product((-1.0, 1.0), repeat=3)]
+    estimates = [
+        flows.hutchinson_trace(mlp_velocity, 0.2, z, params, tf.broadcast_to(tf.constant(signs, tf.float64), z.shape))[1]
+        for signs in itertools.product((-1.0, 1.0), repeat=3)
+    ]
     assert np.std(estimates, axis=0).max() > 1e-3
     np.testing.assert_allclose(np.mean(estimates, axis=0), exact, atol=1e-12)
 
@@ -153,6 +157,7 @@ def test_noise_is_fixed_for_a_solve_and_its_reverse_and_varies_with_the_seed(tra
 
 # Gradients
 
+
 def compare_with_differences(loss, array, gradient, step=1e-4, tolerance=1e-5):
     rng = np.random.default_rng(15)
     for _ in range(2):
@@ -175,6 +180,7 @@ def test_gradients_of_a_continuous_flow_are_those_of_finite_differences(which):
     metrics, grads = value_and_grad(params)
     assert metrics["nfe_forward"] > 10 and metrics["nfe_backward"] > 10
     for layer, part in (("hidden1", "weight"), ("output", "weight"), ("output", "bias")):
+
         def loss(array):
             return value_and_grad({**params, layer: {**params[layer], part: array}})[0]["loss"]
 
@@ -195,8 +201,9 @@ def test_gradients_of_a_planar_flow_are_those_of_finite_differences(which):
         tape.watch(params)
         loss = value(params)
     for name, gradient in tape.gradient(loss, params).items():
-        compare_with_differences(lambda array, name=name: float(value({**params, name: tf.constant(array)})),
-                                 params[name].numpy(), gradient.numpy())
+        compare_with_differences(
+            lambda array, name=name: float(value({**params, name: tf.constant(array)})), params[name].numpy(), gradient.numpy()
+        )
 
 
 def test_losses_are_means_of_what_sample_and_log_density_return():
@@ -210,6 +217,7 @@ def test_losses_are_means_of_what_sample_and_log_density_return():
 
 
 # Planar flows
+
 
 def strong_planar_params(seed, layers=4, dim=2):
     """Layers near the limit of invertibility: w . u far below -1 in many, before the constraint."""
@@ -267,18 +275,22 @@ def test_either_direction_samples_from_its_density_which_integrates_to_one(runs)
 
 # Arguments
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: flows.init_planar_dynamics(np.random.default_rng(0), 0), "units"),
-    (lambda: flows.init_planar_flow(np.random.default_rng(0), 2.0), "layers"),
-    (lambda: flows.init_hamiltonian_dynamics(np.random.default_rng(0), dim=3), "dim must be even"),
-    (lambda: flows.with_trace(mlp_velocity, "guess"), "trace must be one of exact, gaussian, rademacher"),
-    (lambda: flows.PlanarFlow("upwards"), "runs must be"),
-    (lambda: flows.ContinuousFlow(flows.planar_dynamics, (1.0, 1.0)), "times must be two different times"),
-    (lambda: flows.ContinuousFlow(flows.planar_dynamics, (0.0, 1.0, 2.0)), "times must be two different times"),
-    (lambda: flows.ContinuousFlow(flows.planar_dynamics).sample({}, np.zeros(2)), r"base must have shape \(points, d\)"),
-    (lambda: flows.ContinuousFlow(flows.planar_dynamics).log_density({}, np.zeros(2)), r"x must have shape \(points, d\)"),
-    (lambda: flows.PlanarFlow("base_to_data").log_density({}, np.zeros((0, 2))), r"x must have shape \(points, d\)"),
-])
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: flows.init_planar_dynamics(np.random.default_rng(0), 0), "units"),
+        (lambda: flows.init_planar_flow(np.random.default_rng(0), 2.0), "layers"),
+        (lambda: flows.init_hamiltonian_dynamics(np.random.default_rng(0), dim=3), "dim must be even"),
+        (lambda: flows.with_trace(mlp_velocity, "guess"), "trace must be one of exact, gaussian, rademacher"),
+        (lambda: flows.PlanarFlow("upwards"), "runs must be"),
+        (lambda: flows.ContinuousFlow(flows.planar_dynamics, (1.0, 1.0)), "times must be two different times"),
+        (lambda: flows.ContinuousFlow(flows.planar_dynamics, (0.0, 1.0, 2.0)), "times must be two different times"),
+        (lambda: flows.ContinuousFlow(flows.planar_dynamics).sample({}, np.zeros(2)), r"base must have shape \(points, d\)"),
+        (lambda: flows.ContinuousFlow(flows.planar_dynamics).log_density({}, np.zeros(2)), r"x must have shape \(points, d\)"),
+        (lambda: flows.PlanarFlow("base_to_data").log_density({}, np.zeros((0, 2))), r"x must have shape \(points, d\)"),
+    ],
+)
 def test_arguments_that_make_no_sense_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -58,8 +58,11 @@ def test_parameters_have_the_sizes_of_the_paper():
     assert lo.init_rnn(np.random.default_rng(0), time_gaps=True)["cell"]["weight"].shape == (28, 25)
 
 
-@pytest.mark.parametrize("reverse, tolerance", [
-    ({}, 1e-6), ({"adjoint_method": "rk4", "adjoint_options": {"step_size": 0.05}}, 1e-6)], ids=["paper", "rk4"])
+@pytest.mark.parametrize(
+    "reverse, tolerance",
+    [({}, 1e-6), ({"adjoint_method": "rk4", "adjoint_options": {"step_size": 0.05}}, 1e-6)],
+    ids=["paper", "rk4"],
+)
 def test_gradient_of_the_elbo_agrees_with_finite_differences(net, params, series, draws, reverse, tolerance):
     net = net.with_solver(**reverse)
     # Finite differences want a function that is smoother than 1.5e-8.
@@ -68,7 +71,8 @@ def test_gradient_of_the_elbo_agrees_with_finite_differences(net, params, series
     metrics, gradient = net.value_and_grad(params, *series, draws)
     for part in params:
         direction = training.tree_map(np.zeros_like, params) | {
-            part: training.tree_map(lambda leaf: rng.normal(size=leaf.shape), params[part])}
+            part: training.tree_map(lambda leaf: rng.normal(size=leaf.shape), params[part])
+        }
         expected = directional_derivative(lambda p: -np.mean(exact.elbo(p, *series, draws)[0]), params, direction, 1e-5)
         assert inner(gradient, direction) == pytest.approx(expected, rel=tolerance, abs=1e-6)
     assert metrics["loss"] == pytest.approx(metrics["kl"] - metrics["log_likelihood"])
@@ -83,8 +87,8 @@ def test_elbo_is_the_closed_form_of_its_parts(net, params, series, draws):
     noise = np.exp(params["log_noise"])
     for i in range(3):
         seen = mask[i] > 0
-        means = net.generate(params, (mean + deviation * draws)[i:i + 1], times[i, seen])[0]
-        expected = np.sum(-((values[i, seen] - means) / noise)**2 / 2 - np.log(noise) - np.log(2 * np.pi) / 2)
+        means = net.generate(params, (mean + deviation * draws)[i : i + 1], times[i, seen])[0]
+        expected = np.sum(-(((values[i, seen] - means) / noise) ** 2) / 2 - np.log(noise) - np.log(2 * np.pi) / 2)
         assert parts["log_likelihood"][i] == pytest.approx(expected, rel=1e-6)
         assert elbo[i] == pytest.approx(expected - parts["kl"][i], rel=1e-6)
 
@@ -181,6 +185,7 @@ def test_bands_are_those_of_posterior_draws_with_the_noise(net, params, series):
 
 # The recurrent baselines
 
+
 def by_hand(params, inputs):
     """Predictions (n, D) after each of inputs (n, features)."""
     h, predictions = np.zeros(25), []
@@ -199,7 +204,7 @@ def test_rnn_loss_is_the_likelihood_of_the_next_values_and_ignores_padding(time_
     values = np.nan_to_num(values, nan=7.0)
     expected = []
     for t, x, length in zip(times, values, (4, 6)):
-        inputs = np.column_stack([x[:length - 1], np.diff(t[:length])]) if time_gaps else x[:length - 1]
+        inputs = np.column_stack([x[: length - 1], np.diff(t[:length])]) if time_gaps else x[: length - 1]
         errors = (x[1:length] - by_hand(params, inputs)) / np.exp(params["log_noise"])
         expected.append(np.sum(errors**2 / 2 + params["log_noise"] + np.log(2 * np.pi) / 2))
     metrics, gradient = net.value_and_grad(params, times, values, mask)

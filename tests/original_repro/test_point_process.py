@@ -54,8 +54,9 @@ def test_a_constant_intensity_has_the_closed_form(net, params):
 
 def test_padding_has_no_part_in_the_likelihood(net, params):
     events, mask = padded_events()
-    np.testing.assert_allclose(net.log_likelihood(params, np.where(mask > 0, events, 77.0), mask),
-                               net.log_likelihood(params, events, mask), rtol=1e-12)
+    np.testing.assert_allclose(
+        net.log_likelihood(params, np.where(mask > 0, events, 77.0), mask), net.log_likelihood(params, events, mask), rtol=1e-12
+    )
 
 
 def test_gradient_agrees_with_finite_differences(net, params):
@@ -63,8 +64,10 @@ def test_gradient_agrees_with_finite_differences(net, params):
     exact = pp.PointProcess(0.5, 3.0, method="dop853", rtol=1e-12, atol=1e-12)
     metrics, gradient = net.value_and_grad(params, *padded_events())
     direction = training.tree_map(lambda leaf: rng.normal(size=np.shape(leaf)), params)
-    along = [np.mean(exact.log_likelihood(training.tree_map(lambda p, d: p + h * d, params, direction), *padded_events()))
-             for h in (1e-5, -1e-5)]
+    along = [
+        np.mean(exact.log_likelihood(training.tree_map(lambda p, d: p + h * d, params, direction), *padded_events()))
+        for h in (1e-5, -1e-5)
+    ]
     assert inner(gradient, direction) == pytest.approx((along[1] - along[0]) / 2e-5, rel=1e-6)
     assert metrics["nfe_backward"] > 0
 
@@ -83,13 +86,18 @@ def test_joint_elbo_adds_the_events_and_its_gradient_agrees_with_finite_differen
     mean, deviation = net.posterior(params, *series)
     z0 = mean + deviation * draws
     np.testing.assert_allclose(parts["events"], net.events_log_likelihood(params, z0, *padded_events()), rtol=1e-8)
-    np.testing.assert_allclose(net.intensities(params, z0, [0.7])[0, 0], np.exp(pp.log_intensity(
-        params["intensity"], net.trajectories(params, z0, np.array([0.5, 0.7]))[1, :1]))[0], rtol=1e-8)
+    np.testing.assert_allclose(
+        net.intensities(params, z0, [0.7])[0, 0],
+        np.exp(pp.log_intensity(params["intensity"], net.trajectories(params, z0, np.array([0.5, 0.7]))[1, :1]))[0],
+        rtol=1e-8,
+    )
 
     _, gradient = net.value_and_grad(params, *series, *padded_events(), draws)
     direction = training.tree_map(lambda leaf: rng.normal(size=np.shape(leaf)), params)
-    along = [np.mean(net.elbo(training.tree_map(lambda p, d: p + h * d, params, direction), *series, *padded_events(), draws)[0])
-             for h in (1e-5, -1e-5)]
+    along = [
+        np.mean(net.elbo(training.tree_map(lambda p, d: p + h * d, params, direction), *series, *padded_events(), draws)[0])
+        for h in (1e-5, -1e-5)
+    ]
     assert inner(gradient, direction) == pytest.approx((along[1] - along[0]) / 2e-5, rel=1e-6)
 
 
@@ -98,7 +106,7 @@ def test_thinning_gives_a_poisson_process_of_the_intensity():
     events, mask = pp.sample_events(np.random.default_rng(3), lambda t: 2 * t, 6.0, 1.0, 3.0, 2000)
     counts = mask.sum(1)
     assert counts.mean() == pytest.approx(8.0, abs=0.3) and counts.var() == pytest.approx(8.0, abs=1.0)
-    uniform = (events[mask > 0]**2 - 1) / 8
+    uniform = (events[mask > 0] ** 2 - 1) / 8
     assert kstest(uniform, "uniform").pvalue > 1e-3
     assert np.all(events[mask == 0] == 3.0)
 

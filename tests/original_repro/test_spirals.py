@@ -60,7 +60,7 @@ def test_numbers_of_points_see_the_same_spirals_and_sets_are_independent():
     np.testing.assert_array_equal(few.noisy, many.noisy)
     train, test = spirals.make_sets(4, (20, 20), 30, 0.1)
     assert not np.isin(train.values, test.values).any()
-    again, = spirals.make_sets(4, (20,), 30, 0.1)
+    (again,) = spirals.make_sets(4, (20,), 30, 0.1)
     np.testing.assert_array_equal(train.values, again.values)
 
 
@@ -71,9 +71,16 @@ def test_head_is_the_first_trajectories():
     np.testing.assert_array_equal(first.further_clean, data.further_clean[:3])
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ((0, 10, 101, 0.1), "points must be from 1 to the 100 steps, got 101"), ((0, 10, 0, 0.1), "points must be from 1"),
-    ((0, 10, 30, -0.1), "noise must be at least 0"), ((0, 10, 30, np.nan), "noise must be"), ((0, 0, 30, 0.1), "count must be")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((0, 10, 101, 0.1), "points must be from 1 to the 100 steps, got 101"),
+        ((0, 10, 0, 0.1), "points must be from 1"),
+        ((0, 10, 30, -0.1), "noise must be at least 0"),
+        ((0, 10, 30, np.nan), "noise must be"),
+        ((0, 0, 30, 0.1), "count must be"),
+    ],
+)
 def test_arguments_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         spirals.make_spirals(*arguments)

@@ -26,8 +26,14 @@ from solvers_bridge import TensorFlowDynamics, odeint, record_solves
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACES = ROOT / "results" / "stack_2018"
-METHODS = {"vode-adams": "adams", "vode-bdf": "bdf", "lsoda-odeint": "lsoda", "lsoda-ode": "lsoda", "dopri5": "dopri5",
-           "dop853": "dop853"}
+METHODS = {
+    "vode-adams": "adams",
+    "vode-bdf": "bdf",
+    "lsoda-odeint": "lsoda",
+    "lsoda-ode": "lsoda",
+    "dopri5": "dopri5",
+    "dop853": "dop853",
+}
 COUNTS = ("evaluations", "steps", "nje", "last_order")
 
 BOUND = 1e-9
@@ -35,10 +41,16 @@ BOUND = 1e-9
 LAST_STEP_BOUND = 1e-3
 # name of a trace, up to a blank: (bound on states and gradients, why); counts are the same there too.
 WIDER = {
-    "classics/pleiades": (1e-4, "close encounters of seven bodies amplify the last bits of OpenBLAS's daxpy, which fuses "
-                                "multiplication and addition, in VODE; without that every bit is as in 2018 (the last test)"),
-    "adjoint/tanh_minibatch": (1e-7, "the last bits of NumPy's tanh move step sizes by 1e-6, and those an error of 1e-3; with "
-                                     "the mathematical library's tanh and OPENBLAS_CORETYPE=Nehalem every bit is as in 2018"),
+    "classics/pleiades": (
+        1e-4,
+        "close encounters of seven bodies amplify the last bits of OpenBLAS's daxpy, which fuses "
+        "multiplication and addition, in VODE; without that every bit is as in 2018 (the last test)",
+    ),
+    "adjoint/tanh_minibatch": (
+        1e-7,
+        "the last bits of NumPy's tanh move step sizes by 1e-6, and those an error of 1e-3; with "
+        "the mathematical library's tanh and OPENBLAS_CORETYPE=Nehalem every bit is as in 2018",
+    ),
 }
 
 
@@ -236,6 +248,7 @@ def projections(seed, array, count):
 def odenet_parameters(part, seed):
     """The parameters that original_repro/stack_2018/odenet.py makes, in the nesting of supervised.init_odenet."""
     from original_repro import supervised
+
     params = {}
     for layer, leaves in supervised.init_odenet(np.random.default_rng(0))[part].items():
         params[layer] = {}
@@ -265,7 +278,7 @@ def estimated_difference(arrays, key, now, sign_seed):
     if key in arrays:
         return np.linalg.norm(now - arrays[key]) / np.linalg.norm(arrays[key])
     then = arrays[f"{key}/projections"]
-    return np.sqrt(np.mean((projections(sign_seed, now, len(then)) - then)**2)) / arrays[f"{key}/norm"]
+    return np.sqrt(np.mean((projections(sign_seed, now, len(then)) - then) ** 2)) / arrays[f"{key}/norm"]
 
 
 def odenet_solver(recorded, entry):
@@ -285,6 +298,7 @@ def assert_counts(entry, solves, allowed):
 @pytest.fixture(scope="module")
 def conv_dynamics():
     from original_repro import supervised
+
     return TensorFlowDynamics(lambda t, z, params: supervised.conv_dynamics(t, z, params))
 
 
@@ -315,6 +329,7 @@ def test_odenet_layer(entry, conv_dynamics):
 @pytest.fixture(scope="module")
 def network_of_today():
     from original_repro import supervised
+
     return supervised.OdeNet(winograd=False)  # the convolutions of 2018 were direct ones
 
 
@@ -322,6 +337,7 @@ def network_of_today():
 def test_odenet_training_step(entry, network_of_today):
     from original_repro import supervised
     from original_repro.datasets import mnist
+
     recorded, bounds = trace("odenet_step"), OTHER_COURSE if "reason" in entry else STEP
     field, start, end = recorded["images"]
     images = getattr(mnist.load_sample(), field)[start:end, ..., None].astype(np.float32) / np.float32(255)
@@ -346,6 +362,7 @@ def test_odenet_training_step(entry, network_of_today):
 
 def bits_that_differ():
     """Labels of traces at 1e-6 that differ at all, of those in plain arithmetic: no mathematical library, no product by BLAS."""
+
     def chosen(name, kind):
         return (entry for entry in trace(name)[kind] if entry["tolerance"] == 1e-6)
 

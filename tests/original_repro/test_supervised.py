@@ -50,8 +50,14 @@ def vjp(function, arguments, y_bar):
     return [gradient.numpy() for gradient in tape.gradient(y, leaves, output_gradients=tf.constant(y_bar))]
 
 
-@pytest.mark.parametrize("init, count, reported", [
-    (supervised.init_odenet, 208_266, 0.22e6), (supervised.init_resnet, 576_778, 0.60e6), (supervised.init_mlp, 238_510, 0.24e6)])
+@pytest.mark.parametrize(
+    "init, count, reported",
+    [
+        (supervised.init_odenet, 208_266, 0.22e6),
+        (supervised.init_resnet, 576_778, 0.60e6),
+        (supervised.init_mlp, 238_510, 0.24e6),
+    ],
+)
 def test_networks_have_the_parameters_of_table_1(init, count, reported):
     """The paper gives no list of layers; this is the authors' later, public architecture. The RK-Net's are the ODE-Net's."""
     params = init(np.random.default_rng(0))
@@ -160,14 +166,24 @@ def rknet_loss(params, images, labels, steps=2):
     return supervised.head_loss(params["head"], z, labels, groups=2)
 
 
-@pytest.mark.parametrize("net, init, loss", [
-    (supervised.RkNet(groups=2), functools.partial(supervised.init_odenet, channels=4), rknet_loss),
-    (supervised.RkNet(steps=1, groups=2), functools.partial(supervised.init_odenet, channels=4),
-     functools.partial(rknet_loss, steps=1)),
-    (supervised.ResNet(groups=2), functools.partial(supervised.init_resnet, channels=4, blocks=2),
-     functools.partial(supervised.resnet_loss, groups=2)),
-    (supervised.Mlp(), functools.partial(supervised.init_mlp, hidden=7), supervised.mlp_loss)],
-    ids=["rknet", "rknet of one step", "resnet", "mlp"])
+@pytest.mark.parametrize(
+    "net, init, loss",
+    [
+        (supervised.RkNet(groups=2), functools.partial(supervised.init_odenet, channels=4), rknet_loss),
+        (
+            supervised.RkNet(steps=1, groups=2),
+            functools.partial(supervised.init_odenet, channels=4),
+            functools.partial(rknet_loss, steps=1),
+        ),
+        (
+            supervised.ResNet(groups=2),
+            functools.partial(supervised.init_resnet, channels=4, blocks=2),
+            functools.partial(supervised.resnet_loss, groups=2),
+        ),
+        (supervised.Mlp(), functools.partial(supervised.init_mlp, hidden=7), supervised.mlp_loss),
+    ],
+    ids=["rknet", "rknet of one step", "resnet", "mlp"],
+)
 def test_loss_and_gradient_agree_with_finite_differences_in_float64(net, init, loss):
     rng = np.random.default_rng(9)
     params = tf.nest.map_structure(lambda leaf: (leaf + 0.1 * rng.normal(size=leaf.shape)).astype(np.float32), init(rng))
@@ -209,15 +225,24 @@ def test_rknet_counts_the_evaluations_of_both_ways(monkeypatch):
     assert metrics["nfe_forward"] == metrics["nfe_backward"] == len(times)
 
 
-@pytest.mark.parametrize("net, init, evaluations", [
-    (supervised.RkNet(steps=3, groups=2), functools.partial(supervised.init_odenet, channels=4), {"nfe_forward": 12.0}),
-    (supervised.Mlp(), supervised.init_mlp, {})], ids=["rknet", "mlp"])
+@pytest.mark.parametrize(
+    "net, init, evaluations",
+    [
+        (supervised.RkNet(steps=3, groups=2), functools.partial(supervised.init_odenet, channels=4), {"nfe_forward": 12.0}),
+        (supervised.Mlp(), supervised.init_mlp, {}),
+    ],
+    ids=["rknet", "mlp"],
+)
 def test_evaluation_goes_over_all_examples(net, init, evaluations):
     rng = np.random.default_rng(11)
     params, images, labels = init(rng), rng.uniform(size=(6, 28, 28, 1)).astype(np.float32), rng.integers(10, size=6)
     loss, correct = net.loss(params, images, labels)
     evaluation = net.evaluate(params, images, labels, batch_size=2)
-    assert evaluation == {"loss": pytest.approx(float(loss), rel=1e-5), "errors": 6 - int(correct),
-                          "error_rate": 1 - int(correct) / 6, **evaluations}
+    assert evaluation == {
+        "loss": pytest.approx(float(loss), rel=1e-5),
+        "errors": 6 - int(correct),
+        "error_rate": 1 - int(correct) / 6,
+        **evaluations,
+    }
     with pytest.raises(ValueError, match="batch_size must divide the 6 examples, got 4"):
         net.evaluate(params, images, labels, batch_size=4)

@@ -1,4 +1,5 @@
 """Optimisers against hand-written and TensorFlow's arithmetic; checkpoints and resumed runs bit for bit."""
+
 import copy
 import io
 import itertools
@@ -15,17 +16,39 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from original_repro import training
 from original_repro.training import (
-    CheckpointError, adam, constant, fit, load_checkpoint, load_weights, minibatches, one_cycle, piecewise, random_crops, rmsprop,
-    save_checkpoint, save_weights, sgd, tree_leaves, tree_map, warmup_cosine)
+    CheckpointError,
+    adam,
+    constant,
+    fit,
+    load_checkpoint,
+    load_weights,
+    minibatches,
+    one_cycle,
+    piecewise,
+    random_crops,
+    rmsprop,
+    save_checkpoint,
+    save_weights,
+    sgd,
+    tree_leaves,
+    tree_map,
+    warmup_cosine,
+)
 
 OPTIMISERS = {
-    "sgd": sgd(), "plain sgd": sgd(momentum=0.0), "nesterov": sgd(nesterov=True, weight_decay=0.1), "adam": adam(),
-    "rmsprop": rmsprop(), "rmsprop with momentum": rmsprop(momentum=0.8)}
+    "sgd": sgd(),
+    "plain sgd": sgd(momentum=0.0),
+    "nesterov": sgd(nesterov=True, weight_decay=0.1),
+    "adam": adam(),
+    "rmsprop": rmsprop(),
+    "rmsprop with momentum": rmsprop(momentum=0.8),
+}
 
 
 def same_bits(left, right):
@@ -44,6 +67,7 @@ def same_bits(left, right):
 
 # Nested parameters
 
+
 def test_tree_map_keeps_the_nesting():
     tree = {"a": [np.ones(2), (np.zeros(1),)], "b": {}, "c": np.float64(2)}
     doubled = tree_map(lambda x, y: x + y, tree, tree)
@@ -58,6 +82,7 @@ def test_tree_map_refuses_another_nesting(other):
 
 
 # Optimisers
+
 
 def steps_of(optimiser, params, gradients, rates):
     state = optimiser.init(params)
@@ -87,7 +112,7 @@ def test_sgd_applies_a_cut_in_the_rate_to_the_velocity_it_already_has():
 
 
 def test_sgd_weight_decay_is_a_gradient_of_half_the_square():
-    p, = steps_of(sgd(weight_decay=0.5), np.array([2.0]), [np.array([1.0])], [0.1])
+    (p,) = steps_of(sgd(weight_decay=0.5), np.array([2.0]), [np.array([1.0])], [0.1])
     np.testing.assert_allclose(p, 2.0 - 0.1 * (1.0 + 0.5 * 2.0))
 
 
@@ -113,14 +138,17 @@ def test_rmsprop_settles_on_the_rate_where_the_gradient_is_constant():
     np.testing.assert_allclose(after - before, [-0.02, 0.02], rtol=1e-10)
 
 
-@pytest.mark.parametrize("ours, theirs", [  # constants that are exact in float32, in which Keras keeps them
-    (sgd(0.875), ("SGD", dict(momentum=0.875))),
-    (sgd(0.0), ("SGD", {})),
-    (sgd(0.75, nesterov=True), ("SGD", dict(momentum=0.75, nesterov=True))),
-    (adam(0.875, 0.9375, 2**-40), ("Adam", dict(beta_1=0.875, beta_2=0.9375, epsilon=2**-40))),  # Keras's epsilon is scaled
-    (rmsprop(0.875, epsilon=2**-20), ("RMSprop", dict(rho=0.875, epsilon=2**-20))),
-    (rmsprop(0.9375, momentum=0.75, epsilon=2**-10), ("RMSprop", dict(rho=0.9375, momentum=0.75, epsilon=2**-10))),
-])
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [  # constants that are exact in float32, in which Keras keeps them
+        (sgd(0.875), ("SGD", dict(momentum=0.875))),
+        (sgd(0.0), ("SGD", {})),
+        (sgd(0.75, nesterov=True), ("SGD", dict(momentum=0.75, nesterov=True))),
+        (adam(0.875, 0.9375, 2**-40), ("Adam", dict(beta_1=0.875, beta_2=0.9375, epsilon=2**-40))),  # Keras's epsilon is scaled
+        (rmsprop(0.875, epsilon=2**-20), ("RMSprop", dict(rho=0.875, epsilon=2**-20))),
+        (rmsprop(0.9375, momentum=0.75, epsilon=2**-10), ("RMSprop", dict(rho=0.9375, momentum=0.75, epsilon=2**-10))),
+    ],
+)
 def test_agrees_with_keras(ours, theirs):
     tf = pytest.importorskip("tensorflow")
     rng = np.random.default_rng(1)
@@ -167,21 +195,30 @@ def test_optimiser_refuses_gradients_of_another_shape(optimiser):
         optimiser.update([np.ones((1, 3))], optimiser.init(params), params, 0.1)
 
 
-@pytest.mark.parametrize("make, name", [
-    (lambda: sgd(momentum=1.0), "momentum"), (lambda: sgd(weight_decay=-1), "weight_decay"),
-    (lambda: adam(beta1=-0.1), "beta1"),
-    (lambda: adam(beta2=math.nan), "beta2"), (lambda: rmsprop(decay=2), "decay"),
-    (lambda: rmsprop(epsilon=math.inf), "epsilon"),
-    (lambda: constant(-1.0), "rate"), (lambda: piecewise([1, 2], []), "rates"), (lambda: piecewise([1, 2, 3], [5, 5]), "cuts"),
-    (lambda: warmup_cosine(0.1, 10, 10), "warmup_steps"), (lambda: one_cycle(0.1, 10, 1.0), "warmup_fraction"),
-    (lambda: one_cycle(0.1, 3), "total_steps"),
-])
+@pytest.mark.parametrize(
+    "make, name",
+    [
+        (lambda: sgd(momentum=1.0), "momentum"),
+        (lambda: sgd(weight_decay=-1), "weight_decay"),
+        (lambda: adam(beta1=-0.1), "beta1"),
+        (lambda: adam(beta2=math.nan), "beta2"),
+        (lambda: rmsprop(decay=2), "decay"),
+        (lambda: rmsprop(epsilon=math.inf), "epsilon"),
+        (lambda: constant(-1.0), "rate"),
+        (lambda: piecewise([1, 2], []), "rates"),
+        (lambda: piecewise([1, 2, 3], [5, 5]), "cuts"),
+        (lambda: warmup_cosine(0.1, 10, 10), "warmup_steps"),
+        (lambda: one_cycle(0.1, 10, 1.0), "warmup_fraction"),
+        (lambda: one_cycle(0.1, 3), "total_steps"),
+    ],
+)
 def test_senseless_constants_are_refused_by_name(make, name):
     with pytest.raises(ValueError, match=name):
         make()
 
 
 # Schedules
+
 
 def test_constant_and_piecewise():
     assert constant(0.3)(0) == constant(0.3)(10**6) == 0.3
@@ -207,6 +244,7 @@ def test_one_cycle():
 
 # Batches
 
+
 def test_minibatches_partition_the_order():
     order = np.random.default_rng(0).permutation(10)
     assert [batch.tolist() for batch in minibatches(order, 4)] == [order[:4].tolist(), order[4:8].tolist()]
@@ -227,8 +265,8 @@ def test_random_crops_are_crops_of_the_padded_image_each_by_its_own_draw(trailin
     assert cropped.dtype == images.dtype and cropped.shape == images.shape
     np.testing.assert_array_equal(images, kept)
     padded = np.pad(images[0], [(2, 2), (2, 2)] + [(0, 0)] * len(trailing))
-    possible = {padded[top:top + 5, left:left + 7].tobytes(): (top, left) for top in range(5) for left in range(5)}
-    counts = {place: 0 for place in possible.values()}
+    possible = {padded[top : top + 5, left : left + 7].tobytes(): (top, left) for top in range(5) for left in range(5)}
+    counts = dict.fromkeys(possible.values(), 0)
     for image in cropped:
         counts[possible[image.tobytes()]] += 1
     assert min(counts.values()) > 4  # 16 expected of each of the 25, and 5 or more all but surely
@@ -249,13 +287,21 @@ def test_random_crops_follow_the_generator():
 # Checkpoints
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec="utf-8"))
-arrays = hnp.arrays(st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_, np.complex128, ">f4"]),
-                    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
+arrays = hnp.arrays(
+    st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_, np.complex128, ">f4"]),
+    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3),
+)
 numbers = st.one_of(
-    st.builds(np.float32, st.floats(width=32)), st.builds(np.float64, st.floats()), st.builds(np.int16, st.integers(-9, 9)))
-states = st.recursive(plain | arrays | numbers, lambda inner: st.one_of(
-    st.lists(inner, max_size=3), st.tuples(inner, inner),
-    st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3)))
+    st.builds(np.float32, st.floats(width=32)), st.builds(np.float64, st.floats()), st.builds(np.int16, st.integers(-9, 9))
+)
+states = st.recursive(
+    plain | arrays | numbers,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner, inner),
+        st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3),
+    ),
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -281,8 +327,9 @@ def test_checkpoint_keeps_memory_order(tmp_path):
     assert fortran.flags.f_contiguous and c.flags.c_contiguous
 
 
-@pytest.mark.parametrize("state", [{"f": print}, [np.array([object()])], {(1, 2): 3}, {1.5: 2}, {b"bytes"}, b"bytes",
-                                   np.zeros(2, [("x", float)])])
+@pytest.mark.parametrize(
+    "state", [{"f": print}, [np.array([object()])], {(1, 2): 3}, {1.5: 2}, {b"bytes"}, b"bytes", np.zeros(2, [("x", float)])]
+)
 def test_checkpoint_refuses_what_it_could_not_give_back(tmp_path, state):
     with pytest.raises(TypeError, match="state must hold"):
         save_checkpoint(tmp_path / "c.npz", state)
@@ -305,7 +352,7 @@ def test_flipped_bits_never_pass_for_the_truth(tmp_path):
     save_checkpoint(path, state)
     whole = path.read_bytes()
     for place in range(0, len(whole), 7):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1:])
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
         try:
             assert same_bits(load_checkpoint(path), state)  # a date in the archive's directory may differ
         except CheckpointError as error:
@@ -353,10 +400,14 @@ def test_failed_save_leaves_the_earlier_checkpoint_and_nothing_else(tmp_path, mo
 
 # Weights
 
+
 def test_weights_come_back_as_float32_in_their_nesting(tmp_path):
     rng = np.random.default_rng(12)
-    params = {"stem": {"weight": rng.normal(size=(2, 3)), "bias": np.zeros(())},
-              "blocks": [{"scale": np.full(1, float(i))} for i in range(11)], "pair": (np.ones(1), [np.ones(2)])}
+    params = {
+        "stem": {"weight": rng.normal(size=(2, 3)), "bias": np.zeros(())},
+        "blocks": [{"scale": np.full(1, float(i))} for i in range(11)],
+        "pair": (np.ones(1), [np.ones(2)]),
+    }
     path = tmp_path / "weights" / "w.npz"
     save_weights(path, params)
     expected = tree_map(lambda leaf: leaf.astype(np.float32), params | {"pair": list(params["pair"])})
@@ -384,6 +435,7 @@ def test_damaged_weights_are_refused(tmp_path):
 
 # The loop
 
+
 def squares(params, x, y):
     """Least squares: a metric of each kind, and the gradient."""
     error = x @ params["w"] + params["b"] - y
@@ -404,10 +456,21 @@ def small_run(checkpoint=None, function=squares, **changes):
     rng = np.random.default_rng(5)
     x = rng.normal(size=(23, 3))
     arguments = dict(
-        params={"w": np.zeros(3), "b": np.zeros(())}, data=(x, x @ [1.0, -2.0, 0.5] + 0.3), optimiser=adam(),
-        schedule=one_cycle(0.2, 24), epochs=4, batch_size=4, seed=7, drop_last=False, augment=noisy,
-        evaluate=norm, checkpoint=checkpoint, checkpoint_every=2,
-        configuration={"network": {"width": 3}, "name": "small"}, progress=False)
+        params={"w": np.zeros(3), "b": np.zeros(())},
+        data=(x, x @ [1.0, -2.0, 0.5] + 0.3),
+        optimiser=adam(),
+        schedule=one_cycle(0.2, 24),
+        epochs=4,
+        batch_size=4,
+        seed=7,
+        drop_last=False,
+        augment=noisy,
+        evaluate=norm,
+        checkpoint=checkpoint,
+        checkpoint_every=2,
+        configuration={"network": {"width": 3}, "name": "small"},
+        progress=False,
+    )
     return fit(function, **(arguments | changes))
 
 
@@ -439,8 +502,16 @@ def test_fit_visits_every_example_once_an_epoch_in_a_new_order_and_averages_over
         seen.append(index.tolist())
         return {"loss": np.mean(index)}, [np.zeros(1)]
 
-    arguments = dict(params=[np.zeros(1)], data=(np.arange(10.0),), optimiser=sgd(), schedule=constant(0.1), epochs=2,
-                     batch_size=4, seed=0, progress=False)
+    arguments = dict(
+        params=[np.zeros(1)],
+        data=(np.arange(10.0),),
+        optimiser=sgd(),
+        schedule=constant(0.1),
+        epochs=2,
+        batch_size=4,
+        seed=0,
+        progress=False,
+    )
     _, history = fit(spy, drop_last=False, **arguments)
     assert [len(batch) for batch in seen] == [4, 4, 2] * 2
     epochs = [sum(seen[:3], []), sum(seen[3:], [])]
@@ -540,19 +611,22 @@ def test_checkpoint_every_so_many_seconds(tmp_path, monkeypatch):
     assert saves == [4, 6]
 
 
-@pytest.mark.parametrize("changes, parts", [
-    (dict(configuration={"network": {"width": 4}, "name": "small"}), ["configuration.network.width was 3 and is 4"]),
-    (dict(configuration={"network": {"width": 3}}), ["configuration.name was 'small' and is absent"]),
-    (dict(configuration=None), ["configuration.name was 'small' and is absent", "configuration.network"]),
-    (dict(batch_size=5, seed=9), ["batch_size was 4 and is 5", "seed was 7 and is 9"]),
-    (dict(epochs=5), ["epochs was 4 and is 5"]),
-    (dict(drop_last=True), ["drop_last was False and is True"]),
-    (dict(optimiser=adam(beta1=0.8)), ["optimiser.beta1 was 0.9 and is 0.8"]),
-    (dict(optimiser=sgd()), ["optimiser.name was 'adam' and is 'sgd'"]),
-    (dict(schedule=constant(0.1)), ["learning_rates[1]"]),
-    (dict(params={"w": np.zeros(3, np.float32), "b": np.zeros(())}), ["params.w was 'float64 (3,)' and is 'float32 (3,)'"]),
-    (dict(data=(np.ones((24, 3)), np.ones(24))), ["data[0]", "(24, 3)"]),
-])
+@pytest.mark.parametrize(
+    "changes, parts",
+    [
+        (dict(configuration={"network": {"width": 4}, "name": "small"}), ["configuration.network.width was 3 and is 4"]),
+        (dict(configuration={"network": {"width": 3}}), ["configuration.name was 'small' and is absent"]),
+        (dict(configuration=None), ["configuration.name was 'small' and is absent", "configuration.network"]),
+        (dict(batch_size=5, seed=9), ["batch_size was 4 and is 5", "seed was 7 and is 9"]),
+        (dict(epochs=5), ["epochs was 4 and is 5"]),
+        (dict(drop_last=True), ["drop_last was False and is True"]),
+        (dict(optimiser=adam(beta1=0.8)), ["optimiser.beta1 was 0.9 and is 0.8"]),
+        (dict(optimiser=sgd()), ["optimiser.name was 'adam' and is 'sgd'"]),
+        (dict(schedule=constant(0.1)), ["learning_rates[1]"]),
+        (dict(params={"w": np.zeros(3, np.float32), "b": np.zeros(())}), ["params.w was 'float64 (3,)' and is 'float32 (3,)'"]),
+        (dict(data=(np.ones((24, 3)), np.ones(24))), ["data[0]", "(24, 3)"]),
+    ],
+)
 def test_resuming_with_another_configuration_says_what_differs(tmp_path, changes, parts):
     with pytest.raises(Killed):
         small_run(tmp_path / "c.npz", killed_at(9, squares))
@@ -592,19 +666,28 @@ def test_what_is_not_finite_stops_the_run_before_the_weights_are_touched(tmp_pat
     assert_same_run(small_run(tmp_path / "c"), small_run())
 
 
-@pytest.mark.parametrize("changes, error, name", [
-    (dict(params={"w": np.zeros(3, int)}), TypeError, "params"), (dict(params=[1.0]), TypeError, "params"),
-    (dict(params={"w": None}), TypeError, "params"), (dict(data=np.ones((23, 3))), TypeError, "data"),
-    (dict(data=()), TypeError, "data"),
-    (dict(data=(np.ones(3), np.ones(4))), ValueError, "data"), (dict(epochs=0), ValueError, "epochs"),
-    (dict(epochs=1.5), ValueError, "epochs"), (dict(batch_size=2.5), ValueError, "batch_size"),
-    (dict(batch_size=0), ValueError, "batch_size"),
-    (dict(batch_size=24, drop_last=True), ValueError, "batch_size"), (dict(seed=None), ValueError, "seed"),
-    (dict(seed=-1), ValueError, "seed"), (dict(checkpoint_every=0), ValueError, "checkpoint_every"),
-    (dict(checkpoint_seconds=0), ValueError, "checkpoint_seconds"),
-    (dict(configuration={"f": print}), TypeError, "configuration"),
-    (dict(function=lambda params, *batch: ({}, params)), ValueError, "value_and_grad_fn"),
-])
+@pytest.mark.parametrize(
+    "changes, error, name",
+    [
+        (dict(params={"w": np.zeros(3, int)}), TypeError, "params"),
+        (dict(params=[1.0]), TypeError, "params"),
+        (dict(params={"w": None}), TypeError, "params"),
+        (dict(data=np.ones((23, 3))), TypeError, "data"),
+        (dict(data=()), TypeError, "data"),
+        (dict(data=(np.ones(3), np.ones(4))), ValueError, "data"),
+        (dict(epochs=0), ValueError, "epochs"),
+        (dict(epochs=1.5), ValueError, "epochs"),
+        (dict(batch_size=2.5), ValueError, "batch_size"),
+        (dict(batch_size=0), ValueError, "batch_size"),
+        (dict(batch_size=24, drop_last=True), ValueError, "batch_size"),
+        (dict(seed=None), ValueError, "seed"),
+        (dict(seed=-1), ValueError, "seed"),
+        (dict(checkpoint_every=0), ValueError, "checkpoint_every"),
+        (dict(checkpoint_seconds=0), ValueError, "checkpoint_seconds"),
+        (dict(configuration={"f": print}), TypeError, "configuration"),
+        (dict(function=lambda params, *batch: ({}, params)), ValueError, "value_and_grad_fn"),
+    ],
+)
 def test_senseless_arguments_are_refused_by_name(tmp_path, changes, error, name):
     with pytest.raises(error, match=name):
         small_run(tmp_path / "c", **changes)
@@ -618,6 +701,7 @@ def test_metrics_must_not_come_and_go():
 
 
 # What the user sees
+
 
 class Terminal(io.StringIO):
     def isatty(self):

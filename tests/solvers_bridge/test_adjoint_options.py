@@ -1,4 +1,5 @@
 """What the options of the reverse solve do: its method and tolerances, warm restarts, the seminorm, checkpoints."""
+
 from functools import cache
 
 import autograd.numpy as anp
@@ -43,12 +44,22 @@ def true_gradients(func, y0, t, params):
 
 # --- Method, tolerances and options of the reverse solve.
 
+
 @pytest.mark.parametrize("adjoint_method", [None, *ADAPTIVE, "rk4"])
 @pytest.mark.parametrize("method", ["adams", "dopri5"])
 def test_adjoint_method(method, adjoint_method):
     options = {"step_size": 0.02} if adjoint_method == "rk4" else {}
-    got, backward = gradients(network, Y0, [0.0, 0.5, 1.0], PARAMS, method=method, rtol=1e-9, atol=1e-9,
-                              adjoint_method=adjoint_method, adjoint_options=options)
+    got, backward = gradients(
+        network,
+        Y0,
+        [0.0, 0.5, 1.0],
+        PARAMS,
+        method=method,
+        rtol=1e-9,
+        atol=1e-9,
+        adjoint_method=adjoint_method,
+        adjoint_options=options,
+    )
     assert [solve.method for solve in backward] == [adjoint_method or method] * 2
     assert {solve.size for solve in backward} == {2 * N + P + 1}
     assert [solve.t[-1] <= end + 1e-12 for solve, end in zip(backward, (0.5, 0.0))] == [True, True]
@@ -59,7 +70,9 @@ def test_forward_and_backward_methods_both_show_in_the_records():
     with record_solves() as solves:
         grad(lambda y0: anp.sum(odeint(network, y0, [0.0, 1.0], PARAMS, method="dop853", adjoint_method="lsoda")))(Y0)
     assert [(solve.direction, solve.method, solve.size) for solve in solves] == [
-        ("forward", "dop853", N), ("backward", "lsoda", 2 * N + P + 1)]
+        ("forward", "dop853", N),
+        ("backward", "lsoda", 2 * N + P + 1),
+    ]
 
 
 @pytest.mark.parametrize("method", ADAPTIVE)
@@ -69,8 +82,9 @@ def test_adjoint_tolerances(method):
     errors, costs = [], []
     for tol in (1e-3, 1e-6, 1e-9):
         with record_solves() as solves:
-            got, backward = gradients(network, Y0, [0.0, 3.0], PARAMS, method=method, rtol=1e-10, atol=1e-10,
-                                      adjoint_rtol=tol, adjoint_atol=tol)
+            got, backward = gradients(
+                network, Y0, [0.0, 3.0], PARAMS, method=method, rtol=1e-10, atol=1e-10, adjoint_rtol=tol, adjoint_atol=tol
+            )
         errors.append(error(got, want))
         costs.append(backward[0].nfe)
         forward = solves[0].nfe
@@ -105,6 +119,7 @@ def test_adjoint_options_inherit_from_the_same_method_only():
 
 # --- Warm restarts.
 
+
 @pytest.mark.parametrize("method, tol", [*((method, tol) for method in ADAPTIVE[:-1] for tol in (1e-5, 1e-8)), ("radau", 1e-5)])
 def test_warm_restart_gives_the_same_gradient(method, tol):
     t = np.linspace(0, 6, 31)
@@ -119,9 +134,13 @@ def test_warm_restart_gives_the_same_gradient(method, tol):
 
 def test_warm_restart_saves_adams_a_fifth_of_its_evaluations():
     t = np.linspace(0, 6, 31)
-    costs = {restart: sum(solve.nfe for solve in gradients(network, Y0, t, PARAMS, rtol=1e-5, atol=1e-5,
-                                                           adjoint_options={"restart": restart})[1])
-             for restart in ("fresh", "warm")}
+    costs = {
+        restart: sum(
+            solve.nfe
+            for solve in gradients(network, Y0, t, PARAMS, rtol=1e-5, atol=1e-5, adjoint_options={"restart": restart})[1]
+        )
+        for restart in ("fresh", "warm")
+    }
     assert costs["warm"] < 0.8 * costs["fresh"]
 
 
@@ -132,6 +151,7 @@ def test_warm_restart_with_an_interval_shorter_than_the_last_step():
 
 
 # --- Seminorm.
+
 
 def forced(t, y, params):
     """Many parameters of fast forces that are switched off: z and a are smooth, and only dL/dtheta is not."""
@@ -164,17 +184,30 @@ def padded(t, y, params):
     return network(t, y, params) + 0.0 * anp.sum(params["padding"])
 
 
-@pytest.mark.parametrize("method, padding, tol", [
-    *((method, 300, tol) for method in ("adams", "bdf", "lsoda", "dopri5", "dop853") for tol in (1e-4, 1e-6)),
-    ("radau", 40, 1e-5)])
+@pytest.mark.parametrize(
+    "method, padding, tol",
+    [
+        *((method, 300, tol) for method in ("adams", "bdf", "lsoda", "dopri5", "dop853") for tol in (1e-4, 1e-6)),
+        ("radau", 40, 1e-5),
+    ],
+)
 def test_seminorm_does_not_see_how_many_parameters_there_are(method, padding, tol):
     """A root mean square over 2n + P + 1 unknowns would be loosened by them, without the rescaling of the tolerances.
 
     With a given first step: Hairer's codes guess theirs from a sum, not a mean.
     """
+
     def steps(padding):
-        _, [solve] = gradients(padded, Y0, [0.0, 4.0], {**PARAMS, "padding": np.ones(padding)}, method=method, rtol=tol, atol=tol,
-                               adjoint_options={"norm": "seminorm", "first_step": 0.05})
+        _, [solve] = gradients(
+            padded,
+            Y0,
+            [0.0, 4.0],
+            {**PARAMS, "padding": np.ones(padding)},
+            method=method,
+            rtol=tol,
+            atol=tol,
+            adjoint_options={"norm": "seminorm", "first_step": 0.05},
+        )
         return solve.step_sizes
 
     few, many = steps(0), steps(padding)
@@ -186,12 +219,14 @@ def test_seminorm_does_not_see_how_many_parameters_there_are(method, padding, to
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_seminorm_is_as_accurate_on_any_problem(method):
     want = network_gradients(0.0, 1.5, 3.0)
-    got, _ = gradients(network, Y0, [0.0, 1.5, 3.0], PARAMS, method=method, rtol=1e-7, atol=1e-7,
-                       adjoint_options={"norm": "seminorm"})
+    got, _ = gradients(
+        network, Y0, [0.0, 1.5, 3.0], PARAMS, method=method, rtol=1e-7, atol=1e-7, adjoint_options={"norm": "seminorm"}
+    )
     assert error(got, want) < 1e-5
 
 
 # --- Checkpoints.
+
 
 @pytest.mark.parametrize("count, t", [(1, [0.0, 1.1, 3.0]), (5, [3.0, 1.1, 0.0])], ids=str)
 @pytest.mark.parametrize("method", ADAPTIVE)
@@ -222,6 +257,7 @@ RELAXING = {"y0": np.array([1.1, 0.7]), "t": [0.0, 4.0], "params": {"k": np.arra
 @cache
 def relaxation_gradient():
     """With respect to k, by central differences; that with respect to y0 is e^-60 and tells nothing."""
+
     def loss(k):
         end = odeint(relaxation, RELAXING["y0"], RELAXING["t"], {"k": k}, method="lsoda", rtol=1e-12, atol=1e-12)[-1]
         return np.sum(end**2)

@@ -1,4 +1,5 @@
 """Gradients with respect to y0, t and params against closed forms and central differences; then derivatives of gradients."""
+
 from functools import cache
 from math import prod
 
@@ -17,8 +18,14 @@ from solvers_bridge import odeint
 ADAPTIVE = ("adams", "bdf", "lsoda", "dopri5", "dop853", "radau")
 FIXED = ("euler", "midpoint", "rk4")
 # (tolerance of the solves, relative error allowed of gradients): the low orders get cheaper ones.
-PRECISION = {"adams": (1e-11, 1e-7), "bdf": (1e-11, 1e-6), "lsoda": (1e-11, 1e-7), "dopri5": (1e-11, 1e-8),
-             "dop853": (1e-12, 1e-9), "radau": (1e-9, 1e-7)}
+PRECISION = {
+    "adams": (1e-11, 1e-7),
+    "bdf": (1e-11, 1e-6),
+    "lsoda": (1e-11, 1e-7),
+    "dopri5": (1e-11, 1e-8),
+    "dop853": (1e-12, 1e-9),
+    "radau": (1e-9, 1e-7),
+}
 
 
 def means(method):
@@ -116,8 +123,12 @@ def test_random_linear_systems(data, method):
 
 # --- Central differences: a non-linear problem that depends on time, nested parameters, a state that is a matrix.
 
-PARAMS = {"w": [np.array([[0.3, -0.8], [0.5, 0.1]]), np.array([[-0.6, 0.2], [0.9, -0.4]])], "rates": (0.7, np.array([0.2, -0.3])),
-          "phase": np.array(0.4), "power": 2}
+PARAMS = {
+    "w": [np.array([[0.3, -0.8], [0.5, 0.1]]), np.array([[-0.6, 0.2], [0.9, -0.4]])],
+    "rates": (0.7, np.array([0.2, -0.3])),
+    "phase": np.array(0.4),
+    "power": 2,
+}
 MATRIX = np.array([[0.5, -0.2], [0.1, 0.8], [-0.4, 0.3]])
 
 
@@ -240,8 +251,14 @@ def test_a_gradient_step_works_with_integers_inside_params(method):
 
 
 # Tolerance of the solves, relative error allowed: a solve inside a solve inside a solve is not cheap.
-SECOND_PRECISION = {"adams": (1e-8, 1e-5), "bdf": (1e-7, 1e-4), "lsoda": (1e-8, 1e-5), "dopri5": (1e-8, 1e-6),
-                    "dop853": (1e-10, 1e-7), "radau": (1e-6, 1e-5)}
+SECOND_PRECISION = {
+    "adams": (1e-8, 1e-5),
+    "bdf": (1e-7, 1e-4),
+    "lsoda": (1e-8, 1e-5),
+    "dopri5": (1e-8, 1e-6),
+    "dop853": (1e-10, 1e-7),
+    "radau": (1e-6, 1e-5),
+}
 
 
 @pytest.mark.parametrize("method", ADAPTIVE)
@@ -276,6 +293,7 @@ def test_third_order(method):
 
 
 # --- Fixed grids.
+
 
 @pytest.mark.parametrize("method, step, rtol", [("euler", 2e-3, 1e-2), ("midpoint", 1e-2, 1e-4), ("rk4", 2e-2, 1e-7)])
 def test_continuous_adjoint_on_a_fixed_grid(method, step, rtol):

@@ -18,10 +18,19 @@ from solvers_bridge.nested import flatten
 Layer = namedtuple("Layer", "weights bias")
 
 TREES = {
-    "leaf": np.ones(2), "number": 2.5, "zero_dimensional": np.array(1.0), "float32": np.ones(2, np.float32), "list": [1.0, np.ones(3)],
-    "tuple": (np.ones(1), (2.0,)), "dict": {"b": 1.0, "a": [np.ones((2, 2))]}, "empty": (), "empties": [[], (), {}, 1.0],
-    "namedtuple": Layer(np.ones(2), [1.0]), "constants": {"size": 3, "flags": np.array([True, False]), "w": np.ones(2)},
-    "empty_array": [np.zeros((0, 3))], "integer_keys": {0: 1.0, (1, 2): 2.0},
+    "leaf": np.ones(2),
+    "number": 2.5,
+    "zero_dimensional": np.array(1.0),
+    "float32": np.ones(2, np.float32),
+    "list": [1.0, np.ones(3)],
+    "tuple": (np.ones(1), (2.0,)),
+    "dict": {"b": 1.0, "a": [np.ones((2, 2))]},
+    "empty": (),
+    "empties": [[], (), {}, 1.0],
+    "namedtuple": Layer(np.ones(2), [1.0]),
+    "constants": {"size": 3, "flags": np.array([True, False]), "w": np.ones(2)},
+    "empty_array": [np.zeros((0, 3))],
+    "integer_keys": {0: 1.0, (1, 2): 2.0},
 }
 
 
@@ -50,9 +59,14 @@ def test_there_and_back(name):
 
 
 trees = st.recursive(
-    st.floats(allow_nan=False) | st.integers(-2**63, 2**63 - 1) | st.booleans() | st.integers(0, 3).map(np.zeros),
-    lambda inner: st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple)
-    | st.dictionaries(st.text(max_size=2) | st.integers(0, 3), inner, max_size=3), max_leaves=12)
+    st.floats(allow_nan=False) | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.integers(0, 3).map(np.zeros),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text(max_size=2) | st.integers(0, 3), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
 
 
 @given(trees)
@@ -76,11 +90,23 @@ def test_structures_are_equal_and_hashable_whatever_the_leaves(name):
     assert structure == other and hash(structure) == hash(other) and {structure: 1}[other] == 1
 
 
-@pytest.mark.parametrize("a, b", [
-    ([1.0], (1.0,)), ([1.0], [1.0, 1.0]), ({"a": 1.0}, {"b": 1.0}), ({"a": 1.0, "b": 2.0}, {"b": 1.0, "a": 2.0}), ([1], [2]), ([1], [1.0]),
-    ([1], [True]), ([np.array([1, 2])], [np.array([[1, 2]])]), ([np.int32(1)], [np.int64(1)]), ((1.0, 1.0), Layer(1.0, 1.0)), ([], ()),
-    ([[], 1.0], [1.0, []]),
-])
+@pytest.mark.parametrize(
+    "a, b",
+    [
+        ([1.0], (1.0,)),
+        ([1.0], [1.0, 1.0]),
+        ({"a": 1.0}, {"b": 1.0}),
+        ({"a": 1.0, "b": 2.0}, {"b": 1.0, "a": 2.0}),
+        ([1], [2]),
+        ([1], [1.0]),
+        ([1], [True]),
+        ([np.array([1, 2])], [np.array([[1, 2]])]),
+        ([np.int32(1)], [np.int64(1)]),
+        ((1.0, 1.0), Layer(1.0, 1.0)),
+        ([], ()),
+        ([[], 1.0], [1.0, []]),
+    ],
+)
 def test_structures_that_differ(a, b):
     assert flatten(a)[1] != flatten(b)[1]
 
@@ -105,10 +131,17 @@ def test_ordered_dicts_keep_their_order():
     assert leaves == [1.0, 2.0] and list(structure.unflatten(leaves)) == ["b", "a"]
 
 
-@pytest.mark.parametrize("tree, where", [
-    ({"a": [1.0, "x"]}, r"theta\['a'\]\[1\]"), ((1.0, None), r"theta\[1\]"), (Layer(1.0, 1j), r"theta\[1\].*imaginary"),
-    (object(), "theta "), ([np.array(["a"])], r"theta\[0\]"), ({1: {2: {3.0}}}, r"theta\[1\]\[2\]"),
-])
+@pytest.mark.parametrize(
+    "tree, where",
+    [
+        ({"a": [1.0, "x"]}, r"theta\['a'\]\[1\]"),
+        ((1.0, None), r"theta\[1\]"),
+        (Layer(1.0, 1j), r"theta\[1\].*imaginary"),
+        (object(), "theta "),
+        ([np.array(["a"])], r"theta\[0\]"),
+        ({1: {2: {3.0}}}, r"theta\[1\]\[2\]"),
+    ],
+)
 def test_what_is_no_parameter(tree, where):
     with pytest.raises(TypeError, match=f"{where}.*|must be real numbers"):
         flatten(tree, "theta")
@@ -118,6 +151,7 @@ def test_what_is_no_parameter(tree, where):
 
 def loss(params):
     """Final state of dy/dt = -(a b + c d) y, with a nesting of every kind."""
+
     def func(t, y, params):
         rate = params["list"][0] * params["tuple"][1]["deep"] + anp.sum(params["layer"].weights) * params["layer"].bias[0]
         return -rate * y * params["count"]
@@ -126,8 +160,13 @@ def loss(params):
 
 
 def test_gradients_come_back_in_the_nesting():
-    params = {"list": [0.2, np.ones((0, 2))], "tuple": (1.0, {"deep": 0.5}), "layer": Layer(np.array([0.1, 0.2]), [0.3]), "count": 2,
-              "empty": ()}
+    params = {
+        "list": [0.2, np.ones((0, 2))],
+        "tuple": (1.0, {"deep": 0.5}),
+        "layer": Layer(np.array([0.1, 0.2]), [0.3]),
+        "count": 2,
+        "empty": (),
+    }
     rate = 2 * (0.2 * 0.5 + 0.3 * 0.3)
     leaves, structure = flatten(params)
     bars = grad(lambda leaves: loss(structure.unflatten([leaves[i] for i in range(len(leaves))])))(leaves)
@@ -147,7 +186,9 @@ def test_boxed_containers_are_opened():
     bars = grad(final)({"rates": [0.5, (0.4,)], "scale": 3.0})
     factor = -np.exp(-0.6)
     assert type(bars) is dict and type(bars["rates"]) is list and type(bars["rates"][1]) is tuple
-    np.testing.assert_allclose([bars["rates"][0], bars["rates"][1][0], bars["scale"]], factor * np.array([1.2, 1.5, 0.2]), rtol=1e-6)
+    np.testing.assert_allclose(
+        [bars["rates"][0], bars["rates"][1][0], bars["scale"]], factor * np.array([1.2, 1.5, 0.2]), rtol=1e-6
+    )
 
 
 def test_containers_built_during_a_trace():
@@ -164,8 +205,11 @@ def test_containers_built_during_a_trace():
 
 
 def test_gradients_of_constants_are_no_ones_business():
-    bars = grad(lambda w: odeint(lambda t, y, p: -p["w"] * y * p["mask"], np.ones(2), [0.0, 1.0],
-                                 {"w": w, "mask": np.array([True, False])})[-1, 0])(0.5)
+    bars = grad(
+        lambda w: odeint(
+            lambda t, y, p: -p["w"] * y * p["mask"], np.ones(2), [0.0, 1.0], {"w": w, "mask": np.array([True, False])}
+        )[-1, 0]
+    )(0.5)
     assert bars == pytest.approx(-np.exp(-0.5), rel=1e-6)
 
 

@@ -54,7 +54,11 @@ def test_a_routine_that_is_gone_counts_as_translated(monkeypatch, missing):
 
 
 def test_importing_warns_once_and_solving_still_works():
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent("""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent("""
         import warnings
         import numpy as np
         from scipy.integrate import _dop, _ode, _vode
@@ -70,7 +74,13 @@ def test_importing_warns_once_and_solving_still_works():
         told = [str(warning.message) for warning in caught if warning.category is RuntimeWarning]
         assert len(told) == 1 and "vode, dop" in told[0] and "lsoda" not in told[0].split("instead")[0], told
         assert provenance()["vode"] == "c" and provenance()["lsoda"] == "fortran"
-        """)], cwd=ROOT, capture_output=True, text=True, timeout=100)
+        """),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -80,7 +90,11 @@ def test_the_supported_range_holds_here():
 
 
 def test_importing_the_library_does_not_import_tensorflow():
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent("""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent("""
         import sys
         import solvers_bridge
         solvers_bridge.odeint(lambda t, y, params: -y, 1.0, [0.0, 1.0])
@@ -92,5 +106,11 @@ def test_importing_the_library_does_not_import_tensorflow():
             assert "nothing_of_the_kind" in str(error)
         else:
             raise AssertionError
-        """)], cwd=ROOT, capture_output=True, text=True, timeout=100)
+        """),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     assert done.returncode == 0, done.stderr

@@ -44,7 +44,7 @@ def test_a_forward_solve_is_one_record_that_counts_right(method, steps):
     with record_solves(steps=steps) as solves:
         solve(func, method)
     elapsed = time.perf_counter() - start
-    record, = solves
+    (record,) = solves
     assert isinstance(record, SolveStatistics)
     assert (record.direction, record.method, record.size) == ("forward", method, 2)
     assert record.nfe == func.calls > 0 and record.steps >= 3
@@ -74,7 +74,7 @@ def test_recorded_steps_add_up(method, backwards):
     t = -T if backwards else T
     with record_solves(steps=True) as solves:
         solve(Counted(), method, t, params=1.0 if backwards else -1.0)
-    record, = solves
+    (record,) = solves
     assert len(record.t) == len(record.step_sizes) == len(record.orders) == record.steps
     sign = -1 if backwards else 1
     assert np.all(np.diff([0.0, *record.t]) * sign > 0) and np.all(np.array(record.step_sizes) * sign > 0)
@@ -116,7 +116,7 @@ def test_the_reverse_sweep_names_its_own_method():
 def test_the_discrete_adjoint_records_its_forward_solve(method):
     with record_solves() as solves:
         grad(lambda params: anp.sum(solve(Counted(), method, params=params, adjoint_method="discrete")))(-1.0)
-    record, = solves
+    (record,) = solves
     assert (record.direction, record.method, record.size, record.steps) == ("forward", method, 2, 15)
     assert record.nfe == 15 * {"euler": 1, "midpoint": 2, "rk4": 4}[method]
 
@@ -179,9 +179,20 @@ def test_solves_of_all_threads_are_seen():
     assert sorted(record.method for record in solves) == sorted(["adams", "lsoda", "dopri5", "rk4"] * 5)
 
 
-@pytest.mark.parametrize("method, jacobian", [
-    ("adams", "finite_difference"), ("bdf", "finite_difference"), ("bdf", "diagonal"), ("bdf", "autodiff"), ("lsoda", None),
-    ("lsoda", "autodiff"), ("lsoda", "diagonal"), ("radau", None), ("radau", "autodiff")])
+@pytest.mark.parametrize(
+    "method, jacobian",
+    [
+        ("adams", "finite_difference"),
+        ("bdf", "finite_difference"),
+        ("bdf", "diagonal"),
+        ("bdf", "autodiff"),
+        ("lsoda", None),
+        ("lsoda", "autodiff"),
+        ("lsoda", "diagonal"),
+        ("radau", None),
+        ("radau", "autodiff"),
+    ],
+)
 @pytest.mark.parametrize("steps", (False, True))
 def test_jacobians_are_counted(method, jacobian, steps):
     def func(t, y, params):
@@ -208,12 +219,18 @@ def test_max_order_is_kept():
 
 # Failures ------------------------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("method", ADAPTIVE)
 @pytest.mark.parametrize("steps", (False, True))
 def test_a_failed_solve_is_recorded_and_described(method, steps):
     func = Counted()
     with record_solves(steps=steps) as solves, pytest.raises(SolverError) as info:
-        solve(lambda t, y, params: func(t, anp.array([y[1], -y[0]]), 50.0), method, t=[0.0, 0.01, 20.0], options={"max_num_steps": 30})
+        solve(
+            lambda t, y, params: func(t, anp.array([y[1], -y[0]]), 50.0),
+            method,
+            t=[0.0, 0.01, 20.0],
+            options={"max_num_steps": 30},
+        )
     error, record = info.value, solves[0]
     assert len(solves) == 1 and error.statistics is record
     assert isinstance(error, RuntimeError) and error.reason and error.reason in str(error)
@@ -234,7 +251,7 @@ def test_a_solve_whose_func_raises_is_recorded(method):
 
     with record_solves() as solves, pytest.raises(KeyError):
         solve(func, method)
-    record, = solves
+    (record,) = solves
     assert record.nfe > 0 and record.wall_seconds > 0
 
 
@@ -244,8 +261,11 @@ def test_a_failed_reverse_solve_says_backward(method):
         return params * y * (np.nan if 0.4 < t < 0.5 and not isinstance(y, np.ndarray) else 1.0)
 
     with record_solves() as solves, pytest.raises(SolverError) as info:
-        grad(lambda params: anp.sum(solve(func, method, params=params, options={"max_step": 0.05} if method in ADAPTIVE
-                                          else {"step_size": 0.02})))(-1.0)
+        grad(
+            lambda params: anp.sum(
+                solve(func, method, params=params, options={"max_step": 0.05} if method in ADAPTIVE else {"step_size": 0.02})
+            )
+        )(-1.0)
     error = info.value
     assert error.statistics is solves[-1] and error.statistics.direction == "backward"
     assert 0.4 <= error.t_reached <= 1.0 and f"{method} (backward) stopped at t = {error.t_reached!r}" in str(error)

@@ -4,6 +4,7 @@ Non-stiff: DETEST (Hull, Enright, Fellen and Sedgwick 1972) on [0, 20], the Brus
 Norsett and Wanner, Solving ODEs I). Stiff: Van der Pol, HIRES and Robertson from the Test Set for IVP Solvers.
 Errors are counted in tolerances.
 """
+
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -100,20 +101,27 @@ NON_STIFF = {
     "B1 Lotka-Volterra": computed(lambda t, y, _: np.array([2 * (y[0] - y[0] * y[1]), y[0] * y[1] - y[1]]), [1.0, 3.0], 5),
     "B2 reaction": linear(np.array([[-1.0, 1, 0], [1, -2, 1], [0, 1, -1]]), [2.0, 0, 1]),
     "B4 torus": Problem(b4, lambda t: [(2 + np.cos(t)) * np.cos(t), (2 + np.cos(t)) * np.sin(t), np.sin(t)], hundreds=20),
-    "B5 rigid body": Problem(lambda t, y, _: np.array([y[1] * y[2], -y[0] * y[2], -0.51 * y[0] * y[1]]),
-                             lambda t: ellipj(t, 0.51)[:3], hundreds=5),
+    "B5 rigid body": Problem(
+        lambda t, y, _: np.array([y[1] * y[2], -y[0] * y[2], -0.51 * y[0] * y[1]]), lambda t: ellipj(t, 0.51)[:3], hundreds=5
+    ),
     "C1 decay chain": linear(DECAY_CHAIN, np.eye(10)[0]),
     "C4 heat": linear(HEAT, np.eye(51)[0]),
-    "D1 orbit": kepler(0.1), "D2 orbit": kepler(0.3), "D3 orbit": kepler(0.5), "D4 orbit": kepler(0.7), "D5 orbit": kepler(0.9),
+    "D1 orbit": kepler(0.1),
+    "D2 orbit": kepler(0.3),
+    "D3 orbit": kepler(0.5),
+    "D4 orbit": kepler(0.7),
+    "D5 orbit": kepler(0.9),
     "E1 Bessel": Problem(lambda t, y, _: np.array([y[1], -y[1] / (t + 1) - (1 - 0.25 / (t + 1) ** 2) * y[0]]), e1),
     "E2 Van der Pol": computed(lambda t, y, _: np.array([y[1], (1 - y[0] ** 2) * y[1] - y[0]]), [2.0, 0.0], 1),
     "E3 Duffing": computed(lambda t, y, _: np.array([y[1], y[0] ** 3 / 6 - y[0] + 2 * np.sin(2.78535 * t)]), [0.0, 0.0], 5),
-    "E4 falling body": Problem(lambda t, y, _: np.array([y[1], 0.032 - 0.4 * y[1] ** 2]),
-                               lambda t: [30 + 2.5 * np.log(np.cosh(np.sqrt(0.0128) * t)),
-                                          np.sqrt(0.08) * np.tanh(np.sqrt(0.0128) * t)]),
+    "E4 falling body": Problem(
+        lambda t, y, _: np.array([y[1], 0.032 - 0.4 * y[1] ** 2]),
+        lambda t: [30 + 2.5 * np.log(np.cosh(np.sqrt(0.0128) * t)), np.sqrt(0.08) * np.tanh(np.sqrt(0.0128) * t)],
+    ),
     "E5 pursuit": Problem(lambda t, y, _: np.array([y[1], np.sqrt(1 + y[1] ** 2) / (25 - t)]), e5),
-    "Brusselator": computed(lambda t, y, _: np.array([1 + y[0] ** 2 * y[1] - 4 * y[0], 3 * y[0] - y[0] ** 2 * y[1]]),
-                            [1.5, 3.0], 3),
+    "Brusselator": computed(
+        lambda t, y, _: np.array([1 + y[0] ** 2 * y[1] - 4 * y[0], 3 * y[0] - y[0] ** 2 * y[1]]), [1.5, 3.0], 3
+    ),
 }
 METHODS = ("adams", "bdf", "lsoda", "dopri5", "dop853", "radau")
 
@@ -152,8 +160,9 @@ def test_problems_allowed_more_do_amplify_errors(name):
     problem, h = NON_STIFF[name], 1e-6
     y0 = exact_states(problem)[0]
     times = np.linspace(0.0, 20.0, 100)
-    base, *moved = [odeint(problem.f, y, times, method="dop853", rtol=1e-10, atol=1e-10)
-                    for y in (y0, *(y0 + h * np.eye(len(y0))))]
+    base, *moved = [
+        odeint(problem.f, y, times, method="dop853", rtol=1e-10, atol=1e-10) for y in (y0, *(y0 + h * np.eye(len(y0))))
+    ]
     assert np.abs(np.array(moved) - base).sum(axis=0).max() > problem.hundreds * h
 
 
@@ -162,9 +171,14 @@ def three_bodies(t, y, _):
     mu = 0.012277471
     d1 = ((y[0] + mu) ** 2 + y[1] ** 2) ** 1.5
     d2 = ((y[0] - 1 + mu) ** 2 + y[1] ** 2) ** 1.5
-    return np.array([y[2], y[3],
-                      y[0] + 2 * y[3] - (1 - mu) * (y[0] + mu) / d1 - mu * (y[0] - 1 + mu) / d2,
-                      y[1] - 2 * y[2] - (1 - mu) * y[1] / d1 - mu * y[1] / d2])
+    return np.array(
+        [
+            y[2],
+            y[3],
+            y[0] + 2 * y[3] - (1 - mu) * (y[0] + mu) / d1 - mu * (y[0] - 1 + mu) / d2,
+            y[1] - 2 * y[2] - (1 - mu) * y[1] / d1 - mu * y[1] / d2,
+        ]
+    )
 
 
 @pytest.mark.parametrize("method, worst", [("adams", 1e-3), ("lsoda", 1e-3), ("dopri5", 1e-3), ("dop853", 1e-3), ("bdf", 1e-2)])
@@ -187,11 +201,18 @@ def robertson(t, y, _):
 
 def hires(t, y, _):
     w = 280 * y[5] * y[7]
-    return anp.array([
-        -1.71 * y[0] + 0.43 * y[1] + 8.32 * y[2] + 0.0007, 1.71 * y[0] - 8.75 * y[1],
-        -10.03 * y[2] + 0.43 * y[3] + 0.035 * y[4], 8.32 * y[1] + 1.71 * y[2] - 1.12 * y[3],
-        -1.745 * y[4] + 0.43 * y[5] + 0.43 * y[6],
-        -w + 0.69 * y[3] + 1.71 * y[4] - 0.43 * y[5] + 0.69 * y[6], w - 1.81 * y[6], -w + 1.81 * y[6]])
+    return anp.array(
+        [
+            -1.71 * y[0] + 0.43 * y[1] + 8.32 * y[2] + 0.0007,
+            1.71 * y[0] - 8.75 * y[1],
+            -10.03 * y[2] + 0.43 * y[3] + 0.035 * y[4],
+            8.32 * y[1] + 1.71 * y[2] - 1.12 * y[3],
+            -1.745 * y[4] + 0.43 * y[5] + 0.43 * y[6],
+            -w + 0.69 * y[3] + 1.71 * y[4] - 0.43 * y[5] + 0.69 * y[6],
+            w - 1.81 * y[6],
+            -w + 1.81 * y[6],
+        ]
+    )
 
 
 class Stiff(NamedTuple):
@@ -206,27 +227,56 @@ class Stiff(NamedTuple):
 
 STIFF = {
     "Van der Pol": Stiff(van_der_pol, [2.0, 0.0], 2000.0, [1.706167732170483, -0.8928097010247975e-3], 1e-3),
-    "HIRES": Stiff(hires, [1.0, 0, 0, 0, 0, 0, 0, 0.0057], 321.8122,
-                   [0.7371312573325668e-3, 0.1442485726316185e-3, 0.5888729740967575e-4, 0.1175651343283149e-2,
-                    0.2386356198831331e-2, 0.6238968252742796e-2, 0.2849998395185769e-2, 0.2850001604814231e-2], 1e-4),
+    "HIRES": Stiff(
+        hires,
+        [1.0, 0, 0, 0, 0, 0, 0, 0.0057],
+        321.8122,
+        [
+            0.7371312573325668e-3,
+            0.1442485726316185e-3,
+            0.5888729740967575e-4,
+            0.1175651343283149e-2,
+            0.2386356198831331e-2,
+            0.6238968252742796e-2,
+            0.2849998395185769e-2,
+            0.2850001604814231e-2,
+        ],
+        1e-4,
+    ),
     # LSODE's own example; digits by Radau at 1e-12.
     "Robertson 40": Stiff(robertson, [1.0, 0, 0], 40.0, [0.715827068719404, 9.18553476455851e-6, 0.28416374574583264], 1e-6),
-    "Robertson 1e11": Stiff(robertson, [1.0, 0, 0], 1e11,
-                            [0.2083340149701255e-7, 0.8333360770334713e-13, 0.9999999791665050], 1e-14),
+    "Robertson 1e11": Stiff(
+        robertson, [1.0, 0, 0], 1e11, [0.2083340149701255e-7, 0.8333360770334713e-13, 0.9999999791665050], 1e-14
+    ),
 }
 
 
 @pytest.mark.parametrize("rtol", [1e-4, 1e-6])
-@pytest.mark.parametrize("method, jacobian", [
-    # Without one, VODE has functional iteration, which is not for stiff problems; the other two, finite differences.
-    ("bdf", "finite_difference"), ("bdf", "autodiff"), ("lsoda", None), ("lsoda", "autodiff"), ("radau", None),
-    ("radau", "autodiff")])
+@pytest.mark.parametrize(
+    "method, jacobian",
+    [
+        # Without one, VODE has functional iteration, which is not for stiff problems; the other two, finite differences.
+        ("bdf", "finite_difference"),
+        ("bdf", "autodiff"),
+        ("lsoda", None),
+        ("lsoda", "autodiff"),
+        ("radau", None),
+        ("radau", "autodiff"),
+    ],
+)
 @pytest.mark.parametrize("name", STIFF)
 def test_stiff_problems_reach_the_published_values(name, method, jacobian, rtol):
     """Relative errors of every component within a hundred tolerances."""
     problem = STIFF[name]
-    end = odeint(problem.f, problem.y0, [0.0, problem.end], method=method, rtol=rtol, atol=problem.atol * rtol,
-                 options={"jacobian": jacobian})[-1]
+    end = odeint(
+        problem.f,
+        problem.y0,
+        [0.0, problem.end],
+        method=method,
+        rtol=rtol,
+        atol=problem.atol * rtol,
+        options={"jacobian": jacobian},
+    )[-1]
     np.testing.assert_allclose(end, problem.published, rtol=100 * rtol)
 
 

@@ -1,4 +1,5 @@
 """A plain odeint call takes the steps that SciPy's own integrators take: evaluations, states, steps and orders, bit for bit."""
+
 import numpy as np
 import pytest
 import scipy.integrate
@@ -7,8 +8,12 @@ from solvers_bridge import odeint, record_solves
 
 TOLERANCES = (1e-3, 1e-6, 1.5e-8)
 FORWARDS = np.array([0.0, 0.3, 1.0, 4.0, 9.0])
-TIMES = {"one output": np.array([0.0, 9.0]), "increasing": FORWARDS, "decreasing": FORWARDS[::-1],
-         "many": np.linspace(0.0, 9.0, 40)}
+TIMES = {
+    "one output": np.array([0.0, 9.0]),
+    "increasing": FORWARDS,
+    "decreasing": FORWARDS[::-1],
+    "many": np.linspace(0.0, 9.0, 40),
+}
 Y0 = np.array([2.0, 0.1])
 # In time units of the problem, whose solution turns about once in 9.
 FIRST_STEP, MAX_STEP, MAX_ORDER = 1e-3, 0.03, 3
@@ -99,8 +104,9 @@ def test_plain_call(method, which, tol):
 
 
 @pytest.mark.parametrize("which", ["increasing", "decreasing"])
-@pytest.mark.parametrize("options", [
-    {"first_step": FIRST_STEP}, {"max_step": MAX_STEP}, {"first_step": FIRST_STEP, "max_step": MAX_STEP}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"first_step": FIRST_STEP}, {"max_step": MAX_STEP}, {"first_step": FIRST_STEP, "max_step": MAX_STEP}], ids=str
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_step_sizes(method, options, which):
     plain = assert_same(method, TIMES[which], 1e-6, 1e-6)
@@ -149,8 +155,10 @@ def test_lsoda_is_scipy_odeint(which, tol):
 
 def test_default_tolerance_is_the_papers():
     """1.5e-8, which is that of scipy.integrate.odeint (1.49012e-8) rounded."""
-    np.testing.assert_array_equal(odeint(f, Y0, FORWARDS, method="lsoda"),
-                                  scipy.integrate.odeint(f, Y0, FORWARDS, tfirst=True, args=((),), rtol=1.5e-8, atol=1.5e-8))
+    np.testing.assert_array_equal(
+        odeint(f, Y0, FORWARDS, method="lsoda"),
+        scipy.integrate.odeint(f, Y0, FORWARDS, tfirst=True, args=((),), rtol=1.5e-8, atol=1.5e-8),
+    )
 
 
 @pytest.mark.parametrize("jacobian", [{"with_jacobian": True}, {"lband": 0, "uband": 0}], ids=["finite_difference", "diagonal"])

@@ -27,9 +27,11 @@ PARAMS = {"layers": [(rng.normal(size=(3, 4)), rng.normal(size=4)), (rng.normal(
 
 def network(lib):
     """A two-layer network whose last layer depends on t, in autograd.numpy or TensorFlow."""
+
     def func(t, y, params):
         (w1, b1), (w2, b2) = params["layers"]
         return params["scale"] * lib.tanh(lib.matmul(lib.tanh(lib.matmul(y, w1) + b1), w2) + b2 * t)
+
     return func
 
 
@@ -48,6 +50,7 @@ def loss(func, **kwargs):
     def of(y0, t, w1, b1, w2, b2, scale):
         params = {"layers": [(w1, b1), (w2, b2)], "scale": scale}
         return anp.sum(weights * solve(func, y0, t, params, **kwargs))
+
     return of
 
 
@@ -66,6 +69,7 @@ def in_float32():
 
 # Dynamics ------------------------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("method", ("adams", "bdf", "lsoda", "dopri5", "dop853", "radau", "rk4"))
 def test_states_equal_those_of_autograd_dynamics(method, in_float64):
     ys = solve(in_float64, method=method)
@@ -73,14 +77,31 @@ def test_states_equal_those_of_autograd_dynamics(method, in_float64):
     np.testing.assert_allclose(ys, solve(in_autograd, method=method), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("kwargs", ({}, {"method": "lsoda"}, {"method": "dopri5"}, {"method": "rk4"}, {"adjoint_method": "dop853"},
-                                    {"method": "rk4", "adjoint_method": "discrete"}, {"method": "euler", "adjoint_method": "discrete"},
-                                    {"adjoint_options": {"norm": "seminorm"}}, {"adjoint_options": {"restart": "warm"}},
-                                    {"adjoint_options": {"checkpoint": 3}}), ids=str)
+@pytest.mark.parametrize(
+    "kwargs",
+    (
+        {},
+        {"method": "lsoda"},
+        {"method": "dopri5"},
+        {"method": "rk4"},
+        {"adjoint_method": "dop853"},
+        {"method": "rk4", "adjoint_method": "discrete"},
+        {"method": "euler", "adjoint_method": "discrete"},
+        {"adjoint_options": {"norm": "seminorm"}},
+        {"adjoint_options": {"restart": "warm"}},
+        {"adjoint_options": {"checkpoint": 3}},
+    ),
+    ids=str,
+)
 def test_gradients_equal_those_of_autograd_dynamics(kwargs, in_float64):
     for argument in range(len(ARGUMENTS)):
-        np.testing.assert_allclose(grad(loss(in_float64, **kwargs), argument)(*ARGUMENTS),
-                                   grad(loss(in_autograd, **kwargs), argument)(*ARGUMENTS), rtol=1e-12, atol=1e-12, err_msg=argument)
+        np.testing.assert_allclose(
+            grad(loss(in_float64, **kwargs), argument)(*ARGUMENTS),
+            grad(loss(in_autograd, **kwargs), argument)(*ARGUMENTS),
+            rtol=1e-12,
+            atol=1e-12,
+            err_msg=argument,
+        )
 
 
 @pytest.mark.parametrize("tolerance", (1e-3, 1e-5))
@@ -171,8 +192,11 @@ def test_parameters_are_sent_once_a_solve(method, monkeypatch):
 
     run(), run(adjoint_method="discrete") if method == "rk4" else None
     sent, constant = [], tf.constant
-    monkeypatch.setattr(tensorflow_graph.tf, "constant", lambda value, *rest, **kwargs: (
-        sent.append(np.shape(value)), constant(value, *rest, **kwargs))[1])
+    monkeypatch.setattr(
+        tensorflow_graph.tf,
+        "constant",
+        lambda value, *rest, **kwargs: (sent.append(np.shape(value)), constant(value, *rest, **kwargs))[1],
+    )
     with record_solves() as solves:
         run()
     assert sum(record.nfe for record in solves) > 20
@@ -184,15 +208,19 @@ def test_parameters_are_sent_once_a_solve(method, monkeypatch):
         assert sent.count((7,)) <= 3
 
 
-@pytest.mark.parametrize("func, kind, match", [
-    (lambda t, y, p: None, TypeError, r"None.*\(2,\)"),
-    (lambda t, y, p: y[:1], ValueError, r"shape.*\(2,\).*\(1,\)"),
-    (lambda t, y, p: tf.reduce_sum(y), ValueError, r"shape.*\(2,\).*\(\)"),
-    (lambda t, y, p: tf.cast(y, tf.float16), TypeError, "must return float64.*got float16"),
-    (lambda t, y, p: tf.cast(y, tf.float32), TypeError, "must return float64.*got float32"),
-    (lambda t, y, p: tf.cast(y, tf.int32), TypeError, "must return float64.*got int32"),
-    (lambda t, y, p: "dy", (TypeError, ValueError), "must return float64"),
-], ids=("none", "shorter", "scalar", "float16", "float32", "int32", "string"))
+@pytest.mark.parametrize(
+    "func, kind, match",
+    [
+        (lambda t, y, p: None, TypeError, r"None.*\(2,\)"),
+        (lambda t, y, p: y[:1], ValueError, r"shape.*\(2,\).*\(1,\)"),
+        (lambda t, y, p: tf.reduce_sum(y), ValueError, r"shape.*\(2,\).*\(\)"),
+        (lambda t, y, p: tf.cast(y, tf.float16), TypeError, "must return float64.*got float16"),
+        (lambda t, y, p: tf.cast(y, tf.float32), TypeError, "must return float64.*got float32"),
+        (lambda t, y, p: tf.cast(y, tf.int32), TypeError, "must return float64.*got int32"),
+        (lambda t, y, p: "dy", (TypeError, ValueError), "must return float64"),
+    ],
+    ids=("none", "shorter", "scalar", "float16", "float32", "int32", "string"),
+)
 @pytest.mark.parametrize("method", ("adams", "rk4"))
 def test_a_graph_that_returns_something_else(func, kind, match, method):
     dynamics = TensorFlowDynamics(func, "float64")
@@ -222,13 +250,19 @@ def test_a_nan_from_the_graph(method):
     np.testing.assert_allclose(solve(dynamics, np.ones(2), [0.0, 0.4], 1.0, method)[-1], np.exp(-0.4), rtol=1e-5)
 
 
-@pytest.mark.parametrize("arguments, kind, match", [
-    (("f",), TypeError, "func must be a function"), ((network(tf), "float16"), ValueError, "dtype must be one of float32, float64.*float16"),
-    ((network(tf), "int32"), ValueError, "dtype"), ((network(tf), "single-ish"), (TypeError, ValueError), "dtype|single-ish"),
-    ((network(tf), "float32", "CPU:7"), ValueError, "'CPU:7' is not among.*CPU:0"),
-    ((network(tf), "float32", "GPU:5"), ValueError, "'GPU:5' is not among.*CPU:0"),
-    ((network(tf), "float32", ""), ValueError, "device"), ((network(tf), "float32", 0), TypeError, "device must be a name"),
-])
+@pytest.mark.parametrize(
+    "arguments, kind, match",
+    [
+        (("f",), TypeError, "func must be a function"),
+        ((network(tf), "float16"), ValueError, "dtype must be one of float32, float64.*float16"),
+        ((network(tf), "int32"), ValueError, "dtype"),
+        ((network(tf), "single-ish"), (TypeError, ValueError), "dtype|single-ish"),
+        ((network(tf), "float32", "CPU:7"), ValueError, "'CPU:7' is not among.*CPU:0"),
+        ((network(tf), "float32", "GPU:5"), ValueError, "'GPU:5' is not among.*CPU:0"),
+        ((network(tf), "float32", ""), ValueError, "device"),
+        ((network(tf), "float32", 0), TypeError, "device must be a name"),
+    ],
+)
 def test_bad_arguments(arguments, kind, match):
     with pytest.raises(kind, match=match):
         TensorFlowDynamics(*arguments)
@@ -241,7 +275,11 @@ def test_spellings_of_a_device(device):
 
 
 def test_another_device_gives_identical_results():
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent("""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent("""
         import numpy as np, tensorflow as tf
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0],
                                                    [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -286,12 +324,18 @@ def test_another_device_gives_identical_results():
             assert "CPU:0" in str(error) and "CPU:1" in str(error), error
         else:
             raise AssertionError
-        """)], cwd=ROOT, capture_output=True, text=True, timeout=150)
+        """),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 def van_der_pol(lib, stack):
-    return lambda t, y, mu: stack([y[1], mu * (1 - y[0]**2) * y[1] - y[0]])
+    return lambda t, y, mu: stack([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]])
 
 
 @pytest.mark.parametrize("method", ("bdf", "lsoda", "radau", "adams"))
@@ -310,8 +354,7 @@ def test_jacobians_by_autodiff(method):
 @pytest.mark.parametrize("method", ("bdf", "lsoda", "radau"))
 def test_jacobians_by_autodiff_in_the_reverse_sweep(method):
     def final(func):
-        return lambda mu, y0: anp.sum(solve(func, y0, T, mu, method, rtol=1e-6, atol=1e-6,
-                                               options={"jacobian": "autodiff"})[-1])
+        return lambda mu, y0: anp.sum(solve(func, y0, T, mu, method, rtol=1e-6, atol=1e-6, options={"jacobian": "autodiff"})[-1])
 
     dynamics = TensorFlowDynamics(van_der_pol(tf, tf.stack), "float64")
     for argument in (0, 1):
@@ -322,7 +365,9 @@ def test_jacobians_by_autodiff_in_the_reverse_sweep(method):
 def test_gradient_of_a_gradient(in_float64):
     def curvature(func):
         inner = grad(loss(func, method="dopri5", rtol=1e-4, atol=1e-4), 2)
-        return grad(lambda w1, y0: anp.sum(inner(y0, T, w1, *ARGUMENTS[3:])**2), 0), grad(lambda y0: anp.sum(inner(y0, *ARGUMENTS[1:])))
+        return grad(lambda w1, y0: anp.sum(inner(y0, T, w1, *ARGUMENTS[3:]) ** 2), 0), grad(
+            lambda y0: anp.sum(inner(y0, *ARGUMENTS[1:]))
+        )
 
     (of_w1, of_y0), (w1_expected, y0_expected) = curvature(in_float64), curvature(in_autograd)
     np.testing.assert_allclose(of_w1(ARGUMENTS[2], Y0), w1_expected(ARGUMENTS[2], Y0), rtol=1e-7, atol=1e-7)
@@ -340,18 +385,20 @@ def test_convolutions_in_the_graph():
     def reference(t, y, w):
         padded = anp.concatenate([np.zeros((2, 1, 5, 2)), anp.tanh(y), np.zeros((2, 1, 5, 2))], axis=1)
         padded = anp.concatenate([np.zeros((2, 6, 1, 2)), padded, np.zeros((2, 6, 1, 2))], axis=2)
-        return sum(anp.matmul(padded[:, i:i + 4, j:j + 5], w[i, j]) for i in range(3) for j in range(3)) + t * anp.mean(y)
+        return sum(anp.matmul(padded[:, i : i + 4, j : j + 5], w[i, j]) for i in range(3) for j in range(3)) + t * anp.mean(y)
 
     def total(func):
-        return lambda w, y0: anp.sum(odeint(func, y0, [0.0, 1.0], w, rtol=1e-7, atol=1e-7)[-1]**2)
+        return lambda w, y0: anp.sum(odeint(func, y0, [0.0, 1.0], w, rtol=1e-7, atol=1e-7)[-1] ** 2)
 
     np.testing.assert_allclose(total(dynamics)(filters, y0), total(reference)(filters, y0), rtol=1e-9)
     for argument in (0, 1):
-        np.testing.assert_allclose(grad(total(dynamics), argument)(filters, y0), grad(total(reference), argument)(filters, y0),
-                                   rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(
+            grad(total(dynamics), argument)(filters, y0), grad(total(reference), argument)(filters, y0), rtol=1e-9, atol=1e-9
+        )
 
 
 # Primitives ----------------------------------------------------------------------------------------------------------------------
+
 
 def central_difference(f, x, h=1e-6):
     x = np.asarray(x, np.float64)
@@ -381,12 +428,15 @@ def test_nested_arguments_and_outputs():
         return anp.sum(anp.sin(h)) + rest["sum"] * anp.sum(rest["parts"][0]) + anp.sum(rest["parts"][1])
 
     for argument in range(3):
+
         def of(value):
             values = [x, w, b]
             values[argument] = value
             return total(*values)
 
-        np.testing.assert_allclose(grad(total, argument)(x, w, b), central_difference(of, (x, w, b)[argument]), rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(
+            grad(total, argument)(x, w, b), central_difference(of, (x, w, b)[argument]), rtol=1e-6, atol=1e-7
+        )
 
 
 def test_labels_do_not_retrace():
@@ -413,12 +463,14 @@ def test_second_derivatives():
     x, w = rng.normal(size=4), rng.normal(size=4)
     for outer in (0, 1):
         for inner in (0, 1):
+
             def second(g):
                 return grad(lambda *args: anp.sum(anp.cos(grad(g, inner)(*args))), outer)(x, w)
+
             np.testing.assert_allclose(second(f), second(reference), rtol=1e-10)
 
     def third(g):
-        return grad(lambda x: anp.sum(grad(lambda x: anp.sum(grad(g)(x, w)**2))(x)**2))(x)
+        return grad(lambda x: anp.sum(grad(lambda x: anp.sum(grad(g)(x, w) ** 2))(x) ** 2))(x)
 
     np.testing.assert_allclose(third(f), third(reference), rtol=1e-9)
 
@@ -426,8 +478,8 @@ def test_second_derivatives():
 def test_second_derivatives_with_labels():
     f = tensorflow_primitive(lambda logits, labels: tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)))
     logits, labels = rng.normal(size=(2, 3)), np.array([0, 2])
-    bar = grad(lambda logits: anp.sum(grad(f)(logits, labels)**2))(logits)
-    expected = central_difference(lambda logits: np.sum(grad(f)(logits, labels)**2), logits)
+    bar = grad(lambda logits: anp.sum(grad(f)(logits, labels) ** 2))(logits)
+    expected = central_difference(lambda logits: np.sum(grad(f)(logits, labels) ** 2), logits)
     np.testing.assert_allclose(bar, expected, rtol=1e-6, atol=1e-8)
 
 
@@ -445,7 +497,7 @@ def test_dtype_casts_and_gradients_come_back(kind):
     bar = grad(cast)(x)
     assert bar.dtype == kind and set(seen) == {tf.float32}
     np.testing.assert_allclose(bar, np.exp(x), rtol=1e-5)
-    second = grad(lambda x: anp.sum(grad(cast)(x)**2))(x)
+    second = grad(lambda x: anp.sum(grad(cast)(x) ** 2))(x)
     assert second.dtype == kind
     np.testing.assert_allclose(second, 2 * np.exp(2 * x), rtol=1e-5)
 
@@ -457,7 +509,7 @@ def test_dtype_none_keeps_each_arguments_own():
 
 
 def test_jacobian_calls_the_vjp_several_times():
-    f = tensorflow_primitive(lambda x: tf.stack([x[0] * x[1], tf.sin(x[0]), x[1]**2]))
+    f = tensorflow_primitive(lambda x: tf.stack([x[0] * x[1], tf.sin(x[0]), x[1] ** 2]))
     x = np.array([0.4, 1.3])
     expected = np.array([[1.3, 0.4], [np.cos(0.4), 0.0], [0.0, 2.6]])
     for _ in range(2):
@@ -510,7 +562,7 @@ def test_inside_odeint_and_around_it():
     x, w, v = rng.normal(size=(2, 3)), rng.normal(size=(3, 2)), rng.normal(size=(2, 2))
 
     def total(encode, dynamics):
-        return lambda w, v: anp.sum(odeint(dynamics, encode(x, w), [0.0, 1.0], v)[-1]**2)
+        return lambda w, v: anp.sum(odeint(dynamics, encode(x, w), [0.0, 1.0], v)[-1] ** 2)
 
     plain = total(lambda x, w: anp.tanh(anp.dot(x, w)), lambda t, y, w: anp.tanh(anp.dot(y, w)))
     mixed = total(encode, lambda t, y, w: encode(y, w))
@@ -524,8 +576,10 @@ def test_a_primitive_that_fails():
     with pytest.raises(TypeError, match="fn must be a function"):
         tensorflow_primitive(3)
     with pytest.raises(TypeError, match="nothing returned None"):
+
         def nothing(x):
             return None
+
         tensorflow_primitive(nothing)(1.0)
     with pytest.raises(TypeError, match="must be real numbers"):
         tensorflow_primitive(tf.exp)("x")
@@ -552,13 +606,23 @@ def test_a_primitive_cannot_compute_in_integers():
 
 
 def test_importing_tensorflow_is_left_to_its_first_use():
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent("""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent("""
         import sys
         import solvers_bridge
         assert "tensorflow" not in sys.modules
         from solvers_bridge import TensorFlowDynamics
         assert "tensorflow" in sys.modules
-        """)], cwd=ROOT, capture_output=True, text=True, timeout=100)
+        """),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -590,7 +654,7 @@ def test_a_compiled_primitive_is_the_same_function_with_the_same_derivatives():
     plain, compiled = (tensorflow_primitive(recurrent, compiled=way) for way in (False, True))
     np.testing.assert_allclose(compiled(weight, inputs), plain(weight, inputs), rtol=1e-12)
     for argnum in (0, 1):
-        gradients = [grad(lambda *arguments: anp.sum(f(*arguments)**2), argnum)(weight, inputs) for f in (plain, compiled)]
+        gradients = [grad(lambda *arguments: anp.sum(f(*arguments) ** 2), argnum)(weight, inputs) for f in (plain, compiled)]
         np.testing.assert_allclose(*gradients, rtol=1e-9, atol=1e-12)
     cubes = tensorflow_primitive(lambda x: {"cube": x**3, "three": tf.constant(3)}, compiled=True)
     assert grad(grad(lambda x: cubes(x)["cube"]))(2.0) == pytest.approx(12.0)

@@ -87,13 +87,20 @@ def blow_up(t, y, params):
 def raising(error):
     def func(t, y, params):
         raise error
+
     return func
 
 
 def run_script(body, *arguments, timeout=HANG, flags=(), **kwargs):
     """Run a Python script; it prints OK last if all went well. Returns the finished process."""
-    done = subprocess.run([sys.executable, *flags, "-c", textwrap.dedent(body), *map(str, arguments)], timeout=timeout, cwd=ROOT,
-                          capture_output=True, text=True, **kwargs)
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", textwrap.dedent(body), *map(str, arguments)],
+        timeout=timeout,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        **kwargs,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -156,17 +163,30 @@ def test_bad_initial_states(method, name):
 
 
 @every_method
-@pytest.mark.parametrize("y0", (np.array([[3, 1]]), [True, False], np.float32([1.5, 2.0]), 2, np.array(4.0)),
-                         ids=("integers", "booleans", "float32", "int", "0-d"))
+@pytest.mark.parametrize(
+    "y0",
+    (np.array([[3, 1]]), [True, False], np.float32([1.5, 2.0]), 2, np.array(4.0)),
+    ids=("integers", "booleans", "float32", "int", "0-d"),
+)
 def test_real_initial_states_of_any_kind_are_solved_in_float64(method, y0):
     ys = solve(y0=y0, method=method)
     assert ys.dtype == np.float64 and ys.shape == (3, *np.shape(y0))
     assert_decays(ys, np.asarray(y0, np.float64), method=method)
 
 
-BAD_TOLERANCES = {"zero": 0, "negative": -1e-6, "nan": np.nan, "inf": np.inf, "vector_with_zero": [1e-6, 0.0],
-                  "vector_with_nan": [1e-6, np.nan], "wrong_shape": [1e-6] * 3, "too_many_dimensions": [[1e-6, 1e-6]],
-                  "complex": 1e-6j, "word": "tight", "none_inside": [1e-6, None]}
+BAD_TOLERANCES = {
+    "zero": 0,
+    "negative": -1e-6,
+    "nan": np.nan,
+    "inf": np.inf,
+    "vector_with_zero": [1e-6, 0.0],
+    "vector_with_nan": [1e-6, np.nan],
+    "wrong_shape": [1e-6] * 3,
+    "too_many_dimensions": [[1e-6, 1e-6]],
+    "complex": 1e-6j,
+    "word": "tight",
+    "none_inside": [1e-6, None],
+}
 
 
 @pytest.mark.parametrize("argument", ("rtol", "atol", "adjoint_rtol", "adjoint_atol"))
@@ -204,11 +224,17 @@ def test_unknown_options_list_the_known(method, argument):
 
 
 BAD_OPTIONS = [
-    *((method, key, value) for method in ("adams", "lsoda", "dopri5", "radau") for key in ("first_step", "max_step")
-      for value in (0, -0.1, np.nan, np.inf, "small", 1j, [0.1])),
+    *(
+        (method, key, value)
+        for method in ("adams", "lsoda", "dopri5", "radau")
+        for key in ("first_step", "max_step")
+        for value in (0, -0.1, np.nan, np.inf, "small", 1j, [0.1])
+    ),
     *((method, "max_num_steps", value) for method in ADAPTIVE for value in (0, -3, 1.5, "5", True)),
-    *((method, "max_order", value) for method, value in
-      (("adams", 13), ("bdf", 6), ("lsoda", 13), ("adams", 0), ("bdf", 2.0), ("lsoda", "5"))),
+    *(
+        (method, "max_order", value)
+        for method, value in (("adams", 13), ("bdf", 6), ("lsoda", 13), ("adams", 0), ("bdf", 2.0), ("lsoda", "5"))
+    ),
     *((method, "jacobian", value) for method in IMPLICIT for value in ("foo", True, decay, ["diagonal"])),
     ("radau", "jacobian", "diagonal"),
     *((method, "jacobian", np.eye(2)) for method in IMPLICIT),
@@ -223,11 +249,19 @@ def test_bad_option_values(argument, method, key, value):
         solve(never, method=method, **{argument: {key: value}})
 
 
-@pytest.mark.parametrize("options, match", [
-    ({"restart": "cold"}, "'restart'.*'fresh' or 'warm'"), ({"norm": "max"}, "'norm'.*'seminorm'"),
-    ({"norm": 2}, "'norm'.*'seminorm'"), ({"checkpoint": -1}, "'checkpoint'.*0 or more"), ({"checkpoint": 1.5}, "'checkpoint'"),
-    ({"checkpoint": True}, "'checkpoint'"), ({"checkpoint": None}, "'checkpoint'"), ({"restrat": "warm"}, "restart.*norm.*checkpoint"),
-])
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        ({"restart": "cold"}, "'restart'.*'fresh' or 'warm'"),
+        ({"norm": "max"}, "'norm'.*'seminorm'"),
+        ({"norm": 2}, "'norm'.*'seminorm'"),
+        ({"checkpoint": -1}, "'checkpoint'.*0 or more"),
+        ({"checkpoint": 1.5}, "'checkpoint'"),
+        ({"checkpoint": True}, "'checkpoint'"),
+        ({"checkpoint": None}, "'checkpoint'"),
+        ({"restrat": "warm"}, "restart.*norm.*checkpoint"),
+    ],
+)
 def test_bad_adjoint_options(options, match):
     with refused(ValueError, rf"adjoint_options.*{match}"):
         solve(never, adjoint_options=options)
@@ -247,11 +281,20 @@ def test_func_that_is_no_function(method, func):
 
 
 @every_method
-@pytest.mark.parametrize("params, where", [
-    ("weights", "params "), (None, "params "), (1j, "params "), ([np.ones(2), "w"], r"params\[1\]"),
-    ({"a": {"b": None}}, r"params\['a'\]\['b'\]"), ((np.ones(2), [np.array([1j])]), r"params\[1\]\[0\]"), ({1.0}, "params "),
-    ([[1.0], np.array([None])], r"params\[1\]"),
-], ids=("string", "none", "complex", "string_inside", "none_inside", "complex_inside", "set", "object_array"))
+@pytest.mark.parametrize(
+    "params, where",
+    [
+        ("weights", "params "),
+        (None, "params "),
+        (1j, "params "),
+        ([np.ones(2), "w"], r"params\[1\]"),
+        ({"a": {"b": None}}, r"params\['a'\]\['b'\]"),
+        ((np.ones(2), [np.array([1j])]), r"params\[1\]\[0\]"),
+        ({1.0}, "params "),
+        ([[1.0], np.array([None])], r"params\[1\]"),
+    ],
+    ids=("string", "none", "complex", "string_inside", "none_inside", "complex_inside", "set", "object_array"),
+)
 def test_bad_params(method, params, where):
     with refused(TypeError, f"{where}.*must be real numbers", method):
         solve(never, params=params, method=method)
@@ -259,15 +302,23 @@ def test_bad_params(method, params, where):
 
 # Exceptions inside func ----------------------------------------------------------------------------------------------------------
 
+
 class Peculiar(Exception):
     def __init__(self, first, second):
         super().__init__()
         self.first, self.second = first, second
 
 
-ERRORS = {"peculiar": lambda: Peculiar(1, 2), "value": lambda: ValueError("read-only in the user's own sense"),
-          "warning": lambda: UserWarning("raised, not warned"), "runtime": lambda: RuntimeError("x"), "stop": lambda: StopIteration(3),
-          "interrupt": KeyboardInterrupt, "exit": lambda: SystemExit(3), "solver": lambda: SolverError("the user's own")}
+ERRORS = {
+    "peculiar": lambda: Peculiar(1, 2),
+    "value": lambda: ValueError("read-only in the user's own sense"),
+    "warning": lambda: UserWarning("raised, not warned"),
+    "runtime": lambda: RuntimeError("x"),
+    "stop": lambda: StopIteration(3),
+    "interrupt": KeyboardInterrupt,
+    "exit": lambda: SystemExit(3),
+    "solver": lambda: SolverError("the user's own"),
+}
 
 
 @every_method
@@ -316,8 +367,9 @@ def test_an_exception_in_the_reverse_sweep(method, name, at):
     with refused(type(error), "", method) as info:
         grad(loss)(Y0)
     assert info.value is error
-    np.testing.assert_allclose(grad(lambda y0: solve(y0=y0, method=method)[-1, 0])(Y0), [np.exp(-1), 0], rtol=error_of(method),
-                               atol=1e-9)
+    np.testing.assert_allclose(
+        grad(lambda y0: solve(y0=y0, method=method)[-1, 0])(Y0), [np.exp(-1), 0], rtol=error_of(method), atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("method", IMPLICIT)
@@ -343,7 +395,11 @@ def assert_only_f2py(stderr):
 
 
 def test_interrupt_by_signal():
-    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent("""
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent("""
         import signal, sys, numpy as np
         from solvers_bridge import odeint
         # Shells let what they run in the background ignore it, and children inherit that.
@@ -363,7 +419,13 @@ def test_interrupt_by_signal():
                 print("interrupted", flush=True)
             assert abs(odeint(lambda t, y, params: -y, 1.0, [0.0, 1.0])[1] - np.exp(-1)) < 1e-6
         print("OK", flush=True)
-        """)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        """),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     guard = threading.Timer(HANG, child.kill)
     guard.start()
     lines = []
@@ -488,9 +550,16 @@ def same_buffer(t, y, params):
     return buffer
 
 
-USUAL = (writes_item, writes_in_place, writes_after_use, same_buffer, lambda t, y, params: [-y[0], -y[1]],
-         lambda t, y, params: (-y).tolist(), lambda t, y, params: np.stack([-y, -y])[::-1][0],
-         lambda t, y, params: np.ma.masked_array(-y))
+USUAL = (
+    writes_item,
+    writes_in_place,
+    writes_after_use,
+    same_buffer,
+    lambda t, y, params: [-y[0], -y[1]],
+    lambda t, y, params: (-y).tolist(),
+    lambda t, y, params: np.stack([-y, -y])[::-1][0],
+    lambda t, y, params: np.ma.masked_array(-y),
+)
 
 
 @every_method
@@ -502,9 +571,15 @@ def test_func_may_reuse_memory_and_return_sequences(method, func, steps):
     np.testing.assert_array_equal(Y0, [1.0, 2.0])
 
 
-@pytest.mark.parametrize("method, jacobian", [(method, jacobian) for method in IMPLICIT
-                                              for jacobian in ("diagonal", "finite_difference")
-                                              if (method, jacobian) != ("radau", "diagonal")])
+@pytest.mark.parametrize(
+    "method, jacobian",
+    [
+        (method, jacobian)
+        for method in IMPLICIT
+        for jacobian in ("diagonal", "finite_difference")
+        if (method, jacobian) != ("radau", "diagonal")
+    ],
+)
 @pytest.mark.parametrize("func", (writes_item, writes_after_use, same_buffer))
 def test_func_may_reuse_memory_under_finite_differences(method, func, jacobian):
     assert_decays(solve(func, method=method, options={"jacobian": jacobian}))
@@ -521,8 +596,9 @@ def test_func_returns_single_precision_or_integers(method):
     single = solve(lambda t, y, params: np.float32(-y), method=method, rtol=1e-4, atol=1e-4)
     assert single.dtype == np.float64
     np.testing.assert_allclose(single, np.exp(-T)[:, None] * Y0, rtol=3e-3)
-    np.testing.assert_allclose(solve(lambda t, y, params: np.array([1, -2]), method=method), Y0 + T[:, None] * [1, -2], rtol=1e-7,
-                               atol=1e-7)
+    np.testing.assert_allclose(
+        solve(lambda t, y, params: np.array([1, -2]), method=method), Y0 + T[:, None] * [1, -2], rtol=1e-7, atol=1e-7
+    )
     np.testing.assert_allclose(solve(lambda t, y, params: 3, y0=1.0, method=method), 1 + 3 * T, rtol=1e-7)
 
 
@@ -536,11 +612,14 @@ def test_gradient_of_func_that_returns_a_list(method):
 
 # Nested solves -------------------------------------------------------------------------------------------------------------------
 
+
 def with_inner(method):
     """dy/dt = -y, by way of a solve inside."""
+
     def func(t, y, params):
         inner = solve(y0=1.0, t=[0.0, 1.0], method=method)[-1]
         return -y * inner * np.exp(1.0)
+
     return func
 
 
@@ -566,12 +645,18 @@ def test_nesting_in_the_reverse_sweep_is_an_error(outer):
 REENTRANT = ("dopri5", "dop853", "radau", "rk4")
 
 
-@pytest.mark.parametrize("outer, inner", [*((outer, inner) for outer in REENTRANT + FORTRAN_NOT_REENTRANT for inner in REENTRANT),
-                                          *((outer, inner) for outer in REENTRANT for inner in FORTRAN_NOT_REENTRANT)])
+@pytest.mark.parametrize(
+    "outer, inner",
+    [
+        *((outer, inner) for outer in REENTRANT + FORTRAN_NOT_REENTRANT for inner in REENTRANT),
+        *((outer, inner) for outer in REENTRANT for inner in FORTRAN_NOT_REENTRANT),
+    ],
+)
 @pytest.mark.parametrize("steps", (False, True))
 def test_nesting_with_a_reentrant_method_is_right(outer, inner, steps):
     step = {"step_size": 0.05} if outer == "rk4" else {}
     if inner == "rk4":
+
         def func(t, y, params):
             return -y * solve(y0=1.0, t=[0.0, 1.0], method="rk4", options={"step_size": 0.02})[-1] * np.exp(1.0)
     else:
@@ -586,12 +671,25 @@ def test_nesting_with_a_reentrant_method_is_right(outer, inner, steps):
 def test_gradient_of_nested_solves(outer, inner):
     def func(t, y, params):
         # The inner solve from 0 to 1 is y exp(-rate).
-        return -solve(lambda t, x, rate: -rate * x, y, [0.0, 1.0], inner, params=params, options={"step_size": 0.05}
-                      if inner == "rk4" else {})[-1]
+        return -solve(
+            lambda t, x, rate: -rate * x,
+            y,
+            [0.0, 1.0],
+            inner,
+            params=params,
+            options={"step_size": 0.05} if inner == "rk4" else {},
+        )[-1]
 
     def loss(rate):
-        return solve(func, t=[0.0, 1.0], method=outer, params=rate, rtol=1e-6, atol=1e-6,
-                     options={"step_size": 0.1} if outer == "rk4" else {})[-1, 0]
+        return solve(
+            func,
+            t=[0.0, 1.0],
+            method=outer,
+            params=rate,
+            rtol=1e-6,
+            atol=1e-6,
+            options={"step_size": 0.1} if outer == "rk4" else {},
+        )[-1, 0]
 
     factor = np.exp(-0.5)
     np.testing.assert_allclose(grad(loss)(0.5), factor * np.exp(-factor), rtol=1e-4)
@@ -600,7 +698,8 @@ def test_gradient_of_nested_solves(outer, inner):
 @pytest.mark.parametrize("outer", FORTRAN_NOT_REENTRANT)
 @pytest.mark.parametrize("steps", (False, True))
 def test_scipy_inside_our_solves_is_an_error_or_right(outer, steps):
-    run_script("""
+    run_script(
+        """
         import sys, warnings
         import numpy as np, scipy.integrate
         from solvers_bridge import SolverError, odeint, record_solves
@@ -635,7 +734,10 @@ def test_scipy_inside_our_solves_is_an_error_or_right(outer, steps):
                         assert "inside the right-hand side" in str(error) or "only a single problem" in str(error)
                 check(odeint(lambda t, y, params: -y, [1.0, 2.0], t, method=outer))
             np.testing.assert_allclose(solve(), np.exp(-1), rtol=1e-6)
-        """, outer, steps)
+        """,
+        outer,
+        steps,
+    )
 
 
 def test_threads_of_mixed_methods_and_gradients():
@@ -644,8 +746,14 @@ def test_threads_of_mixed_methods_and_gradients():
             rate, t = 0.5 + k / 10, np.linspace(0.0, 1.0, 6)
 
             def final(rate, y0):
-                return solve(lambda t, y, rate: -rate * y, y0, t, method, params=rate,
-                             options={"step_size": 0.01} if method in FIXED else {})[-1, 0]
+                return solve(
+                    lambda t, y, rate: -rate * y,
+                    y0,
+                    t,
+                    method,
+                    params=rate,
+                    options={"step_size": 0.01} if method in FIXED else {},
+                )[-1, 0]
 
             for _ in range(4):
                 np.testing.assert_allclose(final(rate, Y0), np.exp(-rate), rtol=1e-6)
@@ -657,7 +765,11 @@ def test_threads_of_mixed_methods_and_gradients():
     failures, interval = [], sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        for round_ in (("adams", "adams", "lsoda", "dopri5"), ("bdf", "lsoda", "radau", "rk4"), ("dop853", "dopri5", "adams", "lsoda")):
+        for round_ in (
+            ("adams", "adams", "lsoda", "dopri5"),
+            ("bdf", "lsoda", "radau", "rk4"),
+            ("dop853", "dopri5", "adams", "lsoda"),
+        ):
             threads = [threading.Thread(target=work, args=(k, method, failures), daemon=True) for k, method in enumerate(round_)]
             for thread in threads:
                 thread.start()
@@ -673,7 +785,8 @@ def test_threads_of_mixed_methods_and_gradients():
 @pytest.mark.parametrize("method", ("adams", "bdf", "lsoda"))
 @pytest.mark.parametrize("steps", (False, True))
 def test_a_thread_with_scipys_own_integrators_beside_ours(method, steps):
-    done = run_script("""
+    done = run_script(
+        """
         import sys, threading
         import numpy as np, scipy.integrate
         from solvers_bridge import odeint, record_solves
@@ -697,11 +810,15 @@ def test_a_thread_with_scipys_own_integrators_beside_ours(method, steps):
         thread.join(60)
         assert theirs
         np.testing.assert_allclose(theirs, np.exp(-1), rtol=1e-6)
-        """, method, steps)
+        """,
+        method,
+        steps,
+    )
     assert done.stderr == ""
 
 
 # Solves that do not reach their end ----------------------------------------------------------------------------------------------
+
 
 def oscillator(t, y, params):
     return 30.0 * np.array([y[1], -y[0]])
@@ -864,8 +981,9 @@ def test_nothing_but_the_users_own_output_reaches_a_terminal(methods):
     for reader in readers:
         reader.start()
     try:
-        child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(PRINTING), methods], cwd=ROOT, stdout=follower,
-                                 stderr=errors_follower)
+        child = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(PRINTING), methods], cwd=ROOT, stdout=follower, stderr=errors_follower
+        )
         os.close(follower)
         os.close(errors_follower)
         assert child.wait(HANG) == 0
@@ -913,10 +1031,21 @@ def test_unflushed_prints_and_other_threads_lose_nothing():
     assert done.stdout.count("beside") == int(beside)
 
 
-@pytest.mark.parametrize("preparation", ("os.close(1)", "os.close(2)", "os.close(0)", "sys.stdout = None", "sys.stderr = None",
-                                         "sys.stdout = sys.stderr = io.StringIO()", "sys.stdout.close()"))
+@pytest.mark.parametrize(
+    "preparation",
+    (
+        "os.close(1)",
+        "os.close(2)",
+        "os.close(0)",
+        "sys.stdout = None",
+        "sys.stderr = None",
+        "sys.stdout = sys.stderr = io.StringIO()",
+        "sys.stdout.close()",
+    ),
+)
 def test_streams_that_are_closed_or_replaced(preparation):
-    done = run_script("""
+    done = run_script(
+        """
         import io, os, sys
         import numpy as np
         from solvers_bridge import odeint
@@ -932,7 +1061,9 @@ def test_streams_that_are_closed_or_replaced(preparation):
             else:
                 raise AssertionError(method)
         os._exit(0)
-        """, preparation)
+        """,
+        preparation,
+    )
     assert "Error" not in done.stderr
 
 
@@ -1029,10 +1160,16 @@ def the_same_noise():
     noise.generator = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("method, func, text", [
-    ("adams", noise, "corrector convergence failed"), ("bdf", noise, "corrector convergence failed"),
-    ("adams", blow_up, r"dvode--.*t \+ h = t"), ("bdf", blow_up, r"dvode--.*t \+ h = t"), ("lsoda", blow_up, r"lsoda--.*t \+ h = t"),
-])
+@pytest.mark.parametrize(
+    "method, func, text",
+    [
+        ("adams", noise, "corrector convergence failed"),
+        ("bdf", noise, "corrector convergence failed"),
+        ("adams", blow_up, r"dvode--.*t \+ h = t"),
+        ("bdf", blow_up, r"dvode--.*t \+ h = t"),
+        ("lsoda", blow_up, r"lsoda--.*t \+ h = t"),
+    ],
+)
 @pytest.mark.parametrize("steps", (False, True))
 def test_the_error_says_what_fortran_printed(method, func, text, steps):
     with refused(SolverError, f"(?i){text}", method) as info, record_solves(steps=steps):
@@ -1053,11 +1190,14 @@ def test_no_warning_of_scipy_escapes(method, action, steps):
             with refused(SolverError, "", method) as info, record_solves(steps=steps):
                 solve(func, t=[0.0, 2.0], method=method, options={"max_num_steps": 50})
             assert info.value.statistics.nfe > 0 and info.value.t_reached <= 2.0
-    assert not [str(warning.message) for warning in caught or [] if "scipy" in warning.filename or "solvers_bridge" in warning.filename]
+    assert not [
+        str(warning.message) for warning in caught or [] if "scipy" in warning.filename or "solvers_bridge" in warning.filename
+    ]
 
 
 def test_warnings_as_errors_from_the_command_line():
-    done = run_script("""
+    done = run_script(
+        """
         import sys
         import numpy as np
         from solvers_bridge import SolverError, odeint
@@ -1072,16 +1212,20 @@ def test_warnings_as_errors_from_the_command_line():
                     raise AssertionError(method)
                 assert abs(odeint(lambda t, y, params: -y, 1.0, [0.0, 1.0], method=method)[1] - np.exp(-1)) < 1e-5
         print("OK")
-        """, flags=("-W", "error"))
+        """,
+        flags=("-W", "error"),
+    )
     assert done.stdout == "OK\n" and done.stderr == ""
 
 
 # Sizes ---------------------------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("size", (294_912, 700_000))
 @pytest.mark.parametrize("method", ("adams", "lsoda"))
 def test_large_systems_are_solved_in_little_memory(method, size):
-    done = run_script("""
+    done = run_script(
+        """
         import resource, sys
         import numpy as np
         from solvers_bridge import odeint
@@ -1090,15 +1234,28 @@ def test_large_systems_are_solved_in_little_memory(method, size):
         ys = odeint(lambda t, y, params: -y, np.ones(size), [0.0, 1.0], method=method, rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(ys[-1], np.exp(-1), rtol=1e-2)
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
-        """, method, size)
+        """,
+        method,
+        size,
+    )
     assert int(done.stdout) < 8 * size * 60 and done.stderr == ""
 
 
-@pytest.mark.parametrize("method, jacobian", [("lsoda", "finite_difference"), ("lsoda", "autodiff"), ("bdf", "autodiff"),
-                                              ("adams", "finite_difference"), ("radau", None), ("radau", "autodiff")])
+@pytest.mark.parametrize(
+    "method, jacobian",
+    [
+        ("lsoda", "finite_difference"),
+        ("lsoda", "autodiff"),
+        ("bdf", "autodiff"),
+        ("adams", "finite_difference"),
+        ("radau", None),
+        ("radau", "autodiff"),
+    ],
+)
 @pytest.mark.parametrize("size", (294_912,))
 def test_dense_jacobians_of_large_systems_are_refused_at_once(method, jacobian, size):
-    run_script("""
+    run_script(
+        """
         import resource, sys
         import numpy as np
         from solvers_bridge import odeint
@@ -1112,4 +1269,8 @@ def test_dense_jacobians_of_large_systems_are_refused_at_once(method, jacobian, 
             assert "jacobian" in str(error) and f"{size} x {size}" in str(error) and "diagonal" in str(error), error
         else:
             raise AssertionError("not refused")
-        """, method, jacobian, size)
+        """,
+        method,
+        jacobian,
+        size,
+    )
