@@ -614,7 +614,8 @@ def metrics(rows, configuration):
     Of panel (c), names without more are of trained weights and the batch of the configuration.
     """
     flat = {f"float32_floor_{row['convolution']}": row["error"] for row in _part(rows, "floor")}
-    flat |= dict([("reference_difference", row["difference"]) for row in _part(rows, "reference")])
+    for row in _part(rows, "reference"):
+        flat["reference_difference"] = row["difference"]
     for row in _part(rows, "forward"):
         if "error" in row:
             flat |= {f"{name}/{row['method']}/{row['tolerance']:.0e}": row[name] for name in ("error", "nfe")}
