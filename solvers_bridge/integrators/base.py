@@ -144,3 +144,15 @@ def check_dense_workspace(method, size, jacobian, words_per_entry):
             f"({gibibytes:.0f} GiB of work space); use adams or bdf with jacobian None, "
             "or lsoda, adams or bdf with 'diagonal'"
         )
+
+
+def tolerance(value, size):
+    """A tolerance as SciPy's f2py wrappers take it: a number, or a vector of one number an unknown."""
+    return float(value) if np.ndim(value) == 0 else np.broadcast_to(np.asarray(value, float), (size,)).copy()
+
+
+def both_tolerances(rtol, atol, size):
+    """rtol and atol as two numbers or two vectors: Hairer's codes and VODE want both of one kind."""
+    if np.ndim(rtol) == np.ndim(atol) == 0:
+        return float(rtol), float(atol)
+    return tuple(np.broadcast_to(np.asarray(value, float), (size,)).copy() for value in (rtol, atol))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.integrate import ode
 
 from ..statistics import SolverError
-from .base import Integrator, step_limit_reason
-from .fortran import Callbacks, both_tolerances
+from .base import Integrator, both_tolerances, step_limit_reason
 from .multistep import signed_first_step
+from .quiet import Callbacks
+from .scipy_private import inner_integrator
 
 ORDER = {"dopri5": 5, "dop853": 8}
 LARGER_NSTEPS_NEEDED = -2  # idid
@@ -23,17 +23,13 @@ class Dop(Integrator):
         callbacks = Callbacks(fortran_prints=False)
         f = callbacks.wrap(rhs)
         rtol, atol = both_tolerances(rtol, atol, rhs.size)
-        integrator = (
-            ode(f)
-            .set_integrator(
-                statistics.method,
-                rtol=rtol,
-                atol=atol,
-                nsteps=options.max_num_steps,
-                first_step=signed_first_step(options, ts),
-                max_step=options.max_step or 0.0,
-            )
-            ._integrator
+        integrator = inner_integrator(
+            statistics.method,
+            rtol=rtol,
+            atol=atol,
+            nsteps=options.max_num_steps,
+            first_step=signed_first_step(options, ts),
+            max_step=options.max_step or 0.0,
         )
         accepted = float(ts[0])
 

@@ -6,9 +6,11 @@ import numpy as np
 import scipy.integrate
 
 from ..statistics import SolverError
-from .base import Integrator, check_dense_workspace, step_limit_reason
-from .fortran import LSODA_LOCK, ODEPACK_LOCK, Callbacks, run_exclusively, tolerance, with_messages
+from .base import Integrator, check_dense_workspace, step_limit_reason, tolerance
+from .exclusive import run_exclusively
 from .multistep import signed_first_step, solve_by_ode
+from .quiet import Callbacks, with_messages
+from .scipy_private import LSODA_LOCK, ODEPACK_LOCK
 
 DENSE_LIMIT = 2_000
 HIGHEST_ORDER_ADAMS, HIGHEST_ORDER_BDF = 12, 5

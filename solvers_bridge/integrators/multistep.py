@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.integrate import ode
 
 from ..statistics import SolverError
-from .base import step_limit_reason
-from .fortran import Callbacks, both_tolerances, run_exclusively, with_messages
+from .base import both_tolerances, step_limit_reason
+from .exclusive import run_exclusively
+from .quiet import Callbacks, with_messages
+from .scipy_private import inner_integrator
 
 # 0-based places of the optional outputs in RWORK and IWORK, the same in VODE and ODEPACK.
 HU, TCUR = 10, 12
@@ -32,23 +33,16 @@ def solve_by_ode(name, scipy_lock, rhs, z0, ts, rtol, atol, options, statistics,
     f = callbacks.wrap(rhs)
     jacobian = None if rhs.jacobian is None else callbacks.wrap(rhs.jacobian)
     rtol, atol = both_tolerances(rtol, atol, rhs.size)
-    integrator = (
-        ode(f, jacobian)
-        .set_integrator(
-            name,
-            rtol=rtol,
-            atol=atol,
-            nsteps=options.max_num_steps,
-            first_step=signed_first_step(options, ts),
-            max_step=options.max_step or 0.0,
-            **scipy_parameters,
-        )
-        ._integrator
+    integrator = inner_integrator(
+        name,
+        rtol=rtol,
+        atol=atol,
+        nsteps=options.max_num_steps,
+        first_step=signed_first_step(options, ts),
+        max_step=options.max_step or 0.0,
+        **scipy_parameters,
     )
     integrator.reset(rhs.size, jacobian is not None)
-    if hasattr(*scipy_lock):
-        # We hold that lock for the whole solve; a thread that waits for it has taken the handle that would be checked.
-        integrator.check_handle = _nothing
 
     def advance(itask, z, t, t_out):
         # What SciPy's own step() does; its warnings would not be attributed to us.

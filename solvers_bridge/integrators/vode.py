@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .base import Integrator, check_dense_workspace
-from .fortran import VODE_LOCK
 from .multistep import solve_by_ode
+from .scipy_private import VODE_LOCK
 
 HIGHEST_ORDER = {"adams": 12, "bdf": 5}
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import scipy
 
-from solvers_bridge.integrators import fortran, provenance
+from solvers_bridge.integrators import provenance, scipy_private
+from solvers_bridge.integrators.provenance import warn_of_c_translations
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("vode", "lsoda", "dop")
@@ -21,11 +22,11 @@ def c_function(*args):
 
 def pretend_c(monkeypatch, kind):
     if kind == "vode":
-        monkeypatch.setattr(fortran._vode, "dvode", c_function)
+        monkeypatch.setattr(scipy_private._vode, "dvode", c_function)
     elif kind == "dop":
-        monkeypatch.setattr(fortran._dop, "dopri5", c_function)
+        monkeypatch.setattr(scipy_private._dop, "dopri5", c_function)
     else:
-        monkeypatch.setattr(fortran._ode.lsoda, "runner", c_function)
+        monkeypatch.setattr(scipy_private._ode.lsoda, "runner", c_function)
 
 
 def test_fortran_here():
@@ -35,7 +36,7 @@ def test_fortran_here():
 def test_no_warning_of_fortran():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fortran.warn_of_c_translations()
+        warn_of_c_translations()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -43,13 +44,13 @@ def test_a_translation_is_recognised_and_warned_of(monkeypatch, kind):
     pretend_c(monkeypatch, kind)
     assert {name: found for name, found in provenance().items() if found == "c"} == {kind: "c"}
     with pytest.warns(RuntimeWarning, match=rf"C translations of {kind} .*scipy>=1\.11,<1\.17") as caught:
-        fortran.warn_of_c_translations()
+        warn_of_c_translations()
     assert len(caught) == 1
 
 
 @pytest.mark.parametrize("missing", ("dvode", "dopri5"))
 def test_a_routine_that_is_gone_counts_as_translated(monkeypatch, missing):
-    monkeypatch.delattr(fortran._vode if missing == "dvode" else fortran._dop, missing)
+    monkeypatch.delattr(scipy_private._vode if missing == "dvode" else scipy_private._dop, missing)
     assert "c" in provenance().values()
 
 
