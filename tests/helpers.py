@@ -15,11 +15,20 @@ ROOT = Path(__file__).resolve().parents[1]
 FIXED = ("euler", "midpoint", "rk4")
 IMPLICIT = ("adams", "bdf", "lsoda", "radau")
 ADAPTIVE = ("adams", "bdf", "lsoda", "dopri5", "dop853", "radau")
-METHODS = ADAPTIVE + FIXED
 Y0, T = np.array([1.0, 2.0]), np.array([0.0, 0.5, 1.0])
 HANG = 100
-every_method = pytest.mark.parametrize("method", METHODS)
 every_adaptive = pytest.mark.parametrize("method", ADAPTIVE)
+
+# One method for each code path of ours: VODE, LSODA, Hairer's codes, SciPy's Radau, fixed grids.  What no method can change runs
+# once; what the way to an integrator can change, once a family; what the method itself can change, for all of them.
+ADAPTIVE_FAMILIES = ("adams", "lsoda", "dopri5", "radau")
+FAMILIES = ADAPTIVE_FAMILIES + ("rk4",)
+every_family = pytest.mark.parametrize("method", FAMILIES)
+every_adaptive_family = pytest.mark.parametrize("method", ADAPTIVE_FAMILIES)
+
+# VODE and LSODA take another way where steps are recorded.
+STEPWISE = (("adams", False), ("adams", True), ("lsoda", False), ("lsoda", True), ("dopri5", False), ("radau", False))
+with_and_without_steps = pytest.mark.parametrize("method, steps", STEPWISE)
 
 
 def decay(t, y, params):

@@ -7,7 +7,7 @@ from autograd import grad
 from autograd.tracer import isbox
 
 from solvers_bridge import SolverError
-from tests.helpers import IMPLICIT, Y0, Calls, error_of, every_method, raising, refused, solve
+from tests.helpers import IMPLICIT, Y0, Calls, error_of, every_family, raising, refused, solve
 
 
 class Peculiar(Exception):
@@ -28,9 +28,10 @@ ERRORS = {
 }
 
 
-@every_method
-@pytest.mark.parametrize("at", (0, 1, 9))
-@pytest.mark.parametrize("name", ERRORS)
+@every_family
+@pytest.mark.parametrize(
+    "name, at", [*((name, 9) for name in ERRORS), *((name, at) for name in ("peculiar", "interrupt") for at in (0, 1))]
+)
 def test_an_exception_in_func_is_the_very_object_that_arrives(method, name, at):
     error = ERRORS[name]()
     with refused(type(error), "", method) as info:
@@ -38,7 +39,7 @@ def test_an_exception_in_func_is_the_very_object_that_arrives(method, name, at):
     assert info.value is error
 
 
-@every_method
+@every_family
 @pytest.mark.parametrize("cause", (None, "from"))
 def test_context_and_cause_of_an_exception_stay(method, cause):
     def func(t, y, params):
@@ -55,7 +56,7 @@ def test_context_and_cause_of_an_exception_stay(method, cause):
     assert "func" in [entry.name for entry in info.traceback]
 
 
-@every_method
+@every_family
 @pytest.mark.parametrize("at", (0, 5))
 @pytest.mark.parametrize("name", ("peculiar", "interrupt"))
 def test_an_exception_in_the_reverse_sweep(method, name, at):

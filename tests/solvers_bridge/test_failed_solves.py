@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 
 from solvers_bridge import SolverError, record_solves
-from tests.helpers import FIXED, blow_up, every_adaptive, oscillator, refused, solve
+from tests.helpers import FIXED, blow_up, oscillator, refused, solve, with_and_without_steps
 
 
-@every_adaptive
-@pytest.mark.parametrize("steps", (False, True))
+@with_and_without_steps
 @pytest.mark.parametrize("t", ([0.0, 10.0], [0.0, -10.0], [0.0, 0.001, 10.0]), ids=("forwards", "backwards", "two"))
 def test_step_limit(method, steps, t):
     with refused(SolverError, "", method) as info, record_solves(steps=steps):
@@ -21,15 +20,13 @@ def test_step_limit(method, steps, t):
     assert str(error.t_reached) in str(error) and method in str(error)
 
 
-@every_adaptive
-@pytest.mark.parametrize("steps", (False, True))
+@with_and_without_steps
 def test_the_step_limit_is_named_in_the_message(method, steps):
     with refused(SolverError, "max_num_steps", method), record_solves(steps=steps):
         solve(oscillator, t=[0.0, 10.0], method=method, options={"max_num_steps": 20})
 
 
-@every_adaptive
-@pytest.mark.parametrize("steps", (False, True))
+@with_and_without_steps
 def test_blow_up(method, steps):
     with refused(SolverError, "", method) as info, record_solves(steps=steps):
         solve(blow_up, y0=1.0, t=[0.0, 0.5, 2.0], method=method, options={"max_num_steps": 5000})

@@ -5,7 +5,7 @@ import pytest
 from autograd import grad
 
 from solvers_bridge import record_solves
-from tests.helpers import IMPLICIT, Y0, T, assert_decays, error_of, every_method, solve
+from tests.helpers import IMPLICIT, STEPWISE, Y0, T, assert_decays, error_of, every_family, solve
 
 buffer = np.empty(2)
 
@@ -43,9 +43,8 @@ USUAL = (
 )
 
 
-@every_method
 @pytest.mark.parametrize("func", USUAL, ids=("item", "in_place", "after_use", "buffer", "list", "floats", "strided", "masked"))
-@pytest.mark.parametrize("steps", (False, True))
+@pytest.mark.parametrize("method, steps", (*STEPWISE, ("midpoint", False), ("rk4", False)))
 def test_func_may_reuse_memory_and_return_sequences(method, func, steps):
     with record_solves(steps=steps):
         assert_decays(solve(func, method=method), method=method)
@@ -66,13 +65,13 @@ def test_func_may_reuse_memory_under_finite_differences(method, func, jacobian):
     assert_decays(solve(func, method=method, options={"jacobian": jacobian}))
 
 
-@every_method
+@every_family
 def test_func_returns_its_input(method):
     assert_decays(solve(lambda t, y, params: y, t=-T, method=method), t=T, method=method)
     assert_decays(solve(lambda t, y, params: y, y0=Y0[:, None], t=-T, method=method), Y0[:, None], T, method)
 
 
-@every_method
+@every_family
 def test_func_returns_single_precision_or_integers(method):
     single = solve(lambda t, y, params: np.float32(-y), method=method, rtol=1e-4, atol=1e-4)
     assert single.dtype == np.float64
@@ -83,7 +82,7 @@ def test_func_returns_single_precision_or_integers(method):
     np.testing.assert_allclose(solve(lambda t, y, params: 3, y0=1.0, method=method), 1 + 3 * T, rtol=1e-7)
 
 
-@every_method
+@pytest.mark.parametrize("method", ("adams", "rk4"))
 def test_gradient_of_func_that_returns_a_list(method):
     def loss(y0):
         return solve(lambda t, y, params: [-y[0], -y[1]], y0, method=method)[-1, 1]

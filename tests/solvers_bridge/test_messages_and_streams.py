@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from solvers_bridge import SolverError, record_solves
-from tests.helpers import ADAPTIVE, HANG, ROOT, blow_up, every_adaptive, oscillator, refused, run_script, solve
+from tests.helpers import ADAPTIVE, HANG, ROOT, blow_up, oscillator, refused, run_script, solve, with_and_without_steps
 
 PRINTING = """
     import os, subprocess, sys
@@ -266,9 +266,8 @@ def test_the_error_says_what_fortran_printed(method, func, text, steps):
 FAILURES = (blow_up, noise, lambda t, y, params: y * np.nan, lambda t, y, params: -1e9 * (y - np.cos(t)))
 
 
-@every_adaptive
+@with_and_without_steps
 @pytest.mark.parametrize("action", ("always", "error"))
-@pytest.mark.parametrize("steps", (False, True))
 def test_no_warning_of_scipy_escapes(method, action, steps):
     with warnings.catch_warnings(record=action == "always") as caught:
         warnings.simplefilter(action)

@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 
 from solvers_bridge import record_solves
-from tests.helpers import assert_decays, every_adaptive, solve
+from tests.helpers import assert_decays, every_adaptive_family, solve, with_and_without_steps
 
 
-@every_adaptive
+@every_adaptive_family
 def test_a_limit_that_suffices(method):
     assert_decays(solve(method=method, options={"max_num_steps": 300}), method=method)
 
 
-@every_adaptive
-@pytest.mark.parametrize("steps", (False, True))
+@with_and_without_steps
 @pytest.mark.parametrize("t", ([1.0, 0.5, 0.0], [0.0, -3.0], [0.0, 2.0]))
 @pytest.mark.parametrize("first_step", (1e-3, 100.0))
 def test_first_step_is_a_size_in_either_direction(method, steps, t, first_step):
@@ -21,7 +20,7 @@ def test_first_step_is_a_size_in_either_direction(method, steps, t, first_step):
         assert_decays(solve(t=t, method=method, options={"first_step": first_step}), t=t, method=method)
 
 
-@every_adaptive
+@every_adaptive_family
 @pytest.mark.parametrize("t", ([1.0, 0.0], [0.0, 1.0]))
 def test_max_step_is_kept_in_either_direction(method, t):
     with record_solves(steps=True) as solves:

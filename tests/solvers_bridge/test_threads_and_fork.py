@@ -52,7 +52,7 @@ def test_threads_of_mixed_methods_and_gradients():
     assert_decays(solve())
 
 
-@pytest.mark.parametrize("method", ("adams", "bdf", "lsoda"))
+@pytest.mark.parametrize("method", ("adams", "lsoda"))
 @pytest.mark.parametrize("steps", (False, True))
 def test_a_thread_with_scipys_own_integrators_beside_ours(method, steps):
     done = run_script(

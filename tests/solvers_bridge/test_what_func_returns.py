@@ -7,7 +7,7 @@ from autograd import grad
 from autograd.tracer import isbox
 
 from solvers_bridge import SolverError
-from tests.helpers import FIXED, Y0, Calls, decay, every_method, refused, solve
+from tests.helpers import FAMILIES, FIXED, Y0, Calls, decay, every_family, refused, solve
 
 BAD_RETURNS = {
     "shorter": (lambda t, y, p: -y[:1], ValueError, r"shape.*\(2,\).*\(1,\)"),
@@ -25,16 +25,17 @@ BAD_RETURNS = {
 }
 
 
-@every_method
-@pytest.mark.parametrize("at", (0, 7))
-@pytest.mark.parametrize("name", BAD_RETURNS)
+@pytest.mark.parametrize(
+    "method, name, at",
+    [*(("adams", name, at) for name in BAD_RETURNS for at in (0, 7)), *((method, "shorter", 7) for method in FAMILIES[1:])],
+)
 def test_func_returns_something_else(method, name, at):
     then, kind, match = BAD_RETURNS[name]
     with refused(kind, f"func.*{match}", method):
         solve(Calls(at, then), t=np.linspace(0, 1, 9), method=method)
 
 
-@every_method
+@pytest.mark.parametrize("method", ("adams", "rk4"))
 @pytest.mark.parametrize("name", ("shorter", "complex", "none", "ragged"))
 def test_func_returns_something_else_in_the_reverse_sweep(method, name):
     then, kind, match = BAD_RETURNS[name]
@@ -42,9 +43,8 @@ def test_func_returns_something_else_in_the_reverse_sweep(method, name):
         grad(lambda y0: anp.sum(solve(lambda t, y, p: (then if isbox(y) else decay)(t, y, p), y0, method=method)))(Y0)
 
 
-@every_method
-@pytest.mark.parametrize("value", (np.nan, np.inf, -np.inf))
-@pytest.mark.parametrize("at", (0, 1, 8))
+@every_family
+@pytest.mark.parametrize("value, at", ((np.nan, 0), (np.nan, 1), (np.nan, 8), (np.inf, 8), (-np.inf, 8)))
 def test_func_returns_what_is_not_finite(method, value, at):
     func = Calls(at, lambda t, y, params: np.array([0.0, value]))
     with refused(SolverError, rf"func returned {value} in 1 of 2 components.*index 1.*t = ", method) as info:
@@ -54,7 +54,7 @@ def test_func_returns_what_is_not_finite(method, value, at):
     assert 0 <= error.t_reached <= 1
 
 
-@every_method
+@every_family
 @pytest.mark.parametrize("backwards", (False, True))
 def test_nan_from_a_certain_time_on(method, backwards):
     def func(t, y, params):
@@ -66,14 +66,14 @@ def test_nan_from_a_certain_time_on(method, backwards):
     assert np.sign(info.value.t_reached) == (-1 if backwards else 1)
 
 
-@every_method
+@every_family
 def test_nan_in_the_reverse_sweep(method):
     with refused(SolverError, "nan", method) as info:
         grad(lambda y0: anp.sum(solve(lambda t, y, p: y * np.nan if isbox(y) else -y, y0, method=method)))(Y0)
     assert info.value.statistics.direction == "backward"
 
 
-@every_method
+@every_family
 def test_a_traced_value_by_closure_is_an_error_or_right(method):
     def loss(rate):
         return solve(lambda t, y, params: -rate * y, y0=rate * Y0, method=method)[-1, 0]
