@@ -85,3 +85,27 @@ def test_a_thread_with_scipys_own_integrators_beside_ours(method, steps):
         steps,
     )
     assert done.stderr == ""
+
+
+def test_a_forked_process_has_messages_and_streams_of_its_own():
+    """Parent and child fail at the same time: each error has all of its own Fortran's text, and nothing reaches the streams."""
+    done = run_script("""
+        import os
+        import numpy as np
+        from solvers_bridge import SolverError, odeint
+        def message():
+            try:
+                odeint(lambda t, y, params: y**2, 1.0, [0.0, 2.0], method="adams", options={"max_num_steps": 5000})
+            except SolverError as error:
+                return error.reason
+        np.seterr(all="ignore")
+        expected = message()
+        assert "Fortran" in expected
+        child = os.fork()
+        for _ in range(10):
+            assert message() == expected
+        if not child:
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        """)
+    assert done.stdout == done.stderr == ""
