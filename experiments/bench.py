@@ -26,7 +26,7 @@ from tabulate import tabulate
 from original_repro import supervised
 from original_repro.datasets import mnist
 from solvers_bridge import TensorFlowDynamics, odeint
-from solvers_bridge.dynamics import leaf_tuple, num_params
+from solvers_bridge.dynamics.base import leaf_tuple, num_params
 from solvers_bridge.nested import flatten
 
 from . import records, table1_mnist, workers
