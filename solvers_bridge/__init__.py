@@ -3,13 +3,15 @@
 odeint is the way in; see its docstring. Importing this package does not import TensorFlow.
 """
 
+from typing import Any
+
 from .odeint import odeint
 from .statistics import SolverError, SolveStatistics, record_solves
 
 __all__ = ["odeint", "record_solves", "SolverError", "SolveStatistics", "TensorFlowDynamics", "tensorflow_primitive"]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in ("TensorFlowDynamics", "tensorflow_primitive"):
         from . import tensorflow_graph
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from autograd.tracer import getval
@@ -14,12 +15,12 @@ class Structure(NamedTuple):
     kind is "leaf", "constant", or a container type; content its constant, keys or length; children the nested structures.
     """
 
-    kind: object
-    content: object
+    kind: Any
+    content: Any
     children: tuple[Structure, ...]
-    count: int
+    count: int  # type: ignore[assignment]  # (a tuple's own count is of no use here)
 
-    def unflatten(self, leaves):
+    def unflatten(self, leaves: Sequence[Any]) -> Any:
         """The nesting again, with leaves (a sequence of count objects of any kind) in the places of the leaves."""
         return _build(self, iter(leaves))
 
@@ -27,30 +28,30 @@ class Structure(NamedTuple):
 class _Constant(NamedTuple):
     """An integer or boolean leaf: handed to the dynamics as it is, with no gradient."""
 
-    key: tuple
-    value: object
+    key: tuple[str, tuple[int, ...], bytes]
+    value: Any
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, _Constant) and self.key == other.key
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.key)
 
 
 LEAF = Structure("leaf", None, (), 1)
 
 
-def flatten(tree, name="params", integer_arrays_are_leaves=False):
+def flatten(tree: Any, name: str = "params", integer_arrays_are_leaves: bool = False) -> tuple[list[Any], Structure]:
     """(leaves, structure) of a nesting of lists, tuples and dicts of arrays, or of autograd's boxes of them.
 
     A leaf is a real floating-point array or number. Integers and booleans become constants of the structure, unless they are
     arrays and integer_arrays_are_leaves. Raises TypeError, naming where, for anything else.
     """
-    leaves = []
+    leaves: list[Any] = []
     return leaves, _open(tree, leaves, name, integer_arrays_are_leaves)
 
 
-def _open(tree, leaves, where, integer_leaves):
+def _open(tree: Any, leaves: list[Any], where: str, integer_leaves: bool) -> Structure:
     # Boxed containers are opened by indexing the box, so that autograd sees which item was used.
     value = getval(tree)
     if isinstance(value, dict):
@@ -69,7 +70,7 @@ def _open(tree, leaves, where, integer_leaves):
     raise TypeError(f"{where} must be real numbers or an array of them, got {type(value).__name__} of dtype {array.dtype}{hint}")
 
 
-def _build(structure, leaves):
+def _build(structure: Structure, leaves: Iterator[Any]) -> Any:
     kind = structure.kind
     if kind == "leaf":
         return next(leaves)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -40,17 +41,17 @@ class SolveStatistics:
     orders: list[int] | None = None
     wants_first_step: bool = field(default=False, repr=False)
 
-    def needs_step_by_step(self):
+    def needs_step_by_step(self) -> bool:
         """Whether a multistep code has to come back after its next step, so that add_step can be told."""
         return self.t is not None or (self.wants_first_step and self.first_step is None)
 
-    def add_step(self, t, step_size, order):
+    def add_step(self, t: float, step_size: float, order: int) -> None:
         """Count an accepted step that ended at t, and keep it if steps are recorded."""
         self.steps += 1
         self.last_step, self.last_order = float(step_size), int(order)
         if self.first_step is None:
             self.first_step = self.last_step
-        if self.t is not None:
+        if self.t is not None and self.step_sizes is not None and self.orders is not None:
             self.t.append(float(t))
             self.step_sizes.append(self.last_step)
             self.orders.append(self.last_order)
@@ -66,13 +67,13 @@ class SolverError(RuntimeError):
     statistics : the SolveStatistics up to there.
     """
 
-    def __init__(self, reason, t_reached=None, statistics=None):
+    def __init__(self, reason: str, t_reached: float | None = None, statistics: SolveStatistics | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.t_reached = t_reached
         self.statistics = statistics
 
-    def __str__(self):
+    def __str__(self) -> str:
         if self.statistics is None:
             return self.reason
         return f"{self.statistics.method} ({self.statistics.direction}) stopped at t = {self.t_reached!r}: {self.reason}"
@@ -89,7 +90,7 @@ _recorders_lock = threading.Lock()
 
 
 @contextmanager
-def record_solves(steps=False):
+def record_solves(steps: bool = False) -> Iterator[list[SolveStatistics]]:
     """Collect the SolveStatistics of every solve made inside the block, in the order in which they ended.
 
     with record_solves() as solves: ... gives a list that fills while the block runs. Blocks nest; solves of all threads
@@ -107,7 +108,7 @@ def record_solves(steps=False):
             _recorders[:] = [other for other in _recorders if other is not recorder]
 
 
-def new_statistics(direction, method, size):
+def new_statistics(direction: str, method: str, size: int) -> SolveStatistics:
     """An empty SolveStatistics, which keeps steps if some record_solves block asks for them."""
     statistics = SolveStatistics(direction, method, size)
     if any(recorder.steps for recorder in _recorders):
@@ -115,7 +116,7 @@ def new_statistics(direction, method, size):
     return statistics
 
 
-def publish(statistics):
+def publish(statistics: SolveStatistics) -> None:
     """Hand the statistics of an ended solve to every record_solves block that is open."""
     with _recorders_lock:
         for recorder in _recorders:

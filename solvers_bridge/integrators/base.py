@@ -66,7 +66,7 @@ class Integrator(ABC):
     """
 
     known_options: tuple[str, ...] = ()
-    jacobians = (None, "diagonal", "finite_difference", "autodiff")
+    jacobians: tuple[str | None, ...] = (None, "diagonal", "finite_difference", "autodiff")
     rms_norm = True
     restart_from_last_step = True
 
