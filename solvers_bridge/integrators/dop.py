@@ -7,11 +7,13 @@ import numpy as np
 from ..statistics import SolverError
 from .base import Integrator, both_tolerances, step_limit_reason
 from .multistep import signed_first_step
+from .provenance import is_translated
 from .quiet import Callbacks
 from .scipy_private import inner_integrator
 
 ORDER = {"dopri5": 5, "dop853": 8}
 LARGER_NSTEPS_NEEDED = -2  # idid
+STOP, GO_ON = -1, 0  # answers of solout
 
 
 class Dop(Integrator):
@@ -20,8 +22,9 @@ class Dop(Integrator):
     known_options = ("first_step", "max_step", "max_num_steps")
 
     def solve(self, rhs, z0, ts, rtol, atol, options, statistics):
-        callbacks = Callbacks(fortran_prints=False)
-        f = callbacks.wrap(rhs)
+        callbacks = Callbacks(fortran_prints=False, goes_on=is_translated("dop"))
+        # A step with f = 0 is accepted, after which STOP ends the solve; NaN would be tried again without end.
+        f = callbacks.wrap(rhs, to_end=np.zeros(rhs.size))
         rtol, atol = both_tolerances(rtol, atol, rhs.size)
         integrator = inner_integrator(
             statistics.method,
@@ -38,8 +41,9 @@ class Dop(Integrator):
             if t != accepted:
                 statistics.add_step(t, t - accepted, ORDER[statistics.method])
                 accepted = t
+            return GO_ON
 
-        integrator.set_solout(after_step)
+        integrator.set_solout(callbacks.wrap(after_step, to_end=STOP))
         integrator.reset(rhs.size, False)
         zs = np.empty((len(ts), rhs.size))
         zs[0] = z0

@@ -7,6 +7,7 @@ import numpy as np
 from ..statistics import SolverError
 from .base import both_tolerances, step_limit_reason
 from .exclusive import run_exclusively
+from .provenance import is_translated
 from .quiet import Callbacks, with_messages
 from .scipy_private import inner_integrator
 
@@ -29,9 +30,10 @@ def solve_by_ode(name, scipy_lock, rhs, z0, ts, rtol, atol, options, statistics,
     If statistics keep steps, or have to tell the first one, the integrator is asked to return after internal steps; it takes the
     same ones, and interpolates at the output times as it would have done by itself.
     """
-    callbacks = Callbacks(fortran_prints=True)
-    f = callbacks.wrap(rhs)
-    jacobian = None if rhs.jacobian is None else callbacks.wrap(rhs.jacobian)
+    callbacks = Callbacks(fortran_prints=True, goes_on=name == "vode" and is_translated(name))
+    # With NaN the corrector does not converge, and after ten tries VODE gives up.
+    f = callbacks.wrap(rhs, to_end=np.full(rhs.size, np.nan))
+    jacobian = None if rhs.jacobian is None else callbacks.wrap(rhs.jacobian, to_end=np.full((rhs.size, rhs.size), np.nan))
     rtol, atol = both_tolerances(rtol, atol, rhs.size)
     integrator = inner_integrator(
         name,
