@@ -1,6 +1,8 @@
 # make repro: the quick preset of every experiment, with its report.
 # make test: lint, types and tests.  make lint, make types: these alone.  make format: what lint can repair.
 # make test-lowest: the tests with the lowest versions that setup.cfg allows.  make wheel: a wheel into build/wheel.
+# make mutants MODULE=solvers_bridge/adjoint.py: mutation testing of one module (without MODULE, of all: hours); it names the mutants
+# that no test noticed, and mutmut show NAME prints one.
 # Each sets up .venv by itself, from PYTHON (3.11) and the pinned versions in constraints.txt.
 
 PYTHON ?= python3.11
@@ -9,9 +11,10 @@ LOWEST_VENV ?= .venv-lowest
 OUT ?= build/repro
 INSTALLED = $(VENV)/.installed
 LOWEST_INSTALLED = $(LOWEST_VENV)/.installed
+MUTANT_PROCESSES ?= 2
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
-.PHONY: repro test lint types format test-lowest wheel clean
+.PHONY: repro test lint types format test-lowest wheel mutants clean
 
 repro: $(INSTALLED)
 	$(VENV)/bin/python -m experiments run all --preset quick --fresh --out $(OUT) --checkpoints $(OUT)/checkpoints
@@ -37,6 +40,11 @@ test-lowest: $(LOWEST_INSTALLED)
 wheel: $(INSTALLED)
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 
+mutants: $(INSTALLED)
+	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[test,mutants]"
+	$(VENV)/bin/python -m mutmut run --max-children $(MUTANT_PROCESSES) $(if $(MODULE),"$(subst /,.,$(MODULE:.py=)).*")
+	$(VENV)/bin/python -m mutmut results
+
 $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[test,lint]"
@@ -48,4 +56,4 @@ $(LOWEST_INSTALLED): setup.cfg setup.py pyproject.toml constraints-lowest.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST_VENV) build
+	rm -rf $(VENV) $(LOWEST_VENV) build mutants

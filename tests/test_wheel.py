@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-NOT_SOURCES = shutil.ignore_patterns(".*", "build", "checkpoints", "*.egg-info", "__pycache__", "figures")
+NOT_SOURCES = shutil.ignore_patterns(".*", "build", "mutants", "checkpoints", "*.egg-info", "__pycache__", "figures")
 GIT = ["git", "-c", "user.name=another", "-c", "user.email=another@example.org"]
 
 pytestmark = pytest.mark.slow

@@ -1,18 +1,14 @@
 """Which binaries serve: Fortran here, and one warning where they are C translations."""
 
-import subprocess
-import sys
-import textwrap
 import warnings
-from pathlib import Path
 
 import pytest
 import scipy
 
 from solvers_bridge.integrators import provenance, scipy_private
 from solvers_bridge.integrators.provenance import warn_of_c_translations
+from tests.helpers import run_script
 
-ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("vode", "lsoda", "dop")
 
 
@@ -55,11 +51,7 @@ def test_a_routine_that_is_gone_counts_as_translated(monkeypatch, missing):
 
 
 def test_importing_warns_once_and_solving_still_works():
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            textwrap.dedent("""
+    run_script("""
         import warnings
         import numpy as np
         from scipy.integrate import _dop, _ode, _vode
@@ -75,14 +67,7 @@ def test_importing_warns_once_and_solving_still_works():
         told = [str(warning.message) for warning in caught if warning.category is RuntimeWarning]
         assert len(told) == 1 and "vode, dop" in told[0] and "lsoda" not in told[0].split("instead")[0], told
         assert provenance()["vode"] == "c" and provenance()["lsoda"] == "fortran"
-        """),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stderr
+        """)
 
 
 def test_the_supported_range_holds_here():
@@ -91,11 +76,7 @@ def test_the_supported_range_holds_here():
 
 
 def test_importing_the_library_does_not_import_tensorflow():
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            textwrap.dedent("""
+    run_script("""
         import sys
         import solvers_bridge
         solvers_bridge.odeint(lambda t, y, params: -y, 1.0, [0.0, 1.0])
@@ -107,11 +88,4 @@ def test_importing_the_library_does_not_import_tensorflow():
             assert "nothing_of_the_kind" in str(error)
         else:
             raise AssertionError
-        """),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stderr
+        """)
