@@ -189,7 +189,7 @@ def run(arguments, stem):
 
 def training_results(arguments):
     """(path of the weights, record of their training); FileNotFoundError names the command that makes what is missing."""
-    default = table1_mnist.weights_path(arguments.out, f"{arguments.preset}-seed{arguments.seed}")
+    default = records.kept(table1_mnist.weights_path(arguments.out, f"{arguments.preset}-seed{arguments.seed}"))
     weights = arguments.weights or default
     stem = weights.stem.removeprefix(f"{table1_mnist.NAME}-")
     record = records.record_path(weights.parent.parent, table1_mnist.NAME, stem)

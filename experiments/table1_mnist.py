@@ -202,7 +202,7 @@ def evaluate(arguments, stem):
     Raises FileNotFoundError where there are no such weights, ValueError where they are those of another network.
     """
     net, initial_params, _ = _network(arguments.model, arguments.method, arguments.tolerance)
-    path = arguments.weights or weights_path(arguments.out, stem)
+    path = arguments.weights or records.kept(weights_path(arguments.out, stem))
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at {path}; `python -m experiments run {NAME} --model {arguments.model} --preset {arguments.preset} "

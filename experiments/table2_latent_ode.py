@@ -213,7 +213,7 @@ def kept_weights(arguments, stem):
 
     Raises FileNotFoundError, with the command that makes them, where there are none.
     """
-    path = arguments.weights or weights_path(arguments.out, stem)
+    path = arguments.weights or records.kept(weights_path(arguments.out, stem))
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at {path}; `python -m experiments run {NAME} --preset {arguments.preset} "

@@ -3,6 +3,8 @@
 odeint is the way in; see its docstring. Importing this package does not import TensorFlow.
 """
 
+from typing import Any
+
 from .odeint import odeint
 from .statistics import GradientWarning, SolverError, SolveStatistics, record_solves
 
@@ -17,7 +19,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name == "TensorFlowDynamics":
         from .dynamics.tensorflow import TensorFlowDynamics
 

@@ -10,10 +10,12 @@ from scipy.integrate import DOP853, RK45
 
 from ..interpolant import Polynomial
 from .base import COMMON_OPTIONS, Integrator, RungeKuttaStep, both_tolerances, step_limit_reason
+from .provenance import is_translated
 from .quiet import Callbacks
 from .scipy_private import inner_integrator
 
 LARGER_NSTEPS_NEEDED = -2  # idid
+STOP, GO_ON = -1, 0  # answers of solout
 MAX_STEP, FIRST_STEP = 5, 6  # 0-based places in WORK
 HAIRERS_SMALL_STEP = 1e-6  # his guess of the first one where components are zero, whatever the unit of time
 
@@ -46,7 +48,7 @@ class Dop(Integrator):
         return TABLEAUS[self.name]
 
     def solve(self, call):
-        callbacks = Callbacks(fortran_prints=False)
+        callbacks = Callbacks(fortran_prints=False, goes_on=is_translated("dop"))
         rhs, options, ts, zs = call.rhs, call.options, call.ts, call.zs
         rtol, atol = both_tolerances(call.rtol, call.atol, rhs.size)
         integrator = inner_integrator(
@@ -58,7 +60,8 @@ class Dop(Integrator):
             max_step=options.max_step or 0.0,
         )
         stages = _Stages(call, self.tableau) if call.interpolant is not None or call.tape is not None else None
-        f = callbacks.wrap(rhs if stages is None else stages.record(rhs))
+        # A step with f = 0 is accepted, after which STOP ends the solve; NaN would be tried again without end.
+        f = callbacks.wrap(rhs if stages is None else stages.record(rhs), to_end=np.zeros(rhs.size))
         accepted = float(ts[0])
 
         def after_step(t, z):
@@ -68,8 +71,9 @@ class Dop(Integrator):
                 if stages is not None:
                     stages.accept(accepted, t - accepted, z)
                 accepted = t
+            return GO_ON
 
-        integrator.set_solout(after_step)
+        integrator.set_solout(callbacks.wrap(after_step, to_end=STOP))
         integrator.reset(rhs.size, False)
         for i in range(1, len(ts)):
             if i > 1 and options.max_step:

@@ -6,6 +6,7 @@ from ..interpolant import Polynomial
 from ..statistics import SolverError
 from .base import both_tolerances, step_limit_reason
 from .exclusive import run_exclusively
+from .provenance import is_translated
 from .quiet import Callbacks, with_messages
 from .scipy_private import inner_integrator
 
@@ -25,10 +26,11 @@ def solve_by_ode(call, name, scipy_lock, nordsieck_of_next_step, **scipy_paramet
     times as it would have done by itself. nordsieck_of_next_step: whether the code has scaled its Nordsieck array for the step
     to come when it returns (LSODA), or leaves it as of the step done (VODE).
     """
-    callbacks = Callbacks(fortran_prints=True)
+    callbacks = Callbacks(fortran_prints=True, goes_on=name == "vode" and is_translated(name))
     rhs, options, statistics, ts = call.rhs, call.options, call.statistics, call.ts
-    f = callbacks.wrap(rhs)
-    jacobian = None if rhs.jacobian is None else callbacks.wrap(rhs.jacobian)
+    # With NaN the corrector does not converge, and after ten tries VODE gives up.
+    f = callbacks.wrap(rhs, to_end=np.full(rhs.size, np.nan))
+    jacobian = None if rhs.jacobian is None else callbacks.wrap(rhs.jacobian, to_end=np.full((rhs.size, rhs.size), np.nan))
     rtol, atol = both_tolerances(call.rtol, call.atol, rhs.size)
     integrator = inner_integrator(
         name,

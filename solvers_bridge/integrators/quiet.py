@@ -110,23 +110,37 @@ def _prints_at_once():
 _PRINTED_AT_ONCE_WHEN_LOADED = _prints_at_once()
 
 
+# Called by ctypes, it raises an exception that is set already: an interrupt as a C routine called, which took no notice of it.
+_raise_pending = ctypes.pythonapi["PyErr_Occurred"]
+_raise_pending.restype = None
+
+
 class Callbacks:
     """Python functions for Fortran to call, during one solve.
 
     Fortran's text goes to a sink, and from there into messages; what Python code prints in callbacks does not. An exception in a
     callback comes out of call unchanged, without the line that f2py prints about it.
+
+    goes_on: the routine is a C translation that does not end at an exception, but calls again. It is kept from seeing any: after
+    one, function is called no more, and the routine, given what makes it end, returns to call.
     """
 
-    def __init__(self, fortran_prints):
+    def __init__(self, fortran_prints, goes_on=False):
         self.sink = _sink()
         self.fortran_prints = fortran_prints
+        self.goes_on = goes_on
         self.at_once = fortran_prints and (_PRINTED_AT_ONCE_WHEN_LOADED or _prints_at_once() or self.sink.flush_fortran is None)
         self.exception = None
         self.messages = ""
 
-    def wrap(self, function):
-        """function(t, z) as a callback. (f2py reads the number of arguments off the signature.)"""
+    def wrap(self, function, to_end=None):
+        """function(t, z) as a callback. (f2py reads the number of arguments off the signature.)
+
+        to_end: what is returned, after an exception, to a routine that goes on.
+        """
         sink = self.sink
+        if self.goes_on:
+            return self._wrap_for_one_that_goes_on(function, to_end)
 
         def callback(t, z):
             try:
@@ -145,13 +159,29 @@ class Callbacks:
 
         return callback_with_stdout if self.at_once else callback
 
+    def _wrap_for_one_that_goes_on(self, function, to_end):
+        def callback(t, z):
+            try:
+                _raise_pending()
+                if self.exception is None:
+                    return function(t, z)
+            except BaseException as exception:
+                if self.exception is None:
+                    self.exception = exception
+            return to_end
+
+        return callback
+
     def call(self, routine, *args):
         """routine(*args), raising what a callback raised."""
         ignore_scipy_warnings()
         try:
             if self.at_once:
                 self.sink.turn(1)
-            return routine(*args)
+            answer = routine(*args)
+            if self.exception is not None:
+                raise self.exception
+            return answer
         except BaseException:
             if self.exception is not None:
                 raise self.exception  # noqa: B904  (the exception's own context and cause stay as they were)

@@ -39,7 +39,7 @@ def test_no_warning_of_fortran():
 def test_a_translation_is_recognised_and_warned_of(monkeypatch, kind):
     pretend_c(monkeypatch, kind)
     assert {name: found for name, found in provenance().items() if found == "c"} == {kind: "c"}
-    with pytest.warns(RuntimeWarning, match=rf"C translations of {kind} .*scipy>=1\.11,<1\.17") as caught:
+    with pytest.warns(RuntimeWarning, match=rf"C translations of {kind} .*scipy>=1\.15,<1\.17") as caught:
         warn_of_c_translations()
     assert len(caught) == 1
 
@@ -72,7 +72,7 @@ def test_importing_warns_once_and_solving_still_works():
 
 def test_the_supported_range_holds_here():
     major, minor = map(int, scipy.__version__.split(".")[:2])
-    assert (1, 11) <= (major, minor) < (1, 17)
+    assert (1, 15) <= (major, minor) < (1, 17)
 
 
 def test_importing_the_library_does_not_import_tensorflow():
