@@ -18,7 +18,7 @@ class Structure(NamedTuple):
     kind: object
     content: object
     children: tuple[Structure, ...]
-    count: int
+    count: int  # type: ignore[assignment]  # (a tuple's own count is of no use here)
 
     def unflatten(self, leaves):
         """The nesting again, with leaves (a sequence of count objects of any kind) in the places of the leaves."""

@@ -90,7 +90,7 @@ def odeint(
     try:
         zs = _states(problem, z0, t, leaves, stored)
     except SolverError as error:
-        if error.ys is not None and error.ys.ndim == 2 and error.ys.shape[1] == problem.layout.size:
+        if error.ts is not None and error.ys.ndim == 2 and error.ys.shape[1] == problem.layout.size:
             wanted = np.isin(error.ts, getval(t))
             error.ts, ys = error.ts[wanted], error.ys[wanted]
             error.ys = problem.layout.unpack(ys, np.reshape, leading=(len(ys),))

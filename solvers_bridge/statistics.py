@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import autograd
 import numpy as np
@@ -69,16 +70,16 @@ class SolverError(RuntimeError):
     ts, ys : output times that were reached, from t[0] on, and the states there, nested and shaped as odeint returns them.
     """
 
-    def __init__(self, reason, t_reached=None, statistics=None):
+    def __init__(self, reason: str, t_reached: float | None = None, statistics: SolveStatistics | None = None) -> None:
         reason = reason.replace("\0", "")
         super().__init__(reason)
         self.reason = reason
         self.t_reached = t_reached
         self.statistics = statistics
-        self.ts = None
-        self.ys = None
+        self.ts: np.ndarray | None = None
+        self.ys: Any = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         if self.statistics is None:
             return self.reason
         return f"{self.statistics.method} ({self.statistics.direction}) stopped at t = {self.t_reached!r}: {self.reason}"
@@ -92,7 +93,7 @@ class GradientWarning(UserWarning):
 _NOT_THE_USER = tuple(f"{Path(file).resolve().parent}/" for file in (__file__, autograd.__file__))
 
 
-def warn_user(message, category=GradientWarning):
+def warn_user(message: str, category: type[Warning] = GradientWarning) -> None:
     """Warn at the innermost line outside this package and autograd, so that Python's filters show it once a call site."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USER):
@@ -130,7 +131,7 @@ def record_solves(steps: bool = False, dense: bool = False) -> Iterator[list[Sol
             _recorders[:] = [other for other in _recorders if other is not recorder]
 
 
-def new_statistics(direction, method, size):
+def new_statistics(direction: str, method: str, size: int) -> SolveStatistics:
     """An empty SolveStatistics, with the lists that some open record_solves block asks for."""
     statistics = SolveStatistics(direction, method, size)
     if any(recorder.steps for recorder in _recorders):
@@ -140,7 +141,7 @@ def new_statistics(direction, method, size):
     return statistics
 
 
-def publish(statistics):
+def publish(statistics: SolveStatistics) -> None:
     """Hand the statistics of an ended solve to every record_solves block that is open."""
     with _recorders_lock:
         for recorder in _recorders:

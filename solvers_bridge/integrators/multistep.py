@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..interpolant import Polynomial
 from ..statistics import SolverError
 from .base import both_tolerances, step_limit_reason
