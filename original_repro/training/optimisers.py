@@ -1,4 +1,20 @@
-"""Optimisers: pure functions of gradients, state and parameters."""
+"""Optimisers: pure functions of gradients, state and parameters.
+
+Why not Keras's, which are well kept, nor its schedules (measured against Keras 3; two loaded cores, turn by turn, least times):
+
+- Time. Parameters and gradients are NumPy's here, as autograd and the Fortran want them. An update of the ODE-Net's 26 arrays by
+  SGD, Adam or RMSprop takes 0.7, 1.4, 1.3 ms here; by Keras's in a tf.function 8 to 16 ms with the variables kept there, 34 ms
+  with the parameters handed in, and eagerly 180 ms and more. Of a planar flow's 6 arrays: 0.2 ms, 2 ms, 8 ms, 45 ms.
+- Other results. Keras keeps rates and coefficients in float32, so that of float64 parameters the first step of SGD is off by
+  4e-10 at a rate of 0.01, and it scales Adam's epsilon by sqrt(1 - beta2^t), so that with gradients from 1e-9 to 1 first steps
+  differ by up to 0.7 rates. The records of this project would no longer be those of a run.
+- Resumed runs. State here is a value, a checkpoint keeps it, and the next step is a function of it, bit for bit. Keras's
+  optimisers and variables are mutable, and a refused step (a loss that is not finite) would have to be undone.
+- Schedules. Keras's CosineDecay is float32, 1e-9 off at a rate of 0.01, and takes 1.2 ms a step, ours 3 us; its warm-up begins at
+  a rate of zero, a step that does nothing, and there is no one-cycle schedule.
+
+Where the formulas are the same, the tests compare these with Keras's step by step.
+"""
 
 import math
 from collections.abc import Callable

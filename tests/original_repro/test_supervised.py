@@ -265,7 +265,7 @@ COLOURED = ImageFormat(12, 10, 3, classes=4, mean=(0.5, 0.4, 0.3), deviation=(0.
     "network, init",
     [
         (
-            functools.partial(supervised.OdeNet, groups=2, rtol=1e-6, atol=1e-6),
+            functools.partial(supervised.OdeNet, groups=2, method="dop853", rtol=1e-8, atol=1e-8),
             functools.partial(supervised.init_odenet, channels=4),
         ),
         (functools.partial(supervised.RkNet, groups=2), functools.partial(supervised.init_odenet, channels=4)),
