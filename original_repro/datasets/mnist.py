@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import platformdirs
 
-from ..training import write_atomically
+from ..atomic_writes import write_atomically
 from .images import ImageFormat
 
 FORMAT = ImageFormat(28, 28, 1, classes=10, mean=0.1307, deviation=0.3081)  # of the training images, after division by 255

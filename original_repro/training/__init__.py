@@ -4,8 +4,9 @@ Parameters are nested dicts, lists and tuples of floating-point NumPy arrays. No
 differential equation, and nothing mutates what it is given. `training.compiled`, which needs TensorFlow, is imported by itself.
 """
 
+from ..atomic_writes import write_atomically
 from .batches import Batches, drawn_batches, index_batches, minibatches, random_crops
-from .checkpoints import CHECKPOINT_FORMAT, CheckpointError, load_checkpoint, save_checkpoint, write_atomically
+from .checkpoints import CHECKPOINT_FORMAT, CheckpointError, load_checkpoint, save_checkpoint
 from .loop import fit, fit_in_chunks
 from .optimisers import Optimiser, adam, clip_norm, rmsprop, sgd
 from .schedules import constant, one_cycle, piecewise, warmup_cosine

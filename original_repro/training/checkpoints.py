@@ -2,11 +2,11 @@
 
 import io
 import json
-import os
-import secrets
 from pathlib import Path
 
 import numpy as np
+
+from ..atomic_writes import write_atomically
 
 CHECKPOINT_FORMAT = "neural-ode-repro checkpoint, version 1"
 
@@ -46,21 +46,6 @@ def load_checkpoint(path):
         raise CheckpointError(
             f"{path} is not a whole checkpoint of this program ({type(error).__name__}: {error}); remove it to begin anew"
         ) from error
-
-
-def write_atomically(path, content):
-    """Write the bytes `content` to `path` so that no reader, and no end of this process, ever finds a part of them there."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _encode(node, members, floats):

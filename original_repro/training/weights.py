@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoints import CheckpointError, write_atomically
+from ..atomic_writes import write_atomically
+from .checkpoints import CheckpointError
 
 
 def save_weights(path, params):

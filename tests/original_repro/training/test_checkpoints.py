@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from original_repro.training import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
+from original_repro import atomic_writes
+from original_repro.training import CheckpointError, load_checkpoint, save_checkpoint
 from tests.training_runs import same_bits, small_run
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec="utf-8"))
@@ -117,7 +118,7 @@ def test_failed_save_leaves_the_earlier_checkpoint_and_nothing_else(tmp_path, mo
         raise OSError("the disk is full")
 
     save_checkpoint(tmp_path / "c.npz", 1)
-    monkeypatch.setattr(checkpoints.os, failing, fail)
+    monkeypatch.setattr(atomic_writes.os, failing, fail)
     with pytest.raises(OSError, match="disk is full"):
         save_checkpoint(tmp_path / "c.npz", 2)
     assert load_checkpoint(tmp_path / "c.npz") == 1

@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from original_repro import training
+from original_repro import atomic_writes, training
 from original_repro.training import (
     CheckpointError,
     adam,
-    checkpoints,
     constant,
     fit,
     load_checkpoint,
@@ -55,7 +54,7 @@ def test_run_stopped_in_any_evaluation_or_save_ends_the_same(tmp_path, monkeypat
         assert_same_run(small_run(tmp_path / f"evaluation {count}"), expected)
     for count in range(1, 17):
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(checkpoints.os, "replace", killed_at(count, os.replace))
+            patch.setattr(atomic_writes.os, "replace", killed_at(count, os.replace))
             small_run(tmp_path / f"save {count}")
         assert_same_run(small_run(tmp_path / f"save {count}"), expected)
 
