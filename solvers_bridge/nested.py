@@ -24,6 +24,22 @@ class Structure(NamedTuple):
         """The nesting again, with leaves (a sequence of count objects of any kind) in the places of the leaves."""
         return _build(self, iter(leaves))
 
+    def leaves_of(self, tree):
+        """The leaves of another nesting, in the order of these; a dict's keys may come in another.
+
+        Raises ValueError where it is nested otherwise.
+        """
+        leaves = []
+        _gather(self, tree, leaves)
+        return leaves
+
+    @property
+    def constants(self):
+        """The values of the constants, in order."""
+        if self.kind == "constant":
+            return [self.content.value]
+        return [value for child in self.children for value in child.constants]
+
 
 class _Constant(NamedTuple):
     """A single integer or boolean: handed to the dynamics as it is, with no gradient."""
@@ -185,3 +201,31 @@ def _build(structure, leaves):
     if kind is list:
         return items
     return kind(*items) if hasattr(kind, "_fields") else tuple(items)
+
+
+def _gather(structure, tree, leaves):
+    kind = structure.kind
+    if kind == "leaf":
+        same = not isinstance(tree, (dict, list, tuple))
+        leaves.append(tree)
+    elif kind is dict:
+        same = isinstance(tree, dict) and len(tree) == len(structure.content) and all(key in tree for key in structure.content)
+    else:
+        same = kind == "constant" or type(tree) is kind and len(tree) == structure.content
+    if not same:
+        raise ValueError(f"nestings differ: {_outline(structure)} and {type(tree).__name__}{_keys(tree)}")
+    places = structure.content if kind is dict else range(len(structure.children))
+    for place, child in zip(places, structure.children):
+        _gather(child, tree[place], leaves)
+
+
+def _outline(structure):
+    if structure.kind == "leaf":
+        return "an array"
+    return f"{structure.kind.__name__} of {list(structure.content) if structure.kind is dict else structure.content}"
+
+
+def _keys(tree):
+    if isinstance(tree, dict):
+        return f" of {list(tree)}"
+    return f" of {len(tree)}" if isinstance(tree, (list, tuple)) else ""
