@@ -10,9 +10,7 @@ from tests.helpers import (
     Y0,
     T,
     assert_decays,
-    decay,
     every_adaptive,
-    every_adaptive_family,
     every_family,
     raising,
     refused,
@@ -24,8 +22,8 @@ BAD_TIMES = {
     "empty": ([], ValueError, "one-dimensional with at least one"),
     "scalar": (0.5, ValueError, "one-dimensional"),
     "two_dimensional": ([[0.0, 1.0]], ValueError, "one-dimensional"),
-    "no_order": ([0.0, 1.0, 0.5], ValueError, "strictly increasing or strictly decreasing"),
-    "repeated": ([0.0, 0.5, 0.5, 1.0], ValueError, "repeated"),
+    "no_order": ([0.0, 1.0, 0.5], ValueError, "increasing or decreasing"),
+    "back_and_forth": ([1.0, 1.0, 0.5, 0.5, 0.7], ValueError, "increasing or decreasing"),
     "nan": ([0.0, np.nan, 1.0], ValueError, "finite"),
     "inf": ([0.0, np.inf], ValueError, "finite"),
     "complex": ([0.0, 1.0j], TypeError, "real"),
@@ -143,7 +141,7 @@ BAD_OPTIONS = [
         for method, value in (("adams", 13), ("bdf", 6), ("lsoda", 13), ("adams", 0), ("bdf", 2.0), ("lsoda", "5"))
     ),
     *((method, "jacobian", "foo") for method in IMPLICIT),
-    *(("bdf", "jacobian", value) for value in (True, decay, ["diagonal"], np.eye(2))),
+    *(("bdf", "jacobian", value) for value in (True, ["diagonal"], np.eye(2))),
     ("radau", "jacobian", "diagonal"),
     *(("rk4", "step_size", value) for value in (0, -0.1, np.nan, "small")),
 ]
@@ -166,7 +164,7 @@ def test_bad_option_values(argument, method, key, value):
         ({"checkpoint": 1.5}, "'checkpoint'"),
         ({"checkpoint": True}, "'checkpoint'"),
         ({"checkpoint": None}, "'checkpoint'"),
-        ({"restrat": "warm"}, "restart.*norm.*checkpoint"),
+        ({"restrat": "warm"}, "reconstruction.*checkpoint.*restart.*norm"),
     ],
 )
 def test_bad_adjoint_options(options, match):
@@ -174,9 +172,9 @@ def test_bad_adjoint_options(options, match):
         solve(never, adjoint_options=options)
 
 
-@every_adaptive_family
-def test_discrete_adjoint_of_an_adaptive_method(method):
-    with refused(ValueError, f"adjoint_method.*euler, midpoint or rk4.*{method}", method):
+@pytest.mark.parametrize("method", ("adams", "bdf", "lsoda", "radau"))
+def test_discrete_adjoint_of_a_method_without_explicit_stages(method):
+    with refused(ValueError, f"adjoint_method.*euler, midpoint, rk4, dopri5 or dop853.*{method}", method):
         solve(never, method=method, adjoint_method="discrete")
 
 

@@ -11,7 +11,8 @@ import tensorflow as tf
 from autograd import grad
 from autograd.core import primitive_vjps
 
-from solvers_bridge import SolverError, TensorFlowDynamics, odeint, record_solves, tensorflow_graph, tensorflow_primitive
+from solvers_bridge import SolverError, TensorFlowDynamics, odeint, record_solves, tensorflow_primitive
+from solvers_bridge.dynamics import tensorflow_call
 from tests.helpers import FIXED, every_family, run_script
 
 T = np.array([0.0, 0.3, 1.0])
@@ -182,7 +183,7 @@ def test_parameters_are_sent_once_a_solve(method, monkeypatch):
     run(), run(adjoint_method="discrete") if method == "rk4" else None
     sent, constant = [], tf.constant
     monkeypatch.setattr(
-        tensorflow_graph.tf,
+        tensorflow_call.tf,
         "constant",
         lambda value, *rest, **kwargs: (sent.append(np.shape(value)), constant(value, *rest, **kwargs))[1],
     )
