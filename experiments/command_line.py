@@ -8,21 +8,21 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from . import (
-    figure3_mnist,
+from .fidelity import integrator_fidelity
+from .harness.run_all import run_all
+from .harness.workers import available_cores
+from .neural_ode import (
     figure4_flows,
     figure5_flows,
     figure7_poisson,
     figures8to10_latent_ode,
-    integrator_fidelity,
     latent_restarts,
-    report,
     table1_depth,
     table1_mnist,
     table2_latent_ode,
 )
-from .run_all import run_all
-from .workers import available_cores
+from .neural_ode.figure3 import laboratory as figure3_mnist
+from .report import write as report
 
 EXPERIMENTS = {
     module.NAME: module
@@ -189,7 +189,7 @@ def run_name(arguments, parser, location_arguments):
 
 
 def _bench(arguments):
-    from . import bench
+    from .comparison import bench
 
     bench.run(arguments.out)
 

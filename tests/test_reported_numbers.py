@@ -11,8 +11,11 @@ import json
 import numpy as np
 import pytest
 
-from experiments import command_line, figure3_mnist, registry, table1_depth, table1_mnist
-from experiments.records import REPOSITORY, read_records, record_path
+from experiments import command_line
+from experiments.harness.records import REPOSITORY, read_records, record_path
+from experiments.neural_ode import table1_depth, table1_mnist
+from experiments.neural_ode.figure3 import laboratory as figure3_mnist
+from experiments.report import registry
 from original_repro import training
 from original_repro.datasets import mnist
 

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments import command_line, table1_mnist
+from experiments import command_line
+from experiments.neural_ode import table1_mnist
 from original_repro import supervised, training
 from original_repro.datasets import mnist
 

@@ -1,0 +1,1 @@
+"""Figure 3 on MNIST: measurements, what they come to, figures."""

@@ -1,0 +1,274 @@
+"""Figure 3: a small network measured whole, and fits, verdicts and summaries of made-up measurements."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from experiments import command_line
+from experiments.neural_ode import table1_mnist
+from experiments.neural_ode.figure3 import laboratory as figure3_mnist
+from original_repro import supervised, training
+from original_repro.datasets import mnist
+from solvers_bridge import odeint
+
+SMALL = {
+    "data": "embedded sample",
+    "batch_size": 5,
+    "methods": ("adams", "lsoda"),
+    "tolerances": (1e-1, 1e-2, 1e-3),
+    "max_steps": 200,
+    "timed_seconds": 1e-9,
+    "reference_tolerance": 1e-7,
+    "floor_steps": 4,
+    "backward": (
+        {"weights": "trained", "batch_size": 5, "batches": 2, "tolerances": (1e-1, 1e-2), "reductions": ("mean", "sum")},
+        {"weights": "initial", "batch_size": 5, "batches": 1, "tolerances": (1e-1,), "reductions": ("mean",)},
+    ),
+    "max_steps_backward": 200,
+    "test_tolerances": (1e1, 1e-3),
+    "test_steps": {"euler": (1,)},
+    "test_batch_size": 5,
+}
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """A folder with weights and record of a network of four channels, for ten test images; arguments of a run on it."""
+    sample = mnist.load_sample()
+    few = mnist.Mnist(sample.train_images[:2], sample.train_labels[:2], sample.test_images[::100], sample.test_labels[::100])
+    monkeypatch.setattr(mnist, "load_sample", lambda: few)
+    monkeypatch.setitem(figure3_mnist.PRESETS, "quick", SMALL)
+    weights = table1_mnist.weights_path(tmp_path, "quick-seed0")
+    training.save_weights(weights, supervised.init_odenet(np.random.default_rng(5), channels=4))
+    record = tmp_path / "runs" / "table1_mnist" / "quick-seed0.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(
+        json.dumps(
+            {
+                "configuration": {"method": "adams", "tolerance": 1e-3},
+                "history": [{"epoch": epoch, "train": {"nfe_forward": 20.0 + epoch, "nfe_backward": 21.0}} for epoch in (1, 2)],
+            }
+        )
+    )
+    # One process: others would not see these presets and images.
+    folders = ["--out", str(tmp_path), "--checkpoints", str(tmp_path / "checkpoints")]
+    yield tmp_path, ["run", "figure3_mnist", "--workers", "1", *folders]
+    figure3_mnist._laboratory.cache_clear()
+
+
+def test_a_small_network_is_measured_whole(trained, capsys):
+    folder, arguments = trained
+    assert command_line.main(arguments) == 0
+    record = json.loads((folder / "runs" / "figure3_mnist" / "quick-seed0.json").read_text())
+    rows, metrics = record["history"], record["metrics"]
+    errors = {
+        method: [metrics[f"error/{method}/{tolerance:.0e}"] for tolerance in SMALL["tolerances"]] for method in SMALL["methods"]
+    }
+    assert all(series[0] > series[-1] > metrics["float32_floor_direct"] > 0 for series in errors.values())
+    assert metrics["nfe/adams/1e-03"] > metrics["nfe/adams/1e-01"] > 0
+    assert metrics["reference_difference"] < 1e-4
+    backward = [row for row in rows if row["part"] == "backward"]
+    assert len(backward) == metrics["conditions"] == 10
+    assert all(row["finished"] and row["ratio"] == pytest.approx(row["nfe_backward"] / row["nfe_forward"]) for row in backward)
+    assert metrics["ratio/lsoda/1e-01/mean/initial/batch_5"] > 0 and metrics["nfe_backward/adams/1e-02/sum"] > 0
+    factors = {row["method"]: row["tolerance_factor"] for row in rows if row["part"] == "state"}
+    parameters = sum(
+        leaf.size for leaf in training.tree_leaves(supervised.init_odenet(np.random.default_rng(0), channels=4)["dynamics"])
+    )
+    states = 5 * 6 * 6 * 4
+    assert factors == {"adams": pytest.approx(math.sqrt((2 * states + parameters + 1) / states)), "lsoda": 1.0}
+    assert (metrics["nfe_forward_first_epoch"], metrics["nfe_forward_last_epoch"]) == (21.0, 22.0)
+    assert {row["method"]: row["nfe"] for row in rows if row["part"] == "test"}["euler"] == 1
+    assert record["configuration"]["trained_with"] == {"method": "adams", "tolerance": 1e-3}
+    for name in ("figure3_mnist-quick-seed0.png", "figure3_mnist-test_tolerance-quick-seed0.png"):
+        assert (folder / "figures" / name).stat().st_size > 10_000
+    assert "in 0 of 10 conditions" in capsys.readouterr().out or metrics["conditions_at_most_0.6"] > 0
+    assert not list((folder / "checkpoints" / "figure3_mnist").iterdir())
+
+
+@pytest.mark.parametrize("missing", ["weights/table1_mnist-quick-seed0.npz", "runs/table1_mnist/quick-seed0.json"])
+def test_without_weights_or_their_record_an_error_names_the_command_that_makes_them(trained, missing, monkeypatch, capsys):
+    folder, arguments = trained
+    (folder / missing).unlink()
+    monkeypatch.setattr(mnist, "load_sample", lambda: pytest.fail("work before the error"))
+    assert command_line.main(arguments) == 1
+    printed = capsys.readouterr().err
+    assert str(folder / missing) in printed
+    assert f"python -m experiments run table1_mnist --preset quick --seed 0 --out {folder}" in printed
+
+
+def test_weights_of_another_network_are_refused(trained, capsys):
+    folder, arguments = trained
+    training.save_weights(folder / "weights" / "other.npz", supervised.init_mlp(np.random.default_rng(0)))
+    (folder / "runs" / "table1_mnist" / "other.json").write_text("{}")
+    assert command_line.main([*arguments, "--weights", str(folder / "weights" / "other.npz")]) == 1
+    assert "does not hold weights of an ODE-Net" in capsys.readouterr().err
+
+
+def test_measurements_go_on_from_a_checkpoint_and_only_from_their_own(tmp_path):
+    checkpoint, tasks, measured = tmp_path / "run.npz", [{"part": "floor", "n": n} for n in range(4)], []
+
+    def measure(task, rows):
+        assert [row["n"] for row in rows] == list(range(task["n"]))
+        if task["n"] == 2 and len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(task["n"])
+        return {"value": 10 * task["n"]}
+
+    with pytest.raises(KeyboardInterrupt):
+        figure3_mnist.measure_all(tasks, measure, checkpoint, {"weights": "a"})
+    measured.append("interrupted")
+    rows, seconds = figure3_mnist.measure_all(tasks, measure, checkpoint, {"weights": "a"})
+    assert measured == [0, 1, "interrupted", 2, 3] and seconds > 0
+    assert rows == [{"part": "floor", "n": n, "value": 10 * n} for n in range(4)]
+    with pytest.raises(training.CheckpointError, match="other weights"):
+        figure3_mnist.measure_all(tasks, measure, checkpoint, {"weights": "b"})
+
+
+def ten_times(task, rows):
+    if "after" in task and rows == ():
+        while not Path(task["after"]).exists():
+            time.sleep(0.01)
+        raise FloatingPointError("five is too many")
+    return {"value": 10 * task["n"], "before": [row["n"] for row in rows], "process": os.getpid()}
+
+
+def test_measurements_shared_among_processes_are_the_same_but_for_those_made_alone(tmp_path):
+    tasks = [{"part": part, "n": n} for n, part in enumerate(("floor", "state", "forward", "test", "backward", "floor"))]
+    rows, _ = figure3_mnist.measure_all(tasks, ten_times, tmp_path / "run.npz", {}, 2)
+    assert [(row["part"], row["value"]) for row in rows] == [(task["part"], 10 * task["n"]) for task in tasks]
+    assert [row["process"] == os.getpid() for row in rows] == [task["part"] in figure3_mnist.ALONE for task in tasks]
+    assert [row["before"] for row in rows] == [[], [], [0], [], [], [0, 2]]
+
+
+def test_what_processes_measured_before_an_error_is_kept(tmp_path):
+    checkpoint = tmp_path / "run.npz"
+    tasks = [{"part": "test", "n": 3}, {"part": "test", "n": 4}, {"part": "test", "n": 5, "after": str(checkpoint)}]
+    with pytest.raises(FloatingPointError, match="five is too many"):
+        figure3_mnist.measure_all(tasks, ten_times, checkpoint, {}, 2)
+    kept = training.load_checkpoint(checkpoint)["rows"]
+    assert kept and all(kept[place]["value"] == 10 * tasks[place]["n"] for place in kept)
+    rows, _ = figure3_mnist.measure_all(tasks, ten_times, checkpoint, {})  # alone, five is not too many
+    assert [row["value"] for row in rows] == [30, 40, 50]
+
+
+@pytest.mark.parametrize("count", [0, -2])
+def test_a_number_of_processes_that_makes_no_sense(tmp_path, count):
+    with pytest.raises(ValueError, match="workers must be a whole number from 1"):
+        figure3_mnist.measure_all([], ten_times, tmp_path / "run.npz", {}, count)
+
+
+def test_a_line_is_found_with_its_share_of_the_variance():
+    assert figure3_mnist.line_fit([1, 2, 4], [5.0, 7.0, 11.0]) == pytest.approx((2.0, 3.0, 1.0))
+    # By hand: residuals -0.2, 0.6, -0.6, 0.2 leave 0.8 of a sum of squares of 8.
+    slope, intercept, r2 = figure3_mnist.line_fit([0, 1, 2, 3], [0.0, 2.0, 2.0, 4.0])
+    assert (slope, intercept, r2) == pytest.approx((1.2, 0.2, 0.9))
+    assert all(math.isnan(value) for value in figure3_mnist.line_fit([3, 3], [1.0, 2.0]))
+
+
+def backward(tolerance, ratio, method="adams", batch_size=128, reduction="mean", finished=True):
+    return {
+        "part": "backward",
+        "weights": "trained",
+        "batch_size": batch_size,
+        "method": method,
+        "tolerance": tolerance,
+        "reduction": reduction,
+        "nfe_forward": 20.0,
+        "nfe_backward": 20.0 * ratio,
+        "ratio": ratio,
+        "finished": finished,
+    }
+
+
+def verdict_of(*rows):
+    (found,) = figure3_mnist.verdicts(rows)
+    return found
+
+
+def test_roughly_half_holds_only_where_it_does():
+    assert verdict_of(backward(1e-1, 0.5), backward(1e-3, 0.6))["roughly_half"] == "holds"
+    mixed = verdict_of(backward(1e-1, 0.95), backward(1e-3, 0.75), backward(1e-5, 0.55))
+    assert mixed["roughly_half"] == "holds at 1e-05 only"
+    assert (mixed["half_at"], mixed["whole_at"]) == ([1e-5], [1e-1])
+    assert (mixed["ratio_least"], mixed["ratio_greatest"], mixed["conditions"]) == (0.55, 0.95, 3)
+    never = verdict_of(backward(1e-1, 0.61), backward(1e-3, 1.4))
+    assert (never["roughly_half"], never["half_at"], never["whole_at"]) == ("does not hold", [], [1e-3])
+
+
+def test_a_lower_bound_never_counts_as_half():
+    found = verdict_of(backward(1e-4, 0.3, finished=False), backward(1e-5, 3.0, finished=False))
+    assert (found["roughly_half"], found["whole_at"], found["finished"]) == ("does not hold", [1e-5], False)
+
+
+def test_conditions_are_told_apart_and_counted_in_the_sentence():
+    rows = [
+        backward(1e-3, 0.5),
+        backward(1e-3, 1.2, reduction="sum"),
+        backward(1e-3, 1.0, method="lsoda"),
+        backward(1e-3, 0.55, batch_size=1),
+    ]
+    found = figure3_mnist.verdicts(rows)
+    assert [verdict["roughly_half"] for verdict in found] == ["holds", "does not hold", "does not hold", "holds"]
+    sentence = figure3_mnist.sentence(found)
+    assert "in 2 of 4 conditions: VODE Adams, trained weights, batch 128, loss a mean, at 1e-03; VODE Adams" in sentence
+    assert sentence.endswith("at least 0.9 of them in 2.")
+    assert "in 0 of 1 conditions. They are" in figure3_mnist.sentence([verdict_of(backward(1e-3, 1.1))])
+
+
+def test_the_table_shows_counts_bounds_and_verdicts():
+    rows = [backward(1e-1, 0.95), backward(1e-3, 2.5, finished=False), backward(1e-3, 0.5, batch_size=1)]
+    table = figure3_mnist.markdown_table({"history": rows})
+    assert "20 → 19 (0.95)" in table and "(over 2.5)" in table and "one image's" in table and "holds" in table
+
+
+def decay(adjoint_max_steps):
+    """A stand-in for a network: the loss is a number that decays, at a rate that is its parameter."""
+
+    def loss(rate, images, labels):
+        y = odeint(
+            lambda t, y, rate: -rate * y,
+            1.0,
+            [0.0, 1.0],
+            rate,
+            method="lsoda",
+            adjoint_options={"max_num_steps": adjoint_max_steps},
+        )
+        return y[-1], len(labels)
+
+    return SimpleNamespace(loss=loss)
+
+
+def test_evaluations_of_both_solves_are_counted_and_a_sum_weighs_more_than_a_mean():
+    (forward, backward), reason = figure3_mnist.gradient_evaluations(decay(1000), 2.0, None, range(8), "mean")
+    assert forward > 10 and backward > 10 and reason is None
+    (again, more), reason = figure3_mnist.gradient_evaluations(decay(1000), 2.0, None, range(10**6), "sum")
+    assert again == forward and more != backward and reason is None
+
+
+def test_a_reverse_solve_that_is_stopped_gives_a_bound_and_a_reason():
+    (forward, backward), reason = figure3_mnist.gradient_evaluations(decay(2), 2.0, None, range(8), "mean")
+    assert forward > backward > 0 and "max_num_steps = 2" in reason
+
+
+def test_the_loosest_tolerance_without_more_errors_stops_at_the_first_that_has_them():
+    tests = [
+        {
+            "part": "test",
+            "method": "adams",
+            "tolerance": tolerance,
+            "error_rate": rate,
+            "error_rate_95_high": rate + 0.01,
+            "nfe": nfe,
+        }
+        for tolerance, rate, nfe in [(10.0, 0.05, 5), (1.0, 0.07, 6), (1e-1, 0.055, 9), (1e-3, 0.05, 20)]
+    ]
+    tests.append({"part": "test", "method": "euler", "grid_steps": 1, "error_rate": 0.05, "error_rate_95_high": 0.06, "nfe": 1})
+    assert figure3_mnist.loosest_with_same_error(tests, tests[3]) is tests[2]
+    assert figure3_mnist.loosest_with_same_error(tests[1:2] + tests[3:], tests[3]) is tests[3]
