@@ -121,7 +121,7 @@ def test_a_condition_of_figure_3c_has_the_recorded_evaluations(method):
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == settings["weights_sha256"], (
         "Figure 3 was measured with other weights than those kept: run figure3_mnist --preset paper again"
     )
-    *_, images, labels = table1_mnist._load(settings["data"], None)
+    *_, images, labels = table1_mnist.load_images(settings["data"], None)
     order = np.random.default_rng(record["seed"]).permutation(len(labels))
     laboratory = figure3_mnist.Laboratory(settings, training.load_weights(weights), images[order], labels[order], record["seed"])
     task = {"part": "backward", "weights": "trained", "batch_size": 1, "method": method, "tolerance": 1e-4, "reduction": "mean"}

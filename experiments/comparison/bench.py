@@ -8,12 +8,9 @@ and the mean cross-entropy. The memory of a training step is measured in a fresh
 import functools
 import json
 import os
-import platform
-import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import autograd.numpy as anp
@@ -24,12 +21,13 @@ from autograd.scipy.integrate import odeint as autograd_odeint
 from tabulate import tabulate
 
 from original_repro import supervised
-from original_repro.datasets import mnist
 from solvers_bridge import TensorFlowDynamics, odeint
 from solvers_bridge.dynamics import leaf_tuple, num_params
 from solvers_bridge.nested import flatten
 
 from ..harness import records, workers
+from ..harness.digits import digits
+from ..harness.memory import resident_peak
 from ..neural_ode import table1_mnist
 from .bench_flows import bench_flow
 from .bench_latent import bench_latent
@@ -136,13 +134,6 @@ class Layer(NamedTuple):
             np.stack([0 * self.z1_bar, self.z1_bar]),
             **{"rtol": TOLERANCE, "atol": TOLERANCE, **solver},
         )
-
-
-def digits(batch):
-    """The first `batch` images (batch, 28, 28, 1) in [0, 1] of a fixed shuffle of the embedded sample, and their labels."""
-    data = mnist.load_sample()
-    chosen = np.random.default_rng(0).permutation(len(data.train_labels))[:batch]
-    return data.train_images[chosen, ..., None] / np.float32(255), data.train_labels[chosen]
 
 
 def make_layer(batch, channels):
@@ -481,18 +472,6 @@ def measure_memory(tolerance, batch, channels):
         "before_mib": before,
         **{name: metrics[name] for name in ("nfe_forward", "nfe_backward")},
     }
-
-
-def resident_peak():
-    """The most memory (MiB) that this process has had resident.
-
-    Linux hands ru_maxrss on from the process that started this one, large as it may have been; VmHWM begins anew.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 2**10)
 
 
 if __name__ == "__main__":

@@ -44,13 +44,13 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib
 import platformdirs
 import scipy
+from matplotlib.patches import Rectangle
 from tabulate import tabulate
-from tqdm import tqdm
 
-from ..harness import records
+from ..harness import plotting, records
+from ..harness.progress import Progress
 from .fidelity_probe import SOLVERS
 
 NAME = "integrator_fidelity"
@@ -97,14 +97,16 @@ def run(arguments, stem):
     begun = time.perf_counter()
     asked = {"problems": problems(), "tasks": tasks()}
     measured, gaps = {}, {}
-    for release in tqdm(releases, desc="SciPy releases", disable=None):
-        try:
-            python = sys.executable if arguments.preset == "quick" else environment(release)
-            measured[release] = probe(python, asked)
-        except Gap as gap:
-            if arguments.preset == "quick":
-                raise RuntimeError(f"the probe failed: {gap}") from gap
-            gaps[release] = str(gap)
+    with Progress(len(releases), "SciPy releases") as shown:
+        for release in releases:
+            try:
+                python = sys.executable if arguments.preset == "quick" else environment(release)
+                measured[release] = probe(python, asked)
+            except Gap as gap:
+                if arguments.preset == "quick":
+                    raise RuntimeError(f"the probe failed: {gap}") from gap
+                gaps[release] = str(gap)
+            shown.done(release)
     own = arguments.preset != "quick" and REFERENCE in measured
     reference = {_key(cell): cell for cell in measured[REFERENCE]["cells"]} if own else committed_reference()
     history = compare({release: answer["cells"] for release, answer in measured.items()}, reference)
@@ -415,18 +417,15 @@ COLOURS = {"same": "#8fc79a", "equal counts": "#f2d16b", "differs": "#e07b6a", "
 
 def draw(record, path):
     """The matrix in colours: each cell has its worst verdict and how many solves are other than in the reference."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     history, gaps, reference = record["history"], record["configuration"]["gaps"], record["configuration"]["reference"]
     releases = sorted([*_measured(history), *gaps], key=_order)
     solvers = list(dict.fromkeys(row["solver"] for row in history)) or list(SOLVERS)
-    figure, axes = plt.subplots(figsize=(max(2.6 + 1.25 * len(releases), 7.0), 1.7 + 0.5 * len(solvers)), layout="constrained")
+    figure, axes = plotting.subplots(figsize=(max(2.6 + 1.25 * len(releases), 7.0), 1.7 + 0.5 * len(solvers)), frames=True)
     for i, solver in enumerate(solvers):
         for j, release in enumerate(releases):
             kind, text = _cell(record, solver, release)
             axes.add_patch(
-                plt.Rectangle(
+                Rectangle(
                     (j - 0.5, i - 0.5),
                     1,
                     1,
@@ -447,7 +446,7 @@ def draw(record, path):
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.legend(
-        [plt.Rectangle((0, 0), 1, 1, facecolor=COLOURS[verdict]) for verdict in VERDICTS[:3]],
+        [Rectangle((0, 0), 1, 1, facecolor=COLOURS[verdict]) for verdict in VERDICTS[:3]],
         ["all the same bits", "equal counts, other bits", "other evaluations or steps"],
         loc="upper center",
         bbox_to_anchor=(0.5, 0.0),
@@ -456,9 +455,7 @@ def draw(record, path):
         fontsize=8,
     )
     figure.suptitle(f"Solves that are not as in SciPy {reference}", fontsize=11)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    plotting.save(figure, path)
 
 
 def _cell(record, solver, release):

@@ -61,6 +61,32 @@ def read_records(out):
     return [(path, json.loads(path.read_text())) for path in sorted(Path(out).glob("runs/*/*.json"))]
 
 
+def first(found, experiment):
+    """The experiment's first record in the order of paths, in which the paper preset's come before the quick one's; or None."""
+    return next((record for _, record in found if record["experiment"] == experiment), None)
+
+
+def by_option(found, experiment, option):
+    """{value of an option: records of the experiment, of all seeds}, by rising value; of the paper preset where there are any.
+
+    found: (path, record) of any experiment; those of runs with other options than the seed and this one are left out. The option
+    has its name in the configuration too.
+    """
+    named = [
+        record
+        for path, record in found
+        if record["experiment"] == experiment
+        and path.stem
+        in (
+            f"{record['preset']}-seed{record['seed']}",
+            f"{record['preset']}-seed{record['seed']}-{option}={record['configuration'][option]}",
+        )
+    ]
+    chosen = [record for record in named if record["preset"] == "paper"] or named
+    values = sorted({record["configuration"][option] for record in chosen})
+    return {value: [record for record in chosen if record["configuration"][option] == value] for value in values}
+
+
 def command():
     """The command that is running, as one would type it."""
     return " ".join(["python", "-m", "experiments", *sys.argv[1:]])

@@ -20,13 +20,13 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from original_repro import training
 from original_repro.datasets import energies
 
-from ..harness import records
+from ..harness import plotting, records
+from ..harness.statistics import standard_error
 from ..harness.workers import available_cores, run_tasks
 
 NAME = "figure4_flows"
@@ -152,7 +152,7 @@ def fit(task):
     result = {
         **which,
         "kl": float(integrand.mean()),
-        "kl_se": float(integrand.std(ddof=1) / math.sqrt(len(integrand))),
+        "kl_se": standard_error(integrand),
         "history": [
             {
                 "steps": epoch["steps"],
@@ -257,17 +257,14 @@ def image_points():
 
 def draw(fits, settings, path):
     """The paper's figure: target, densities of every NF and CNF, and KL over K or M."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     sizes, names = settings["sizes"], energies.NAMES
     columns = 1 + 2 * len(sizes)
-    figure, panels = plt.subplots(
+    figure, panels = plotting.subplots(
         len(names),
         columns + 1,
         figsize=(1.7 * columns + 3.4, 1.9 * len(names)),
+        frames=True,
         squeeze=False,
-        layout="constrained",
         gridspec_kw={"width_ratios": [1] * columns + [1.9]},
     )
     z = image_points()
@@ -303,12 +300,9 @@ def draw(fits, settings, path):
                 capsize=2,
             )
         row[-1].set(xscale="log", yscale="log", xticks=sizes, xticklabels=sizes, ylabel="KL(q‖p) (nats)")
-        row[-1].yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-        row[-1].yaxis.set_major_formatter("{x:g}")
+        plotting.plain_log(row[-1].yaxis)
         row[-1].minorticks_off()
         row[-1].spines[["top", "right"]].set_visible(False)
     panels[0, -1].legend(frameon=False, fontsize=9)
     panels[-1, -1].set_xlabel("layers K or units M")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    plotting.save(figure, path, dpi=100)

@@ -18,18 +18,18 @@ as well, in float32, the precision of training, and in float64. A finished run l
 """
 
 import functools
-import math
 import sys
 import time
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
 
 from original_repro import training
 from original_repro.datasets import circles_and_moons
 
-from ..harness import records
+from ..harness import plotting, records
+from ..harness.statistics import standard_error
 from ..harness.workers import available_cores, run_tasks
 
 NAME = "figure5_flows"
@@ -123,7 +123,7 @@ def fit(task):
     name = f"log_likelihood_{data}"
     metrics = {
         f"{name}_{kind}": float(mine.mean()),
-        f"{name}_{kind}_se": _standard_error(mine),
+        f"{name}_{kind}_se": standard_error(mine),
         f"iterations_{data}_{kind}": best.steps(history),
         f"seconds_{data}_{kind}": sum(row["seconds"] for row in history),
     }
@@ -137,7 +137,7 @@ def fit(task):
         )
         metrics |= {
             f"{name}_true": float(true.mean()),
-            f"{name}_true_se": _standard_error(true),
+            f"{name}_true_se": standard_error(true),
             f"reversal_error_{data}_max": at_training["max"],
             f"reversal_error_{data}_rms": at_training["rms"],
         }
@@ -276,10 +276,6 @@ def log_likelihoods(flow, params, x):
     return np.concatenate([flow.log_density(params, part) for part in np.split(x, len(x) // BATCH)])
 
 
-def _standard_error(values):
-    return float(values.std(ddof=1) / math.sqrt(len(values)))
-
-
 def reversal_rows(params, settings, x, flows):
     """Distances between x and x solved to the base and back, a row for each precision and tolerance."""
     rows = []
@@ -329,11 +325,8 @@ def _image(log_density):
 
 def draw(fits, path):
     """The paper's figure: of each data set densities and samples of the CNF over time, the data, and the NF."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     columns = len(SHOWN_TIMES) + 2
-    figure, panels = plt.subplots(4, columns, figsize=(1.65 * columns, 7.2), layout="constrained")
+    figure, panels = plotting.subplots(4, columns, figsize=(1.65 * columns, 7.2), frames=True)
     for data, (densities, samples) in zip(circles_and_moons.NAMES, (panels[:2], panels[2:])):
         cnf, nf = fits[data, "cnf"], fits[data, "nf"]
         true = _image(functools.partial(circles_and_moons.log_density, data))
@@ -353,18 +346,12 @@ def draw(fits, path):
         axes.set_title(title, fontsize=10)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    plotting.save(figure, path, dpi=100)
 
 
 def animate(fits, path):
     """Noise turning into data: samples of both CNFs over time."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.animation import FuncAnimation, PillowWriter
-
-    figure, panels = plt.subplots(1, 2, figsize=(6.4, 3.5), layout="constrained")
+    figure, panels = plotting.subplots(1, 2, figsize=(6.4, 3.5), frames=True)
     paths = [fits[data, "cnf"]["paths"] for data in circles_and_moons.NAMES]
     points = [axes.plot([], [], ".", markersize=1.5, color="C0")[0] for axes in panels]
     for axes, data in zip(panels, circles_and_moons.NAMES):
@@ -387,4 +374,3 @@ def animate(fits, path):
 
     # The last frame stays for a second.
     FuncAnimation(figure, show, frames + 12).save(path, PillowWriter(fps=12), dpi=80)
-    plt.close(figure)

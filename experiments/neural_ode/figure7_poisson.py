@@ -16,13 +16,12 @@ The learning rates were chosen by the training objective. Reverse sweep as in ta
 import time
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from original_repro import training
 from original_repro.datasets import spirals
 
-from ..harness import records
+from ..harness import plotting, records
 from . import table2_latent_ode
 from .table2_latent_ode import BEST, WAYS
 
@@ -222,10 +221,7 @@ def _clean_at(data, times):
 
 
 def _draw(alone, together, metrics, path):
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained", width_ratios=(1.4, 1, 1), sharey=True)
+    figure, panels = plotting.subplots(1, 3, figsize=(13, 3.6), width_ratios=(1.4, 1, 1), sharey=True)
     t, learned, true, events = alone
     panels[0].plot(t, true, color="0.7", linewidth=3, label="true")
     panels[0].plot(t, learned, color="C0", label="learned")
@@ -245,7 +241,4 @@ def _draw(alone, together, metrics, path):
     panels[2].legend(frameon=False, fontsize=8, loc="upper center", ncols=2)
     for axes in panels:
         axes.set_xlabel("time")
-        axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    plotting.save(figure, path)

@@ -14,12 +14,11 @@ predictive distribution, with the share of noisy points inside, within and beyon
 import time
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from original_repro.datasets import spirals
 
-from ..harness import records
+from ..harness import plotting, records
 from . import table2_latent_ode
 from .table2_latent_ode import SCALE
 
@@ -48,7 +47,6 @@ def run(arguments, stem):
     model = _Model(weights[f"latent_ode_{POINTS}"])
     data = _test_set(arguments.seed, preset["test"], POINTS)
     figures = Path(arguments.out) / "figures"
-    matplotlib.use("Agg")
 
     rng = np.random.default_rng(arguments.seed)
     means = model.posterior(data)
@@ -198,23 +196,6 @@ class RnnOf:
         return table2_latent_ode.predict(self.net, self.params, data)
 
 
-def _axes(figure_size, rows, columns, **settings):
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(rows, columns, figsize=figure_size, layout="constrained", squeeze=False, **settings)
-    for one in axes.flat:
-        one.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _save(figure, path):
-    import matplotlib.pyplot as plt
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=95)
-    plt.close(figure)
-
-
 def _truth_and_seen(axes, data, i):
     axes.plot(*np.concatenate([data.clean[i], data.further_clean[i]]).T, color="0.75", linewidth=3, label="truth")
     axes.plot(*data.values[i].T, "k.", markersize=4, label="observations")
@@ -230,7 +211,7 @@ def _shown(data, count):
 def _draw_figure8(model, rnn, data, path):
     """Rows: recurrent network, latent ODE; columns: spirals."""
     chosen = _shown(data, 4)
-    figure, axes = _axes((12, 6), 2, 4)
+    figure, axes = plotting.subplots(2, 4, figsize=(12, 6), squeeze=False)
     seen = model.generate(model.posterior(data)[chosen], data.grid)
     further = table2_latent_ode.predict(model.net, model.params, data)
     ahead, fed_back = rnn.one_step_ahead(data), rnn.predict(data)
@@ -248,7 +229,7 @@ def _draw_figure8(model, rnn, data, path):
     axes[0, 0].legend(frameon=False, fontsize=7, loc="center")
     axes[1, 0].legend(frameon=False, fontsize=7, loc="center")
     figure.suptitle(f"{POINTS} observations, then 100 further time points")
-    _save(figure, path)
+    plotting.save(figure, path, dpi=95)
 
 
 def _draw_figure8c(model, z0, data, probes, path):
@@ -256,7 +237,7 @@ def _draw_figure8c(model, z0, data, probes, path):
     flat = states.reshape(-1, states.shape[-1])
     axes_of_most_variance = np.linalg.svd(flat - flat.mean(0), full_matrices=False)[2][:2]
     projected = (states - flat.mean(0)) @ axes_of_most_variance.T
-    figure, axes = _axes((5.6, 4.8), 1, 1)
+    figure, axes = plotting.subplots(1, 1, figsize=(5.6, 4.8), squeeze=False)
     axes = axes[0, 0]
     for way, colour, label in ((True, "C0", "clockwise"), (False, "C1", "counter-clockwise")):
         members = np.flatnonzero(data.clockwise[:100] == way)
@@ -271,13 +252,13 @@ def _draw_figure8c(model, z0, data, probes, path):
     )
     axes.title.set_fontsize(10)
     axes.legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    plotting.save(figure, path, dpi=95)
 
 
 def _draw_figure9(model, walk, coordinate, data, path):
     times = np.concatenate([data.grid, data.further_times])
     paths = model.generate(walk, times)
-    figure, axes = _axes((14, 2.9), 1, len(walk), sharex=True, sharey=True)
+    figure, axes = plotting.subplots(1, len(walk), figsize=(14, 2.9), squeeze=False, sharex=True, sharey=True)
     for one, made, z, area in zip(axes[0], paths, walk, signed_area(paths)):
         points = one.scatter(*made.T, c=times, s=4, cmap="rainbow")
         one.plot(*made[0], "ko", markersize=4)
@@ -286,13 +267,13 @@ def _draw_figure9(model, walk, coordinate, data, path):
         one.set_xlabel("x")
     axes[0, 0].set_ylabel("y")
     figure.colorbar(points, ax=axes[0, -1], label="time")
-    _save(figure, path)
+    plotting.save(figure, path, dpi=95)
 
 
 def _draw_figure10(reconstructions, more, path):
     data = more[FEWER_AND_MORE[0]]
     chosen = _shown(data, 3)
-    figure, axes = _axes((13, 7.4), 3, len(FEWER_AND_MORE))
+    figure, axes = plotting.subplots(3, len(FEWER_AND_MORE), figsize=(13, 7.4), squeeze=False)
     for column, points in enumerate(FEWER_AND_MORE):
         for row, i in enumerate(chosen):
             one = axes[row, column]
@@ -305,13 +286,13 @@ def _draw_figure10(reconstructions, more, path):
     for one in axes[:, 0]:
         one.set_ylabel("y")
     axes[0, 0].legend(frameon=False, fontsize=7, loc="center")
-    _save(figure, path)
+    plotting.save(figure, path, dpi=95)
 
 
 def _draw_bands(mean, deviation, data, metrics, path):
     times = np.concatenate([data.grid, data.further_times])
     noisy = np.concatenate([data.noisy, data.further_noisy], 1)
-    figure, axes = _axes((12, 5), 2, 3, sharex=True)
+    figure, axes = plotting.subplots(2, 3, figsize=(12, 5), squeeze=False, sharex=True)
     for column, i in enumerate(_shown(data, 3)):
         for row, name in enumerate("xy"):
             one = axes[row, column]
@@ -329,4 +310,4 @@ def _draw_bands(mean, deviation, data, metrics, path):
         f"times, {100 * metrics['band_coverage_further']:.1f} % beyond",
         fontsize=11,
     )
-    _save(figure, path)
+    plotting.save(figure, path, dpi=95)

@@ -21,13 +21,12 @@ makes, beside which any of these errors can be judged.
 import time
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from tabulate import tabulate
 
 from original_repro import training
 
-from ..harness import records
+from ..harness import plotting, records
 from . import table2_latent_ode
 from .table2_latent_ode import BEST, FEW_TIMES, WAYS
 
@@ -145,10 +144,7 @@ def _error(gradient, reference):
 
 def _draw(rows, noise, path):
     """Error over seconds, with the evaluations of the reverse sweep at each way's point."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8.5, 4.8), layout="constrained")
+    figure, axes = plotting.subplots(figsize=(8.5, 4.8))
     for row in rows.values():
         axes.plot(
             row["seconds"],
@@ -185,8 +181,5 @@ def _draw(rows, noise, path):
     )
     left, right = axes.get_xlim()
     axes.set(xlim=(left, right * 1.2), ylim=(None, 20))
-    axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("Reverse sweep of a latent ODE: way, evaluations")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    plotting.save(figure, path)

@@ -20,20 +20,20 @@ through the dynamics would need. The ODE-Net keeps z(1) only; its constant holds
 system. Slopes are also in units of one float32 state (batch, 6, 6, channels).
 """
 
-import contextlib
-import ctypes
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from tabulate import tabulate
-from tqdm import tqdm
 
-from ..harness import records
+from ..harness import plotting, records
+from ..harness.digits import STATE_SIDE, digits
+from ..harness.memory import freed_memory_handed_back, resident_peak
+from ..harness.progress import Progress
+from ..harness.statistics import line_fit
 
 NAME = "table1_depth"
 TITLE = "Table 1: memory and time of a training step against depth"
@@ -64,7 +64,6 @@ PRESETS = {
 # What is fitted: its name in a point, and its unit.
 COLUMNS = {"memory": ("peak_mib", "mib"), "time": ("step_seconds", "seconds"), "cpu": ("cpu_seconds", "seconds")}
 LABELS = {"resnet": "ResNet", "rknet": "RK-Net", "odenet": "ODE-Net"}
-STATE_SIDE = 6
 
 
 def add_arguments(parser):
@@ -77,20 +76,21 @@ def run(arguments, stem):
     settings = [(model, setting) for model, chosen in preset["settings"].items() for setting in chosen]
     begun = time.perf_counter()
     points = []
-    for model, setting in tqdm(settings, desc="processes", disable=None):
-        points.append(
-            measure_in_fresh_process(
-                model=model,
-                setting=setting,
-                seed=arguments.seed,
-                **{name: value for name, value in preset.items() if name != "settings"},
+    with Progress(len(settings), "processes") as shown:
+        for model, setting in settings:
+            points.append(
+                measure_in_fresh_process(
+                    model=model,
+                    setting=setting,
+                    seed=arguments.seed,
+                    **{name: value for name, value in preset.items() if name != "settings"},
+                )
             )
-        )
-        tqdm.write(
-            f"{LABELS[model]} {setting:g}: depth {points[-1]['depth']}, {points[-1]['peak_mib']:.0f} MiB, "
-            f"{points[-1]['step_seconds']:.3g} s",
-            file=sys.stderr,
-        )
+            shown.done(
+                f"{LABELS[model]} {setting:g}: depth {points[-1]['depth']}, {points[-1]['peak_mib']:.0f} MiB, "
+                f"{points[-1]['step_seconds']:.3g} s",
+                always=True,
+            )
     configuration = {"data": "embedded sample", "method": "adams", **preset}
     state_mib = preset["batch_size"] * STATE_SIDE**2 * preset["channels"] * 4 / 2**20
     path = records.record_path(arguments.out, NAME, stem)
@@ -130,9 +130,6 @@ def measure(model, setting, *, batch_size, channels, seed, memory_steps, timed_s
     and of all threads' processor time) and seconds (each step's elapsed time).
     """
     net, params = network(model, setting, channels=channels, seed=seed)
-    # Here, because it imports TensorFlow.
-    from ..comparison.bench import digits, resident_peak
-
     images, labels = digits(batch_size)
     before = resident_peak()
     with freed_memory_handed_back():
@@ -182,47 +179,6 @@ def network(model, setting, *, channels, seed):
     return supervised.OdeNet("adams", setting, setting, groups=groups), params
 
 
-@contextlib.contextmanager
-def freed_memory_handed_back():
-    """Within it, glibc's malloc maps each array by itself and unmaps it when freed; other allocators are left as they are.
-
-    Afterwards it keeps what is freed, as much as its thresholds come to by themselves once large arrays have been freed.
-    """
-    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names and numbers of malloc.h
-
-    def set_threshold(size):
-        with contextlib.suppress(AttributeError, OSError, TypeError):
-            mallopt = ctypes.CDLL(None).mallopt
-            mallopt(M_MMAP_THRESHOLD, size)
-            mallopt(M_TRIM_THRESHOLD, 2 * size)
-
-    set_threshold(2**16)
-    try:
-        yield
-    finally:
-        set_threshold(2**25)
-
-
-def fit(depths, values):
-    """Least squares, value = constant + slope * depth: {"slope", "constant", "slope_error", "constant_error"}.
-
-    The errors are standard errors; None from two points, which any line meets. Raises ValueError unless two depths differ.
-    """
-    if len(set(depths)) < 2:
-        raise ValueError(f"a line needs points at two depths or more, got depths {sorted(set(depths))}")
-    # Half a second to import, which `list` should not take.
-    from scipy.stats import linregress
-
-    line = linregress(depths, values)
-    known = len(depths) > 2
-    return {
-        "slope": float(line.slope),
-        "constant": float(line.intercept),
-        "slope_error": float(line.stderr) if known else None,
-        "constant_error": float(line.intercept_stderr) if known else None,
-    }
-
-
 def metrics(points, state_mib):
     """Flat numbers for each model: the lines of memory, time and processor time, and each at the greatest depth over the least.
 
@@ -234,7 +190,8 @@ def metrics(points, state_mib):
         flat[f"{model}_depth_ratio"] = max(depths) / min(depths)
         shallow, deep = found[int(np.argmin(depths))], found[int(np.argmax(depths))]
         for column, (name, unit) in COLUMNS.items():
-            line = fit(depths, [point[name] for point in found])
+            line = line_fit(depths, [point[name] for point in found])._asdict()
+            del line["r2"]
             flat |= {f"{model}_{column}_{part}_{unit}": value for part, value in line.items()}
             flat[f"{model}_{column}_ratio"] = deep[name] / shallow[name]
             if column == "memory":
@@ -288,10 +245,7 @@ def points_table(record):
 
 def draw(record, path):
     """Memory and time against depth, a colour for each network, with the fitted lines."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (left, right) = plotting.subplots(1, 2, figsize=(10, 4))
     for axes, column in ((left, "memory"), (right, "time")):
         name, unit = COLUMNS[column]
         for (model, points), marker in zip(by_model(record["history"]).items(), "os^"):
@@ -308,7 +262,6 @@ def draw(record, path):
                 label=f"{LABELS[model]}: {text} {'a block' if model == 'resnet' else 'an evaluation'}",
             )
         axes.set(xlabel="depth: blocks (ResNet), evaluations forward (RK-Net, ODE-Net)", xlim=(0, None))
-        axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     # Libraries, parameters and digits are most of the memory; from zero, no slope would be seen.
     before = float(np.median([point["before_mib"] for point in record["history"]]))
@@ -319,9 +272,7 @@ def draw(record, path):
         f"A training step against depth: batch {record['configuration']['batch_size']}, "
         f"{record['configuration']['channels']} channels"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    plotting.save(figure, path)
 
 
 if __name__ == "__main__":

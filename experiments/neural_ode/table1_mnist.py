@@ -18,13 +18,13 @@ import functools
 import time
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from original_repro import training
 from original_repro.datasets import mnist
 
-from ..harness import records, workers
+from ..harness import plotting, records, workers
+from ..harness.statistics import wilson_interval
 
 NAME = "table1_mnist"
 TITLE = "Table 1: test error of the MNIST networks: ODE-Net, ResNet, RK-Net, MLP"
@@ -128,7 +128,7 @@ def run(arguments, stem):
     if arguments.processes is not None:
         settings["processes"] = arguments.processes
     net, initial_params, how = _network(arguments.model, arguments.method, arguments.tolerance)
-    images, labels, test_images, test_labels = _load(settings["data"], arguments.data)
+    images, labels, test_images, test_labels = load_images(settings["data"], arguments.data)
     if arguments.validation:
         if arguments.validation % supervised.EVALUATION_BATCH or arguments.validation >= len(images):
             raise ValueError(
@@ -168,7 +168,7 @@ def run(arguments, stem):
     training_seconds = sum(epoch["wall_seconds"] for epoch in history)
     metrics = {
         "parameters": supervised.parameter_count(params),
-        **_error_metrics(history[-1]["evaluation"], len(test_labels)),
+        **error_metrics(history[-1]["evaluation"], len(test_labels)),
         **{name: mean for name, mean in history[-1]["train"].items() if name.startswith("nfe_")},
         "training_seconds": training_seconds,
         "seconds_per_epoch": training_seconds / len(history),
@@ -215,10 +215,10 @@ def evaluate(arguments, stem):
         raise ValueError(f"{path} does not hold weights of --model {arguments.model}: {error}") from error
     if not all(training.tree_leaves(fits)):
         raise ValueError(f"{path} does not hold weights of --model {arguments.model}: other shapes")
-    _, _, images, labels = _load(PRESETS[arguments.preset][arguments.model]["data"], arguments.data)
+    _, _, images, labels = load_images(PRESETS[arguments.preset][arguments.model]["data"], arguments.data)
     begun = time.perf_counter()
     evaluation = net.evaluate(params, images, labels)
-    return {**_error_metrics(evaluation, len(labels)), **evaluation, "seconds": time.perf_counter() - begun}
+    return {**error_metrics(evaluation, len(labels)), **evaluation, "seconds": time.perf_counter() - begun}
 
 
 def weights_path(out, stem):
@@ -256,23 +256,21 @@ def make_value_and_grad(model, method="adams", tolerance=1e-3):
     return _network(model, method, tolerance)[0].value_and_grad
 
 
-def _error_metrics(evaluation, examples):
+def error_metrics(evaluation, examples):
     """Errors, their rate with its 95 % interval (Wilson 1927), and accuracy, from what a network's `evaluate` returned."""
-    from scipy.stats import binomtest
-
     errors = int(evaluation["errors"])
-    interval = binomtest(errors, examples).proportion_ci(0.95, method="wilson")
+    low, high = wilson_interval(errors / examples, examples)
     return {
         "errors": errors,
         "examples": examples,
         "error_rate": errors / examples,
-        "error_rate_95_low": float(interval.low),
-        "error_rate_95_high": float(interval.high),
+        "error_rate_95_low": low,
+        "error_rate_95_high": high,
         "accuracy": 1 - errors / examples,
     }
 
 
-def _load(which, folder):
+def load_images(which, folder):
     """Training images (N, 28, 28, 1) float32 in [0, 1], labels, and the same of the test set."""
     data = mnist.load_sample() if which == "embedded sample" else mnist.load(folder)
     train, test = ((images[..., None] / np.float32(255)) for images in (data.train_images, data.test_images))
@@ -290,12 +288,9 @@ def _crop(batch, rng, padding):
 
 def _draw(history, configuration, path):
     """Loss and error over training, and with an ODE its evaluations (the ODE-Net's are the paper's Figure 3d)."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     epochs = [epoch["epoch"] for epoch in history]
     with_ode = "nfe_forward" in history[0]["train"]
-    figure, panels = plt.subplots(1, 3 if with_ode else 2, figsize=(11 if with_ode else 7.4, 3.2), layout="constrained")
+    figure, panels = plotting.subplots(1, 3 if with_ode else 2, figsize=(11 if with_ode else 7.4, 3.2))
     left, middle = panels[:2]
     left.plot(epochs, [epoch["train"]["loss"] for epoch in history], "o-", label="training")
     left.plot(epochs, [epoch["evaluation"]["loss"] for epoch in history], "s--", label="held out")
@@ -307,13 +302,10 @@ def _draw(history, configuration, path):
         _draw_evaluations(history, epochs, panels[2])
     for axes in panels:
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-        axes.spines[["top", "right"]].set_visible(False)
+        plotting.whole_numbers(axes.xaxis)
     parts = [f"{MODELS[configuration['model']]} on {configuration['data']}", solver(configuration)]
     figure.suptitle(", ".join(filter(None, parts)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    plotting.save(figure, path)
 
 
 def solver(configuration):

@@ -29,17 +29,18 @@ import functools
 import time
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from original_repro import training
 from original_repro.datasets import spirals
 
 from ..harness import records, workers
+from ..report import registry
+from . import table2_figures
 
 NAME = "table2_latent_ode"
 TITLE = "Table 2: predictive RMSE of latent ODE and recurrent networks on irregular spirals"
-MODELS = {"rnn": "RNN", "rnn_dt": "RNN with time gaps", "latent_ode": "latent ODE"}
+MODELS = table2_figures.LABELS
 SPACING = spirals.Geometry().spacing
 # The longest step of a fixed grid; output times that are closer are crossed in one step.
 STEP = 4 * SPACING
@@ -174,33 +175,19 @@ def run(arguments, stem):
         wall_seconds=time.perf_counter() - begun,
     )
     figures = Path(arguments.out) / "figures"
-    _draw(metrics, history, preset["points"], arguments.noise, figures / f"{NAME}-{stem}.png")
+    table2_figures.draw(metrics, history, preset["points"], arguments.noise, figures / f"{NAME}-{stem}.png")
     levels = by_noise(
         [(path, record) for path, record in records.read_records(arguments.out) if record["preset"] == arguments.preset]
     )
     if len(levels) > 1:
-        draw_over_noise(levels, preset["points"], figures / f"{NAME}-{arguments.preset}-noise.png")
+        reported = {entry["id"]: entry["value"] for entry in registry.read()}
+        table2_figures.draw_over_noise(levels, preset["points"], reported, figures / f"{NAME}-{arguments.preset}-noise.png")
     return path
 
 
 def by_noise(found):
-    """{noise: records of this experiment, of all seeds}, by rising noise; those of the paper preset where there are any.
-
-    found: (path, record) of any experiment; those of runs with other options than seed and noise are left out.
-    """
-    named = [
-        record
-        for path, record in found
-        if record["experiment"] == NAME
-        and path.stem
-        in (
-            f"{record['preset']}-seed{record['seed']}",
-            f"{record['preset']}-seed{record['seed']}-noise={record['configuration']['noise']}",
-        )
-    ]
-    chosen = [record for record in named if record["preset"] == "paper"] or named
-    levels = sorted({record["configuration"]["noise"] for record in chosen})
-    return {noise: [record for record in chosen if record["configuration"]["noise"] == noise] for noise in levels}
+    """{noise: records of this experiment, of all seeds}, by rising noise: `records.by_option`."""
+    return records.by_option(found, NAME, "noise")
 
 
 def weights_path(out, stem):
@@ -383,91 +370,3 @@ def rmse(net, params, data):
         kind: float(np.sqrt(np.mean((predicted - targets) ** 2)))
         for kind, targets in (("noisy", data.further_noisy), ("clean", data.further_clean))
     }
-
-
-def _draw(metrics, history, numbers, noise, path):
-    """RMSE over observations, and validation RMSE over training."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained", width_ratios=(1, 1, 1.2))
-    for axes, kind in zip(panels, ("noisy", "clean")):
-        for i, (model, label) in enumerate(MODELS.items()):
-            axes.plot(
-                range(len(numbers)), [metrics[f"rmse_{model}_{points}_{kind}"] for points in numbers], "os^"[i] + "-", label=label
-            )
-        axes.set(
-            xlabel="observations of 100",
-            ylabel=f"RMSE against {kind} targets",
-            ylim=(0, None),
-            xticks=range(len(numbers)),
-            xticklabels=numbers,
-        )
-        axes.set_ylim(0, 1.4 * axes.get_ylim()[1])
-    panels[0].axhline(noise, color="grey", linestyle=":", linewidth=1)
-    panels[0].annotate("noise", (0, noise), xytext=(0, 3), textcoords="offset points", fontsize=8, color="grey")
-    panels[0].legend(frameon=False, fontsize=8)
-    for i, model in enumerate(MODELS):
-        for points, style in zip(numbers, (":", "--", "-")):
-            fitted = next(one for one in history if (one["model"], one["points"]) == (model, points))
-            panels[2].plot(
-                [epoch["iteration"] for epoch in fitted["history"]],
-                [epoch["evaluation"]["rmse"] for epoch in fitted["history"]],
-                style,
-                color=f"C{i}",
-                label=f"{points} observations" if i == 0 else None,
-            )
-    panels[2].set(xlabel="iterations", ylabel="validation RMSE (noisy)", ylim=(0, None))
-    panels[2].legend(frameon=False, fontsize=8)
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"Spirals with noise {noise:g}, 100 further time points")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def draw_over_noise(levels, numbers, path):
-    """RMSE over noise, a panel for each number of observations, from `by_noise`: means over seeds, bars a standard deviation."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from ..report import registry
-
-    reported = {entry["id"]: entry["value"] for entry in registry.read()}
-    noises = list(levels)
-    figure, panels = plt.subplots(1, len(numbers), figsize=(4 * len(numbers), 3.6), layout="constrained", sharey=True)
-    for axes, points in zip(np.atleast_1d(panels), numbers):
-        for i, (model, label) in enumerate((("rnn", "RNN"), ("latent_ode", "latent ODE"))):
-            for kind, style in (("noisy", "o-"), ("clean", "o--")):
-                values = [[record["metrics"][f"rmse_{model}_{points}_{kind}"] for record in group] for group in levels.values()]
-                axes.errorbar(
-                    noises,
-                    [np.mean(group) for group in values],
-                    capsize=2,
-                    color=f"C{i}",
-                    markersize=4,
-                    fmt=style,
-                    yerr=[np.std(group, ddof=1) if len(group) > 1 else 0 for group in values],
-                    label=f"{label}, {kind} targets",
-                )
-        axes.plot([0, max(noises)], [0, max(noises)], color="grey", linestyle=":", linewidth=1, label="the noise itself")
-        value = reported.get(f"table2-latent-ode-{points}")
-        if value is not None:
-            axes.axhline(value, color="C1", linewidth=0.8, alpha=0.6)
-            axes.annotate(
-                "latent ODE in the paper",
-                (max(noises), value),
-                xytext=(0, 2),
-                textcoords="offset points",
-                fontsize=7,
-                ha="right",
-                color="C1",
-            )
-        axes.set(title=f"{points} of 100 observations", xlabel="noise, standard deviation", xlim=(0, None), ylim=(0, None))
-        axes.spines[["top", "right"]].set_visible(False)
-    np.atleast_1d(panels)[0].set_ylabel("RMSE at 100 further times")
-    np.atleast_1d(panels)[0].legend(frameon=False, fontsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

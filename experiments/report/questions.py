@@ -5,12 +5,12 @@ An answer whose record is not there yet says which command measures it.
 
 import numpy as np
 
-from ..fidelity import integrator_fidelity
-from ..neural_ode import table1_depth, table2_latent_ode
-from ..neural_ode.figure3 import laboratory as figure3_mnist
+from ..harness.digits import STATE_SIDE
+from ..harness.records import by_option
+from ..harness.tables import over_seeds
 from . import registry, rules
 
-SIZES = table2_latent_ode.PRESETS["paper"]["points"]
+SIZES = (30, 50, 100)  # observations, those of the paper's Table 2
 
 LSODA_EXAMPLE = """\
 ```python
@@ -29,14 +29,6 @@ class NotMeasured(LookupError):
 def markdown(found):
     """All questions with their answers, from records as (path, record)."""
     return "\n\n".join(_answered(question, answer, found) for question, answer in QUESTIONS)
-
-
-def mean_and_deviation(records, metric):
-    """A metric's mean over records in words, ± its standard deviation where there are several; nothing where one lacks it."""
-    values = [record["metrics"].get(metric) for record in records]
-    if None in values:
-        return ""
-    return f"{np.mean(values):.4f}" + (f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else "")
 
 
 def _answered(question, answer, found):
@@ -71,7 +63,7 @@ def _evaluation_counts(found):
     bench = _record(found, "bench")["metrics"]
     if "beside_torchdiffeq_nfe_forward" not in bench:
         raise NotMeasured('pip install ".[modern]"; python -m experiments bench')
-    figure3 = _record(found, figure3_mnist.NAME)
+    figure3 = _record(found, "figure3_mnist")
     ratio = {
         method: next(
             (
@@ -113,12 +105,12 @@ def _evaluation_counts(found):
 
 
 def _latent_rmse(found):
-    levels = table2_latent_ode.by_noise([(path, record) for path, record in found if record["preset"] == "paper"])
+    levels = by_option([(path, record) for path, record in found if record["preset"] == "paper"], "table2_latent_ode", "noise")
     if not levels:
         raise NotMeasured("python -m experiments run table2_latent_ode --preset paper")
 
     def errors(records, model):
-        return ", ".join(mean_and_deviation(records, f"rmse_{model}_{size}_noisy") for size in SIZES)
+        return ", ".join(over_seeds(records, f"rmse_{model}_{size}_noisy") for size in SIZES)
 
     lines = [
         f"noise {noise:g}: {errors(records, 'latent_ode')} (RNN: {errors(records, 'rnn')})" for noise, records in levels.items()
@@ -149,7 +141,7 @@ def _noise_of_the_paper(levels):
 
 
 def _adjoint_memory(found):
-    depth = _record(found, table1_depth.NAME)
+    depth = _record(found, "table1_depth")
     bench = _record(found, "bench")["metrics"]
     metrics, configuration = depth["metrics"], depth["configuration"]
     try:
@@ -177,7 +169,7 @@ def adjoint_unknowns(batch_size, channels):
     """Unknowns of the ODE-Net's augmented system: z and its adjoint, the gradients by the parameters, that by t."""
     convolution = (channels + 1) * channels * 9 + channels
     parameters = 2 * convolution + 3 * 2 * channels
-    return 2 * batch_size * table1_depth.STATE_SIDE**2 * channels + parameters + 1
+    return 2 * batch_size * STATE_SIDE**2 * channels + parameters + 1
 
 
 def _large_lsoda(found):
@@ -195,7 +187,7 @@ def _cost_of_large_lsoda(record):
     metrics, configuration = record["metrics"], record["configuration"]
     batch, channels = configuration["batch"], configuration["channels"]
     return (
-        f"A layer of the ODE-Net, {batch * table1_depth.STATE_SIDE**2 * channels:,} unknowns, takes "
+        f"A layer of the ODE-Net, {batch * STATE_SIDE**2 * channels:,} unknowns, takes "
         f"{metrics['layer_lsoda_nfe_forward']:g} evaluations and {metrics['layer_lsoda_forward_seconds_median']:.2f} s at "
         f"{configuration['tolerance']:g}, its gradient, {adjoint_unknowns(batch, channels):,} unknowns, "
         f"{metrics['layer_lsoda_nfe_backward']:g} and {metrics['layer_lsoda_backward_seconds_median']:.2f} s. "
@@ -204,7 +196,7 @@ def _cost_of_large_lsoda(record):
 
 
 def _c_translations(found):
-    record = _record(found, integrator_fidelity.NAME)
+    record = _record(found, "integrator_fidelity")
     metrics, reference = record["metrics"], record["configuration"]["reference"]
     kinds = {
         release: about["integrators"]["vode"]

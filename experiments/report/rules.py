@@ -10,9 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..neural_ode import table1_depth
-
-Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
+from ..harness.statistics import line_fit, mean_and_deviation, students_reach, wilson_interval
 
 
 class Finding(NamedTuple):
@@ -39,24 +37,24 @@ def error_rate(records, value):
         raise CannotJudge(f"test sets of different sizes: {sorted(examples)}")
     rates = [errors / min(examples) for errors in _values(records, "errors")]
     low, high = wilson_interval(float(np.mean(rates)), min(examples))
-    return Finding(low <= value, *_mean(rates), (low, high))
+    return Finding(low <= value, *mean_and_deviation(rates), (low, high))
 
 
 def at_most(records, value, metric, limit=None):
     """The metric, a mean over seeds, is at most the reported value, or the rule's limit where the paper gives none."""
-    measured, deviation = _mean(_values(records, metric))
+    measured, deviation = mean_and_deviation(_values(records, metric))
     return Finding(measured <= _bound(value, limit), measured, deviation)
 
 
 def at_least(records, value, metric, limit=None):
     """The metric, a mean over seeds, is at least the reported value, or the rule's limit where the paper gives none."""
-    measured, deviation = _mean(_values(records, metric))
+    measured, deviation = mean_and_deviation(_values(records, metric))
     return Finding(measured >= _bound(value, limit), measured, deviation)
 
 
 def within(records, value, metric, share):
     """The metric, a mean over seeds, differs from the reported value by at most a share of it."""
-    measured, deviation = _mean(_values(records, metric))
+    measured, deviation = mean_and_deviation(_values(records, metric))
     return Finding(abs(measured - value) <= share * abs(value), measured, deviation, detail=f"{measured / value - 1:+.1%}")
 
 
@@ -66,16 +64,13 @@ def trend(records, value, rows, x, y, above=None, below=None, log=False, per=Non
     Least squares over the rows of the history; log: of the logarithms, so that the slope is a power; per: a metric that is the
     slope's unit.
     """
-    # Half a second to import, which `list` should not take.
-    from scipy.stats import t
-
     points = select(records, rows, (x, y))
     if len({point[x] for point in points}) < 3:
         raise CannotJudge(f"a slope with an interval needs points at three {x} or more, there are {len(points)} points")
     transform = np.log if log else np.asarray
-    line = table1_depth.fit(*(transform([point[name] for point in points]).tolist() for name in (x, y)))
-    unit = _mean(_values(records, per))[0] if per else 1.0
-    slope, reach = line["slope"] / unit, t.ppf(0.975, len(points) - 2) * line["slope_error"] / unit
+    line = line_fit(*(transform([point[name] for point in points]).tolist() for name in (x, y)))
+    unit = mean_and_deviation(_values(records, per))[0] if per else 1.0
+    slope, reach = line.slope / unit, students_reach(line.slope_error, len(points) - 2) / unit
     interval = (float(slope - reach), float(slope + reach))
     holds = (above is None or interval[0] > above) and (below is None or interval[1] < below)
     return Finding(holds, slope, interval=interval)
@@ -132,14 +127,6 @@ def meaning(name):
     return RULES[name].__doc__.splitlines()[0].removesuffix(".")
 
 
-def wilson_interval(rate, examples):
-    """95 % interval of a rate (Wilson 1927), also for a mean of rates, whose count of errors is no whole number."""
-    scale = 1 + Z_95**2 / examples
-    centre = (rate + Z_95**2 / (2 * examples)) / scale
-    reach = Z_95 / scale * math.sqrt(rate * (1 - rate) / examples + Z_95**2 / (4 * examples**2))
-    return max(centre - reach, 0.0), min(centre + reach, 1.0)
-
-
 def select(records, rows, needed):
     """Rows of the records' histories that have these values (a list: one of them) and the needed numbers, none of them null."""
     return [
@@ -158,14 +145,9 @@ def _values(records, metric):
     return found
 
 
-def _mean(values):
-    """(mean, standard deviation), the latter None of a single value."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
 def _mean_with_error(records, metric, with_error):
     """(mean over seeds, its standard error from the records' own, 0 unless asked for)."""
-    mean, _ = _mean(_values(records, metric))
+    mean, _ = mean_and_deviation(_values(records, metric))
     errors = _values(records, f"{metric}_se") if with_error else [0.0]
     return mean, math.sqrt(sum(error**2 for error in errors)) / len(errors)
 

@@ -10,7 +10,8 @@ from tabulate import tabulate
 from original_repro.training import write_atomically
 
 from ..fidelity import integrator_fidelity
-from ..harness.records import REPOSITORY, read_records
+from ..harness.records import REPOSITORY, first, read_records
+from ..harness.tables import markdown_table, over_seeds, with_standard_error
 from ..neural_ode import table1_depth, table1_mnist, table2_latent_ode
 from ..neural_ode.figure3 import laboratory as figure3_mnist
 from . import page, questions, registry, rules
@@ -58,7 +59,10 @@ def markdown(out, found, verdicts):
             parts += [f"## {name.capitalize()}", verdict_table([one for one in verdicts if one.verdict == name], records, out)]
     aside = registry.unused(found, verdicts)
     if aside:
-        parts += ["## Records that no verdict uses", _table(["record", "why"], [[_link(path, out), why] for path, why in aside])]
+        parts += [
+            "## Records that no verdict uses",
+            markdown_table(["record", "why"], [[_link(path, out), why] for path, why in aside]),
+        ]
     parts += [
         "## How a verdict is made",
         how(verdicts),
@@ -73,7 +77,7 @@ def markdown(out, found, verdicts):
 
 def readme_blocks(found, verdicts):
     """{name of the marker: text} of everything in the main README that is generated."""
-    record = _first(found, figure3_mnist.NAME)
+    record = first(found, figure3_mnist.NAME)
     return {
         "reported": short_table(verdicts),
         "questions": questions.markdown(found),
@@ -116,7 +120,7 @@ def short_table(verdicts):
     shown = [verdict for verdict in verdicts if verdict.entry.get("headline") or verdict.verdict == registry.NOT_REPRODUCED]
     rows = [[_what(verdict.entry), reported(verdict.entry), measured(verdict), _bold(verdict.verdict)] for verdict in shown]
     links = "All of them, with rules and records: [results/README.md](results/README.md), or results/report.html in a browser."
-    return f"{counts(verdicts)} {links}\n\n" + _table(["what", "paper", "measured", "verdict"], rows)
+    return f"{counts(verdicts)} {links}\n\n" + markdown_table(["what", "paper", "measured", "verdict"], rows)
 
 
 def verdict_table(verdicts, records, out):
@@ -136,7 +140,7 @@ def verdict_table(verdicts, records, out):
                 verdict.entry.get("note", ""),
             ]
         )
-    return _table(["what", "reported", "measured", "verdict", "rule", "command", "measured by", "note"], rows)
+    return markdown_table(["what", "reported", "measured", "verdict", "rule", "command", "measured by", "note"], rows)
 
 
 def reported(entry):
@@ -215,11 +219,6 @@ def _link(path, out):
     return f"[{path.parent.name}/{path.stem}]({path.relative_to(out).as_posix()})"
 
 
-def _table(headers, rows):
-    """A Markdown table; nothing where there are no rows."""
-    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True) if rows else ""
-
-
 # The experiments
 
 
@@ -250,21 +249,16 @@ def _runs_table(found, out):
         ]
         for path, record in found
     ]
-    return _table(["record", "command", "took", "date", "commit", "with"], rows)
-
-
-def _first(found, experiment):
-    """The experiment's first record in the order of paths, in which the paper preset's come before the quick one's; or None."""
-    return next((record for _, record in found if record["experiment"] == experiment), None)
+    return markdown_table(["record", "command", "took", "date", "commit", "with"], rows)
 
 
 def _fidelity_table(found):
-    record = _first(found, integrator_fidelity.NAME)
+    record = first(found, integrator_fidelity.NAME)
     return integrator_fidelity.markdown_table(record) if record else ""
 
 
 def _figure3_table(found):
-    record = _first(found, figure3_mnist.NAME)
+    record = first(found, figure3_mnist.NAME)
     return figure3_mnist.markdown_table(record) if record else ""
 
 
@@ -306,7 +300,7 @@ def _table1_table(found):
         filter(
             None,
             (
-                _table(
+                markdown_table(
                     [
                         "network",
                         "solver",
@@ -319,7 +313,7 @@ def _table1_table(found):
                     ],
                     tested,
                 ),
-                _table(
+                markdown_table(
                     [
                         "settings compared",
                         "epochs",
@@ -347,7 +341,7 @@ def _evaluations(metrics):
 
 def _depth_table(found):
     """Fitted lines of memory and time against depth, beside the paper's orders of growth."""
-    record = _first(found, table1_depth.NAME)
+    record = first(found, table1_depth.NAME)
     if not record:
         return ""
     metrics, rows = record["metrics"], []
@@ -365,7 +359,7 @@ def _depth_table(found):
                 f"{metrics[f'{model}_time_ratio']:.1f}",
             ]
         )
-    return _table(
+    return markdown_table(
         [
             "network",
             "depth",
@@ -389,29 +383,26 @@ def _with_error(metrics, name, form, factor=1):
 
 def _figure4_table(found):
     rows = [
-        [density.upper(), flow.upper(), *(_with_se(record["metrics"], f"kl_{density}_{flow}_{size}") for size in (2, 8, 32))]
-        for record in filter(None, [_first(found, "figure4_flows")])
+        [
+            density.upper(),
+            flow.upper(),
+            *(with_standard_error(record["metrics"], f"kl_{density}_{flow}_{size}") for size in (2, 8, 32)),
+        ]
+        for record in filter(None, [first(found, "figure4_flows")])
         for density in ("u1", "u2", "u3")
         for flow in ("nf", "cnf")
     ]
-    return _table(["density", "flow", "KL, nats: K or M = 2", "8", "32"], rows)
+    return markdown_table(["density", "flow", "KL, nats: K or M = 2", "8", "32"], rows)
 
 
 def _figure5_table(found):
     rows = [
-        [label, flow.upper(), _with_se(record["metrics"], f"log_likelihood_{data}_{flow}")]
-        for record in filter(None, [_first(found, "figure5_flows")])
+        [label, flow.upper(), with_standard_error(record["metrics"], f"log_likelihood_{data}_{flow}")]
+        for record in filter(None, [first(found, "figure5_flows")])
         for data, label in (("two_circles", "Two Circles"), ("two_moons", "Two Moons"))
         for flow in ("nf", "cnf")
     ]
-    return _table(["data", "flow", "held-out log-likelihood, nats"], rows)
-
-
-def _with_se(metrics, name):
-    if metrics.get(name) is None:
-        return ""
-    error = metrics.get(f"{name}_se")
-    return f"{metrics[name]:.4f}" + ("" if error is None else f" ± {error:.4f}")
+    return markdown_table(["data", "flow", "held-out log-likelihood, nats"], rows)
 
 
 def _table2_table(found):
@@ -422,7 +413,7 @@ def _table2_table(found):
             kind,
             label,
             len(records),
-            *(questions.mean_and_deviation(records, f"{metric}_{size}_{kind}") for size in questions.SIZES),
+            *(over_seeds(records, f"{metric}_{size}_{kind}") for size in questions.SIZES),
         ]
         for noise, records in table2_latent_ode.by_noise(found).items()
         for kind in ("noisy", "clean")
@@ -433,16 +424,16 @@ def _table2_table(found):
             ("ratio", "latent ODE over RNN"),
         )
     ]
-    return _table(["noise", "targets", "model", "seeds", "30 observations", "50", "100"], rows)
+    return markdown_table(["noise", "targets", "model", "seeds", "30 observations", "50", "100"], rows)
 
 
 def _restarts_table(found):
-    record = _first(found, "latent_restarts")
+    record = first(found, "latent_restarts")
     if not record:
         return ""
     metrics, prefix = record["metrics"], "nfe_backward_"
     ways = [name.removeprefix(prefix) for name in metrics if name.startswith(prefix)]
-    return _table(
+    return markdown_table(
         ["reverse sweep", "evaluations", "gradient error", "seconds"],
         [
             [
@@ -491,7 +482,7 @@ BENCH_ROWS = (  # what, metric, its goal's name, how to print it
 
 
 def _bench_table(found):
-    record = _first(found, "bench")
+    record = first(found, "bench")
     if not record:
         return ""
     metrics, goals = record["metrics"], record["configuration"]["goals"]
@@ -500,7 +491,7 @@ def _bench_table(found):
         for what, metric, goal, form in BENCH_ROWS
         if metrics.get(metric) is not None
     ]
-    return _table(["medians of ratios in one run", "measured", "goal"], rows)
+    return markdown_table(["medians of ratios in one run", "measured", "goal"], rows)
 
 
 SECTIONS = {  # experiment: heading, table

@@ -33,18 +33,16 @@ import functools
 import hashlib
 import json
 import math
-import sys
-import time
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from tabulate import tabulate
-from tqdm import tqdm
 
 from original_repro import training
 
-from ...harness import records, workers
+from ...harness import plotting, records, workers
+from ...harness.statistics import line_fit
+from ...harness.tasks import measure_all
 from .. import table1_mnist
 
 NAME = "figure3_mnist"
@@ -152,7 +150,7 @@ def run(arguments, stem):
     identity = {"settings": settings, "seed": arguments.seed, "weights": hashlib.sha256(weights.read_bytes()).hexdigest()}
     checkpoint = arguments.checkpoints / NAME / f"{stem}.npz"
     measure = functools.partial(measure_in_laboratory, arguments.preset, weights, arguments.data, arguments.seed)
-    rows, seconds = measure_all(tasks(settings), measure, checkpoint, identity, arguments.workers)
+    rows, seconds = measure_all(tasks(settings), measure, checkpoint, identity, arguments.workers, ALONE)
     rows += [
         {
             "part": "training",
@@ -234,41 +232,6 @@ def tasks(settings):
     ]
 
 
-def measure_all(tasks, measure, checkpoint, identity, count=1):
-    """(rows, seconds): each task with what `measure(task, rows before it)` returns; goes on from `checkpoint`, if there is one.
-
-    With a count above 1, what is not to be measured alone comes from so many processes, whose `measure` is given no rows.
-    Raises CheckpointError where the checkpoint is of another `identity`, ValueError for a count below 1.
-    """
-    workers.check_count("workers", count)
-    saved = {"identity": identity, "rows": {}, "seconds": 0.0}
-    if checkpoint.exists():
-        saved = training.load_checkpoint(checkpoint)
-        if saved.get("identity") != identity:
-            raise training.CheckpointError(f"{checkpoint} is of other weights or another configuration; --fresh begins anew")
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    rows, begun = saved["rows"], time.monotonic() - saved["seconds"]
-    left = [place for place in range(len(tasks)) if place not in rows]
-    shared = [place for place in left if count > 1 and tasks[place]["part"] not in ALONE]
-    with _Progress(len(tasks), len(rows)) as shown:
-
-        def finished(place, result):
-            rows[place] = {**tasks[place], **result}
-            training.save_checkpoint(checkpoint, {"identity": identity, "rows": rows, "seconds": time.monotonic() - begun})
-            shown.done(rows[place])
-
-        for place in left:
-            if place not in shared:
-                finished(place, measure(tasks[place], [rows[before] for before in sorted(rows) if before < place]))
-        workers.run_tasks(
-            functools.partial(measure, rows=()),
-            [tasks[place] for place in shared],
-            count,
-            lambda number, result: finished(shared[number], result),
-        )
-    return [rows[place] for place in sorted(rows)], time.monotonic() - begun
-
-
 def measure_in_laboratory(preset, weights, data, seed, task, rows):
     """`Laboratory.measure` of the task, in this process's laboratory."""
     return _laboratory(preset, weights, data, seed).measure(task, rows)
@@ -277,33 +240,9 @@ def measure_in_laboratory(preset, weights, data, seed, task, rows):
 @functools.cache
 def _laboratory(preset, weights, data, seed):
     settings = PRESETS[preset]
-    *_, images, labels = table1_mnist._load(settings["data"], data)
+    *_, images, labels = table1_mnist.load_images(settings["data"], data)
     order = np.random.default_rng(seed).permutation(len(labels))
     return Laboratory(settings, training.load_weights(weights), images[order], labels[order], seed)
-
-
-class _Progress:
-    """A bar on a terminal, elsewhere a line every half-minute."""
-
-    LINE_SECONDS = 30.0
-
-    def __init__(self, total, done):
-        self.bar = tqdm(total=total, initial=done, desc="measurements", disable=None)
-        self.count, self.total, self.written_at = done, total, time.monotonic()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.bar.close()
-
-    def done(self, row):
-        """Count a measurement."""
-        self.count += 1
-        self.bar.update()
-        if self.bar.disable and time.monotonic() - self.written_at >= self.LINE_SECONDS:
-            print(f"{self.count} of {self.total} measurements, the last: {row['part']} {row.get('method', '')}", file=sys.stderr)
-            self.written_at = time.monotonic()
 
 
 class Laboratory:
@@ -503,7 +442,7 @@ class Laboratory:
         )
         evaluation = net.evaluate(self.params["trained"], self.images, self.labels, self.settings["test_batch_size"])
         return {
-            **table1_mnist._error_metrics(evaluation, len(self.labels)),
+            **table1_mnist.error_metrics(evaluation, len(self.labels)),
             "loss": evaluation["loss"],
             "nfe": evaluation["nfe_forward"],
         }
@@ -546,16 +485,6 @@ def gradient_evaluations(net, params, images, labels, reduction):
         except SolverError as error:
             reason = str(error)
     return tuple(sum(solve.nfe for solve in solves if solve.direction == way) for way in ("forward", "backward")), reason
-
-
-def line_fit(x, y):
-    """(slope, intercept, R²) of the least-squares line through points; NaN where there are less than two different x."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    if len(np.unique(x)) < 2:
-        return math.nan, math.nan, math.nan
-    slope, intercept = np.polyfit(x, y, 1)
-    residual, total = np.sum((y - slope * x - intercept) ** 2), np.sum((y - y.mean()) ** 2)
-    return float(slope), float(intercept), float(1 - residual / total) if total else math.nan
 
 
 def is_half(row):
@@ -622,8 +551,12 @@ def metrics(rows, configuration):
             flat |= {f"{name}/{row['method']}/{row['tolerance']:.0e}": row[name] for name in ("error", "nfe")}
     for method in configuration["methods"]:
         solved = [row for row in _part(rows, "forward") if row["method"] == method and "error" in row]
-        slope, intercept, r2 = line_fit([row["nfe"] for row in solved], [1e3 * row["seconds"] for row in solved])
-        flat |= {f"time_ms_per_evaluation/{method}": slope, f"time_ms_constant/{method}": intercept, f"time_r2/{method}": r2}
+        counts, milliseconds = [row["nfe"] for row in solved], [1e3 * row["seconds"] for row in solved]
+        line = line_fit(counts, milliseconds)._asdict() if len(set(counts)) > 1 else {}
+        flat |= {
+            f"{name}/{method}": line.get(part, math.nan)
+            for name, part in (("time_ms_per_evaluation", "slope"), ("time_ms_constant", "constant"), ("time_r2", "r2"))
+        }
     backward = _part(rows, "backward")
     for row in backward:
         usual = row["weights"] == "trained" and row["batch_size"] == configuration["batch_size"]
@@ -745,23 +678,19 @@ MARKERS = {"adams": "o", "lsoda": "s", "dopri5": "^", "euler": "v", "rk4": "D"}
 
 def draw(record, path):
     """The four panels of Figure 3."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     rows, configuration = record["history"], record["configuration"]
-    figure, ((a, b), (c, d)) = plt.subplots(2, 2, figsize=(10, 7.6), layout="constrained")
+    figure, ((a, b), (c, d)) = plotting.subplots(2, 2, figsize=(10, 7.6))
     _draw_error(a, rows)
     _draw_time(b, rows, record["metrics"])
     _draw_backward(c, rows, configuration["batch_size"])
     _draw_training(d, rows)
     for letter, axes in zip("abcd", (a, b, c, d), strict=True):
         axes.set_title(f"({letter})", loc="left", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
         f"An ODE-Net trained on {configuration['data']}, {LABELS[configuration['trained_with']['method']]} "
         f"at {configuration['trained_with']['tolerance']:g}; batches of {configuration['batch_size']}"
     )
-    _save(figure, path)
+    plotting.save(figure, path)
 
 
 def _draw_error(axes, rows):
@@ -777,7 +706,7 @@ def _draw_error(axes, rows):
         )
         for row in series if method == DEFAULT_METHOD else ():
             axes.annotate(
-                f"$10^{{{math.log10(row['tolerance']):.0f}}}$",
+                plotting.power_of_ten(row["tolerance"]),
                 (row["nfe"], row["error"]),
                 xytext=(-4, -4),
                 textcoords="offset points",
@@ -790,7 +719,7 @@ def _draw_error(axes, rows):
         how = {"direct": "direct", "winograd": "Winograd"}[row["convolution"]]
         axes.axhline(row["error"], color="grey", linestyle=style, linewidth=1, label=f"float32, {how} convolutions")
     axes.set(xlabel="evaluations forward", ylabel="relative error of z(1)")
-    _plain_log(axes.xaxis, (1, 3))
+    plotting.plain_log(axes.xaxis, (1, 3))
     axes.margins(x=0.12)
     axes.legend(frameon=False, fontsize=8)
 
@@ -854,8 +783,8 @@ def _draw_backward(axes, rows, batch_size):
         ylabel="evaluations backward (trained weights)",
         ylim=(0.35 * ends[0], 2.5 * max(row["nfe_backward"] for row in found)),
     )
-    _plain_log(axes.xaxis)
-    _plain_log(axes.yaxis)
+    plotting.plain_log(axes.xaxis)
+    plotting.plain_log(axes.yaxis)
     axes.legend(handles=handles, frameon=False, fontsize=8, loc="upper left")
 
 
@@ -872,18 +801,15 @@ def _draw_training(axes, rows):
         )
     most = max(row[f"nfe_{way}"] for row in epochs for way in ("forward", "backward"))
     axes.set(xlabel="epoch", ylabel="evaluations a training step", ylim=(0, 1.25 * most))
-    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    plotting.whole_numbers(axes.xaxis)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
 
 
 def draw_test(record, path):
     """Test error over the tolerance of testing, and over evaluations."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     rows, configuration = record["history"], record["configuration"]
     trained = configuration["trained_with"]["tolerance"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9), layout="constrained", sharey=True)
+    figure, (left, right) = plotting.subplots(1, 2, figsize=(10, 3.9), sharey=True)
     for method, series in _by_method(_part(rows, "test")):
         percent = [100 * row["error_rate"] for row in series]
         bars = [[100 * abs(row[f"error_rate_95_{end}"] - row["error_rate"]) for row in series] for end in ("low", "high")]
@@ -914,13 +840,11 @@ def draw_test(record, path):
     )
     left.set(xscale="log", yscale="log", xlabel="tolerance of testing (above the points: evaluations)", ylabel="test error (%)")
     right.set(xscale="log", xlabel="evaluations of a forward solve")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    _plain_log(left.yaxis, (1, 2, 3, 4, 5, 6, 8))
-    _plain_log(right.xaxis)
+    plotting.plain_log(left.yaxis, (1, 2, 3, 4, 5, 6, 8))
+    plotting.plain_log(right.xaxis)
     right.legend(frameon=False, fontsize=8)
     figure.suptitle(f"Trained with high accuracy, tested with low: {configuration['data']}")
-    _save(figure, path)
+    plotting.save(figure, path)
 
 
 def _by_method(rows):
@@ -928,18 +852,3 @@ def _by_method(rows):
     for row in rows:
         series.setdefault(row["method"], []).append(row)
     return series.items()
-
-
-def _plain_log(axis, digits=(1, 2, 5)):
-    """Ticks of a logarithmic axis at these multiples of powers of ten, written in full."""
-    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=digits))
-    axis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axis.set_minor_locator(matplotlib.ticker.NullLocator())
-
-
-def _save(figure, path):
-    from matplotlib import pyplot
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)

@@ -36,26 +36,6 @@ def point(model, setting, depth, peak, seconds, **counts):
     }
 
 
-def test_fit_finds_a_line_and_how_uncertain_it_is():
-    line = depth.fit([1, 2, 4, 8], [3.0, 5.0, 9.0, 17.0])
-    assert line == pytest.approx({"slope": 2.0, "constant": 1.0, "slope_error": 0.0, "constant_error": 0.0}, abs=1e-12)
-    # By hand: residuals -1, 1, 1, -1 of four points leave a variance of 4 / 2, the depths a sum of squares of 5.
-    line = depth.fit([0, 1, 2, 3], [0.0, 4.0, 6.0, 6.0])
-    assert line == pytest.approx(
-        {"slope": 2.0, "constant": 1.0, "slope_error": (2 / 5) ** 0.5, "constant_error": (2 * (1 / 4 + 1.5**2 / 5)) ** 0.5}
-    )
-
-
-def test_two_points_give_a_line_without_errors():
-    assert depth.fit([1, 3], [10.0, 20.0]) == {"slope": 5.0, "constant": 5.0, "slope_error": None, "constant_error": None}
-
-
-@pytest.mark.parametrize("depths", [[], [4], [4, 4]])
-def test_one_depth_is_no_line(depths):
-    with pytest.raises(ValueError, match="two depths or more"):
-        depth.fit(depths, [1.0] * len(depths))
-
-
 def test_metrics_are_lines_ratios_and_slopes_in_states():
     points = [
         made_up_point(model, setting, **SMALL | {"channels": 64})

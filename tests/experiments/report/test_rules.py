@@ -4,9 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from experiments.report import rules
 
@@ -17,12 +14,6 @@ def record(history=(), configuration=None, **metrics):
 
 def errors(*counts, examples=10_000):
     return [record(errors=count, examples=examples) for count in counts]
-
-
-@given(st.integers(0, 500), st.integers(500, 20_000))
-def test_the_interval_is_wilsons(count, examples):
-    expected = binomtest(count, examples).proportion_ci(0.95, method="wilson")
-    assert rules.wilson_interval(count / examples, examples) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 @pytest.mark.parametrize(
