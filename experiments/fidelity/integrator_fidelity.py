@@ -42,6 +42,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
@@ -49,15 +50,14 @@ import scipy
 from matplotlib.patches import Rectangle
 from tabulate import tabulate
 
+from .. import Experiment, Places, Settings, option
 from ..harness import plotting, records
 from ..harness.progress import Progress
 from .fidelity_probe import SOLVERS
 
 NAME = "integrator_fidelity"
-TITLE = "How faithful: each integrator in each SciPy release, Fortran and C, against 1.16"
 REFERENCE = "1.16.3"
 RELEASES = "1.1.0,1.11.4,1.14.1,1.16.3,1.17.1,1.18.1"
-LOCATION_ARGUMENTS = ()
 
 PROBLEMS = ("A1", "A3", "B1", "B5", "C3", "D3", "E2", "brusselator", "lorenz", "arenstorf", "robertson")
 # Stiff: for Newton's iteration and a tolerance below its smallest component.
@@ -75,7 +75,7 @@ ENVIRONMENTS = {
     "1.18": ("2.4.6", ("3.12", "3.13", "3.14")),
 }
 PROBE = Path(__file__).with_name("fidelity_probe.py")
-COMMITTED = records.REPOSITORY / "results" / "runs" / NAME / "paper-seed0.json"
+COMMITTED = Places(records.REPOSITORY / "results").record(NAME, "paper-seed0")
 VERDICTS = ("same", "equal counts", "differs", "not compared")
 SECONDS = 900
 
@@ -84,30 +84,32 @@ class Gap(Exception):
     """A release that cannot be measured here; its text says why."""
 
 
-def add_arguments(parser):
-    """The experiment's own options."""
-    parser.add_argument("--releases", metavar="X.Y.Z,...", help=f"SciPy releases of the paper preset (default: {RELEASES})")
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """Settings of a run."""
+
+    releases: str | None = option(None, f"SciPy releases of the paper preset (default: {RELEASES})", metavar="X.Y.Z,...")
 
 
-def run(arguments, stem):
-    """Measure, compare, write the record and the figure, print the tables; returns the path of the record."""
-    if arguments.releases is not None and arguments.preset == "quick":
+def run(settings, places):
+    """Measure, compare, write the record and the figure, print the tables; returns the record."""
+    if settings.releases is not None and settings.preset == "quick":
         raise ValueError("--releases goes with --preset paper: the quick preset measures the SciPy that runs the command")
-    releases = [scipy.__version__] if arguments.preset == "quick" else _releases(arguments.releases or RELEASES)
+    releases = [scipy.__version__] if settings.preset == "quick" else _releases(settings.releases or RELEASES)
     begun = time.perf_counter()
     asked = {"problems": problems(), "tasks": tasks()}
     measured, gaps = {}, {}
     with Progress(len(releases), "SciPy releases") as shown:
         for release in releases:
             try:
-                python = sys.executable if arguments.preset == "quick" else environment(release)
+                python = sys.executable if settings.preset == "quick" else environment(release)
                 measured[release] = probe(python, asked)
             except Gap as gap:
-                if arguments.preset == "quick":
+                if settings.preset == "quick":
                     raise RuntimeError(f"the probe failed: {gap}") from gap
                 gaps[release] = str(gap)
             shown.done(release)
-    own = arguments.preset != "quick" and REFERENCE in measured
+    own = settings.preset != "quick" and REFERENCE in measured
     reference = {_key(cell): cell for cell in measured[REFERENCE]["cells"]} if own else committed_reference()
     history = compare({release: answer["cells"] for release, answer in measured.items()}, reference)
     configuration = {
@@ -125,22 +127,19 @@ def run(arguments, stem):
         "libc": " ".join(platform.libc_ver()),
         "kernels": _settings(),
     }
-    path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(
-        path,
-        experiment=NAME,
-        preset=arguments.preset,
-        seed=arguments.seed,
+    record = records.record_run(
+        NAME,
+        settings,
+        places,
         configuration=configuration,
         metrics=metrics(history, gaps),
         history=history,
         wall_seconds=time.perf_counter() - begun,
     )
-    record = json.loads(path.read_text())
     print(markdown_table(record))
     print(differences_table(record))
-    draw(record, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
-    return path
+    draw(record, places.figure(NAME, settings.stem))
+    return record
 
 
 def _releases(text):
@@ -471,3 +470,14 @@ def _cell(record, solver, release):
         "not compared": "not compared",
     }[worst]
     return worst, "reference" if _itself(record, release) else text
+
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    source="How faithful",
+    shows="each integrator in each SciPy release, Fortran and C, against 1.16",
+    run=run,
+    description=__doc__,
+    settings=RunSettings,
+    takes={"quick": "seconds", "paper": "seconds, and minutes to make the environments"},
+)

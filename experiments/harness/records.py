@@ -4,8 +4,9 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
-import sys
+from dataclasses import fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -30,18 +31,31 @@ PACKAGES = (
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def record_path(out, experiment, stem):
-    """Where the record of a run lies: out/runs/<experiment>/<stem>.json, stem being <preset>-seed<N> and what else was chosen."""
-    return Path(out) / "runs" / experiment / f"{stem}.json"
+def record_run(experiment, settings, places, *, configuration, metrics, history, wall_seconds, command=None):
+    """Write the record of a run, runs/<experiment>/<stem>.json, and return it as it can be read again.
+
+    command: what follows `python -m experiments`; by default the run of this experiment.
+    """
+    return write_record(
+        places.record(experiment, settings.stem),
+        experiment=experiment,
+        preset=settings.preset,
+        seed=settings.seed,
+        command=full_command(command or f"run {experiment}", settings, places),
+        configuration=configuration,
+        metrics=metrics,
+        history=history,
+        wall_seconds=wall_seconds,
+    )
 
 
-def write_record(path, *, experiment, preset, seed, configuration, metrics, history, wall_seconds):
-    """Write a record atomically. Numbers that are not finite become null: JSON has no name for them."""
+def write_record(path, *, experiment, preset, seed, command, configuration, metrics, history, wall_seconds):
+    """Write a record atomically and return it. Numbers that are not finite become null: JSON has no name for them."""
     record = {
         "experiment": experiment,
         "preset": preset,
         "seed": seed,
-        "command": command(),
+        "command": command,
         "configuration": configuration,
         "metrics": metrics,
         "history": history,
@@ -53,7 +67,9 @@ def write_record(path, *, experiment, preset, seed, configuration, metrics, hist
         "host": host(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(_finite(record), indent=1, allow_nan=False) + "\n").encode())
+    text = json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"
+    write_atomically(path, text.encode())
+    return json.loads(text)
 
 
 def read_records(out):
@@ -87,9 +103,15 @@ def by_option(found, experiment, option):
     return {value: [record for record in chosen if record["configuration"][option] == value] for value in values}
 
 
-def command():
-    """The command that is running, as one would type it."""
-    return " ".join(["python", "-m", "experiments", *sys.argv[1:]])
+def full_command(command, settings, places):
+    """A command with every option that differs from its default, as one would type it."""
+    chosen = [(about.flag, value) for about, value in settings.chosen()]
+    chosen += [
+        (f"--{field.name}", getattr(places, field.name))
+        for field in fields(places)
+        if field.name != "fresh" and getattr(places, field.name) != field.default
+    ]
+    return " ".join(["python -m experiments", command, *(f"{flag} {shlex.quote(str(value))}" for flag, value in chosen)])
 
 
 def versions():

@@ -14,16 +14,16 @@ from .workers import ONE_THREAD
 def chains(experiments):
     """[[(name, variant), ...], ...]: runs of each list follow one another, lists are independent.
 
-    experiments: {name: module}. A module with NEEDS = NAME works on what that experiment's run without options leaves.
+    experiments: {name: Experiment}. One that needs another works on what that one's run without options leaves.
     """
     following = {}
-    for name, module in experiments.items():
-        following.setdefault(getattr(module, "NEEDS", None), []).append((name, {}))
+    for name, experiment in experiments.items():
+        following.setdefault(experiment.needs, []).append((name, {}))
     found = []
-    for name, module in experiments.items():
-        if not hasattr(module, "NEEDS"):
+    for name, experiment in experiments.items():
+        if experiment.needs is None:
             found.append([(name, {}), *following.get(name, [])])
-            found += [[(name, variant)] for variant in getattr(module, "VARIANTS", ())]
+            found += [[(name, variant)] for variant in experiment.variants]
     return found
 
 
@@ -39,7 +39,7 @@ def run_all(experiments, options, workers, logs):
 
     def run(name, variant):
         chosen = [f"--{option}={value}" for option, value in variant.items()]
-        if workers > 1 and "workers" in experiments[name].LOCATION_ARGUMENTS:
+        if workers > 1 and any(option.name == "workers" for option in experiments[name].settings.options()):
             chosen.append("--workers=1")
         log = Path(logs) / f"{'-'.join([name, *variant.values()])}.txt"
         with open(log, "wb") as file:

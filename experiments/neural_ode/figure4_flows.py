@@ -18,20 +18,19 @@ measured, and those of either sign that exceed two standard errors of the differ
 import math
 import sys
 import time
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
 from original_repro import training
 from original_repro.datasets import energies
 
+from .. import Experiment, Settings, option
 from ..harness import plotting, records
 from ..harness.statistics import standard_error
 from ..harness.workers import available_cores, run_tasks
 
 NAME = "figure4_flows"
-TITLE = "Figure 4: continuous against planar normalizing flows, fitted to three known densities"
-LOCATION_ARGUMENTS = ("workers",)
 FLOWS = ("nf", "cnf")
 LABELS = {"nf": "NF", "cnf": "CNF"}
 IMAGE_SIDE, IMAGE_POINTS = 4.0, 100
@@ -56,61 +55,61 @@ PRESETS = {
 }
 
 
-def add_arguments(parser):
-    """The experiment's own options."""
-    parser.add_argument(
-        "--workers",
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """Settings of a run."""
+
+    workers: int = option(
+        available_cores(),
+        "how many fits at a time, each in a process with one thread (default: number of cores)",
         type=int,
-        default=available_cores(),
         metavar="N",
-        help="how many fits at a time, each in a process with one thread (default: number of cores)",
+        named=False,
     )
 
 
-def run(arguments, stem):
-    """Fit all flows, evaluate, record, figure; returns the path of the record."""
-    settings = PRESETS[arguments.preset]
-    folder = Path(arguments.checkpoints) / NAME / stem
+def run(settings, places):
+    """Fit all flows, evaluate, record, figure; returns the record."""
+    preset = PRESETS[settings.preset]
+    folder = places.checkpoint_folder(NAME, settings.stem)
     # The long ones first, so that no worker is left alone with one at the end.
     tasks = [
         {
             "density": density,
             "flow": flow,
             "size": size,
-            "settings": settings[flow],
-            "samples": settings["samples"],
-            "epochs": settings["epochs"],
-            "seed": arguments.seed,
+            "settings": preset[flow],
+            "samples": preset["samples"],
+            "epochs": preset["epochs"],
+            "seed": settings.seed,
             "checkpoint": folder / f"{density}-{flow}-{size}.npz",
         }
-        for size in sorted(settings["sizes"], reverse=True)
+        for size in sorted(preset["sizes"], reverse=True)
         for flow in FLOWS
         for density in energies.NAMES
     ]
     begun = time.perf_counter()
-    fits = run_tasks(fit, tasks, arguments.workers)
+    fits = run_tasks(fit, tasks, settings.workers)
     configuration = {
-        **settings,
+        **preset,
         "densities": energies.NAMES,
         "log_normalisers": {name: energies.log_normaliser(name) for name in energies.NAMES},
         "schedule": "cosine to zero",
     }
-    path = records.record_path(arguments.out, NAME, stem)
     history = [
         {"density": one["density"], "flow": one["flow"], "size": one["size"], **epoch} for one in fits for epoch in one["history"]
     ]
-    records.write_record(
-        path,
-        experiment=NAME,
-        preset=arguments.preset,
-        seed=arguments.seed,
+    record = records.record_run(
+        NAME,
+        settings,
+        places,
         configuration=configuration,
         metrics=metrics(fits),
         history=history,
         wall_seconds=time.perf_counter() - begun,
     )
-    draw(fits, settings, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
-    return path
+    draw(fits, preset, places.figure(NAME, settings.stem))
+    return record
 
 
 def metrics(fits):
@@ -306,3 +305,14 @@ def draw(fits, settings, path):
     panels[0, -1].legend(frameon=False, fontsize=9)
     panels[-1, -1].set_xlabel("layers K or units M")
     plotting.save(figure, path, dpi=100)
+
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    source="Figure 4",
+    shows="continuous against planar normalizing flows, fitted to three known densities",
+    run=run,
+    description=__doc__,
+    settings=RunSettings,
+    takes={"quick": "3 min", "paper": "96 min"},
+)

@@ -20,7 +20,7 @@ as well, in float32, the precision of training, and in float64. A finished run l
 import functools
 import sys
 import time
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.animation import FuncAnimation, PillowWriter
@@ -28,13 +28,12 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from original_repro import training
 from original_repro.datasets import circles_and_moons
 
+from .. import Experiment, Settings, option
 from ..harness import plotting, records
 from ..harness.statistics import standard_error
 from ..harness.workers import available_cores, run_tasks
 
 NAME = "figure5_flows"
-TITLE = "Figure 5: continuous and planar normalizing flows on Two Circles and Two Moons, by maximum likelihood"
-LOCATION_ARGUMENTS = ("workers",)
 LABELS = {"nf": "NF", "cnf": "CNF", "two_circles": "Two Circles", "two_moons": "Two Moons"}
 REVERSAL_TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1.5e-8)
 SHOWN_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the base to the data
@@ -62,47 +61,47 @@ PRESETS = {
 }
 
 
-def add_arguments(parser):
-    """The experiment's own options."""
-    parser.add_argument(
-        "--workers",
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """Settings of a run."""
+
+    workers: int = option(
+        available_cores(),
+        "how many fits at a time, each in a process with one thread (default: number of cores)",
         type=int,
-        default=available_cores(),
         metavar="N",
-        help="how many fits at a time, each in a process with one thread (default: number of cores)",
+        named=False,
     )
 
 
-def run(arguments, stem):
-    """Fit, evaluate, record, weights, figure and animation; returns the path of the record."""
-    settings = PRESETS[arguments.preset]
-    folder = Path(arguments.checkpoints) / NAME / stem
+def run(settings, places):
+    """Fit, evaluate, record, weights, figure and animation; returns the record."""
+    preset = PRESETS[settings.preset]
+    folder = places.checkpoint_folder(NAME, settings.stem)
     tasks = [
-        {"data": data, "flow": flow, "settings": settings, "seed": arguments.seed, "checkpoint": folder / f"{data}-{flow}.npz"}
+        {"data": data, "flow": flow, "settings": preset, "seed": settings.seed, "checkpoint": folder / f"{data}-{flow}.npz"}
         for flow in ("cnf", "nf")
         for data in circles_and_moons.NAMES
     ]
     begun = time.perf_counter()
-    fits = {(one["data"], one["flow"]): one for one in run_tasks(fit, tasks, arguments.workers)}
+    fits = {(one["data"], one["flow"]): one for one in run_tasks(fit, tasks, settings.workers)}
     training.save_weights(
-        Path(arguments.out) / "weights" / f"{NAME}-{stem}.npz",
+        places.weights(NAME, settings.stem),
         {data: {flow: fits[data, flow]["params"] for flow in ("cnf", "nf")} for data in circles_and_moons.NAMES},
     )
-    configuration = {**settings, "noise": circles_and_moons.NOISE, "schedule": "cosine to zero"}
-    path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(
-        path,
-        experiment=NAME,
-        preset=arguments.preset,
-        seed=arguments.seed,
+    configuration = {**preset, "noise": circles_and_moons.NOISE, "schedule": "cosine to zero"}
+    record = records.record_run(
+        NAME,
+        settings,
+        places,
         configuration=configuration,
         metrics={name: value for one in fits.values() for name, value in one["metrics"].items()},
         history=[row for one in fits.values() for row in one["history"]],
         wall_seconds=time.perf_counter() - begun,
     )
-    draw(fits, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
-    animate(fits, Path(arguments.out) / "figures" / f"{NAME}-{stem}.gif")
-    return path
+    draw(fits, places.figure(NAME, settings.stem))
+    animate(fits, places.figure(NAME, settings.stem, ".gif"))
+    return record
 
 
 def fit(task):
@@ -374,3 +373,14 @@ def animate(fits, path):
 
     # The last frame stays for a second.
     FuncAnimation(figure, show, frames + 12).save(path, PillowWriter(fps=12), dpi=80)
+
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    source="Figure 5",
+    shows="continuous and planar normalizing flows on Two Circles and Two Moons, by maximum likelihood",
+    run=run,
+    description=__doc__,
+    settings=RunSettings,
+    takes={"quick": "3 min", "paper": "25 min"},
+)

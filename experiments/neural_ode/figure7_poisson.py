@@ -14,19 +14,18 @@ The learning rates were chosen by the training objective. Reverse sweep as in ta
 """
 
 import time
-from pathlib import Path
 
 import numpy as np
 
 from original_repro import training
 from original_repro.datasets import spirals
 
+from .. import Experiment
 from ..harness import plotting, records
 from . import table2_latent_ode
 from .table2_latent_ode import BEST, WAYS
 
 NAME = "figure7_poisson"
-TITLE = "Figure 7: a Poisson process with a latent ODE's intensity, alone and beside data"
 PRESETS = {
     "quick": {
         "alone": {"train": 100, "test": 200, "iterations": 150, "batch_size": 5, "peak_rate": 3e-2},
@@ -42,15 +41,6 @@ POINTS, NOISE = 30, 0.1
 CLIP_NORM = 100.0
 
 
-def add_arguments(parser):
-    """Options of a run."""
-    table2_latent_ode.add_weights_argument(parser)
-
-
-LOCATION_ARGUMENTS = ("weights",)
-NEEDS = table2_latent_ode.NAME
-
-
 def true_intensity(t):
     """Events a unit of time at t."""
     return RATE * (1 + DEPTH * np.sin(2 * np.pi * t / PERIOD))
@@ -61,15 +51,15 @@ def intensity_on_spirals(paths):
     return RATE * (1 + DEPTH * paths[..., 0] / np.linalg.norm(paths, axis=-1))
 
 
-def run(arguments, stem):
-    """Both fits, held-out likelihoods, figure and record; returns its path. FileNotFoundError where there are no weights."""
+def run(settings, places):
+    """Both fits, held-out likelihoods, figure and record; returns the record. FileNotFoundError where there are no weights."""
     begun = time.perf_counter()
-    weights_path, weights = table2_latent_ode.kept_weights(arguments, stem)
-    preset = PRESETS[arguments.preset]
-    checkpoints = Path(arguments.checkpoints) / NAME / stem
-    alone, alone_curves = fit_alone(preset["alone"], arguments.seed, checkpoints / "alone.npz")
+    weights_path, weights = table2_latent_ode.kept_weights(settings, places)
+    preset = PRESETS[settings.preset]
+    checkpoints = places.checkpoint_folder(NAME, settings.stem)
+    alone, alone_curves = fit_alone(preset["alone"], settings.seed, checkpoints / "alone.npz")
     together, together_curves = fit_together(
-        preset["together"], arguments.seed, checkpoints / "together.npz", weights[f"latent_ode_{POINTS}"]
+        preset["together"], settings.seed, checkpoints / "together.npz", weights[f"latent_ode_{POINTS}"]
     )
     history = [
         *({"part": "alone", **epoch} for epoch in alone.pop("history")),
@@ -90,19 +80,17 @@ def run(arguments, stem):
         "schedule": "cosine to zero",
         "solver": {"method": "adams", "tolerance": 1.5e-8, **WAYS[BEST]},
     }
-    path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(
-        path,
-        experiment=NAME,
-        preset=arguments.preset,
-        seed=arguments.seed,
+    record = records.record_run(
+        NAME,
+        settings,
+        places,
         configuration=configuration,
         metrics=metrics,
         history=history,
         wall_seconds=time.perf_counter() - begun,
     )
-    _draw(alone_curves, together_curves, metrics, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
-    return path
+    _draw(alone_curves, together_curves, metrics, places.figure(NAME, settings.stem))
+    return record
 
 
 def _fit(net, params, settings, seed, checkpoint, augment):
@@ -242,3 +230,15 @@ def _draw(alone, together, metrics, path):
     for axes in panels:
         axes.set_xlabel("time")
     plotting.save(figure, path)
+
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    source="Figure 7",
+    shows="a Poisson process with a latent ODE's intensity, alone and beside data",
+    run=run,
+    description=__doc__,
+    settings=table2_latent_ode.WeightsSettings,
+    takes={"quick": "1 min", "paper": "4 min"},
+    needs=table2_latent_ode.NAME,
+)

@@ -12,43 +12,32 @@ predictive distribution, with the share of noisy points inside, within and beyon
 """
 
 import time
-from pathlib import Path
 
 import numpy as np
 
 from original_repro.datasets import spirals
 
+from .. import Experiment
 from ..harness import plotting, records
 from . import table2_latent_ode
 from .table2_latent_ode import SCALE
 
 NAME = "figures8to10_latent_ode"
-TITLE = "Figures 8 to 10: spirals reconstructed and extrapolated; the latent space of directions"
 PRESETS = {"quick": {"test": 200, "samples": 50}, "paper": {"test": 1000, "samples": 200}}
 POINTS, NOISE = 30, 0.1
 FEWER_AND_MORE = (10, 20, 30, 50, 100)
 NORMAL_95 = 1.96
 
 
-def add_arguments(parser):
-    """Options of a run."""
-    table2_latent_ode.add_weights_argument(parser)
-
-
-LOCATION_ARGUMENTS = ("weights",)
-NEEDS = table2_latent_ode.NAME
-
-
-def run(arguments, stem):
-    """Measure with the weights, draw the figures, write the record; returns its path. FileNotFoundError where there are none."""
+def run(settings, places):
+    """Measure with the weights, draw the figures, write and return the record. FileNotFoundError where there are none."""
     begun = time.perf_counter()
-    path, weights = table2_latent_ode.kept_weights(arguments, stem)
-    preset = PRESETS[arguments.preset]
+    path, weights = table2_latent_ode.kept_weights(settings, places)
+    preset = PRESETS[settings.preset]
     model = _Model(weights[f"latent_ode_{POINTS}"])
-    data = _test_set(arguments.seed, preset["test"], POINTS)
-    figures = Path(arguments.out) / "figures"
+    data = _test_set(settings.seed, preset["test"], POINTS)
 
-    rng = np.random.default_rng(arguments.seed)
+    rng = np.random.default_rng(settings.seed)
     means = model.posterior(data)
     probes = {
         "linear": direction_probe(means, data.clockwise),
@@ -58,7 +47,7 @@ def run(arguments, stem):
     mean, deviation = model.predictive(data, np.concatenate([data.grid, data.further_times]), rng, preset["samples"])
     inside = np.abs(np.concatenate([data.noisy, data.further_noisy], 1) - mean) < NORMAL_95 * deviation
     steps = len(data.grid)
-    more = {points: _test_set(arguments.seed, preset["test"], points) for points in FEWER_AND_MORE}
+    more = {points: _test_set(settings.seed, preset["test"], points) for points in FEWER_AND_MORE}
     reconstructions = {points: model.generate(model.posterior(seen), seen.grid) for points, seen in more.items()}
     metrics = {
         "direction_probe_accuracy": probes["linear"],
@@ -75,17 +64,15 @@ def run(arguments, stem):
     }
 
     rnn = RnnOf(weights[f"rnn_{POINTS}"], data)
-    _draw_figure8(model, rnn, data, figures / f"{NAME}-{stem}-figure8.png")
-    _draw_figure8c(model, means, data, probes, figures / f"{NAME}-{stem}-figure8c.png")
-    _draw_figure9(model, walk, coordinate, data, figures / f"{NAME}-{stem}-figure9.png")
-    _draw_figure10(reconstructions, more, figures / f"{NAME}-{stem}-figure10.png")
-    _draw_bands(mean, deviation, data, metrics, figures / f"{NAME}-{stem}-bands.png")
-    record = records.record_path(arguments.out, NAME, stem)
-    records.write_record(
-        record,
-        experiment=NAME,
-        preset=arguments.preset,
-        seed=arguments.seed,
+    _draw_figure8(model, rnn, data, places.figure(NAME, f"{settings.stem}-figure8"))
+    _draw_figure8c(model, means, data, probes, places.figure(NAME, f"{settings.stem}-figure8c"))
+    _draw_figure9(model, walk, coordinate, data, places.figure(NAME, f"{settings.stem}-figure9"))
+    _draw_figure10(reconstructions, more, places.figure(NAME, f"{settings.stem}-figure10"))
+    _draw_bands(mean, deviation, data, metrics, places.figure(NAME, f"{settings.stem}-bands"))
+    record = records.record_run(
+        NAME,
+        settings,
+        places,
         configuration={"data": f"spirals, noise {NOISE:g}", "points": POINTS, "weights": path.name, **preset},
         metrics=metrics,
         history=[],
@@ -311,3 +298,15 @@ def _draw_bands(mean, deviation, data, metrics, path):
         fontsize=11,
     )
     plotting.save(figure, path, dpi=95)
+
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    source="Figures 8 to 10",
+    shows="spirals reconstructed and extrapolated; the latent space of directions",
+    run=run,
+    description=__doc__,
+    settings=table2_latent_ode.WeightsSettings,
+    takes={"quick": "1 min", "paper": "2 min"},
+    needs=table2_latent_ode.NAME,
+)

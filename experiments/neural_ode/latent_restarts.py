@@ -19,19 +19,19 @@ makes, beside which any of these errors can be judged.
 """
 
 import time
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from tabulate import tabulate
 
 from original_repro import training
 
+from .. import Experiment, Settings, option
 from ..harness import plotting, records
 from . import table2_latent_ode
 from .table2_latent_ode import BEST, FEW_TIMES, WAYS
 
 NAME = "latent_restarts"
-TITLE = "Section 5: cost and error of the latent ODE's reverse sweep, way by way"
 PRESETS = {
     "quick": {
         "batch_size": 50,
@@ -53,37 +53,37 @@ PRESETS = {
 REFERENCE = {"method": "dop853", "rtol": 1e-12, "atol": 1e-12}
 
 
-def add_arguments(parser):
-    """Options of a run."""
-    parser.add_argument("--points", type=int, default=100, help="observations of each spiral (default: 100)")
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """Settings of a run."""
+
+    points: int = option(100, "observations of each spiral (default: 100)", type=int)
 
 
-LOCATION_ARGUMENTS = ()
-
-
-def run(arguments, stem):
-    """Train for a while, take gradients every way, write record and figure; returns the path of the record."""
+def run(settings, places):
+    """Train for a while, take gradients every way, write record and figure; returns the record."""
     from original_repro import latent_ode
 
     begun = time.perf_counter()
-    preset = PRESETS[arguments.preset]
+    preset = PRESETS[settings.preset]
     task = {
         "model": "latent_ode",
-        "points": arguments.points,
-        "seed": arguments.seed,
+        "points": settings.points,
+        "seed": settings.seed,
         "noise": 0.1,
         "reverse": BEST,
         "trajectories": preset["trajectories"],
         **preset["training"],
     }
-    params = table2_latent_ode.fit({**task, "checkpoint": str(Path(arguments.checkpoints) / NAME / stem / "fit.npz")})["params"]
+    checkpoint = places.checkpoint_folder(NAME, settings.stem) / "fit.npz"
+    params = table2_latent_ode.fit({**task, "checkpoint": str(checkpoint)})["params"]
     data = table2_latent_ode.make_data(task)[0]
     batch = table2_latent_ode.series(data, slice(preset["batch_size"]))
-    net, rng = latent_ode.LatentOde(), np.random.default_rng(arguments.seed)
+    net, rng = latent_ode.LatentOde(), np.random.default_rng(settings.seed)
     draws, other_draws = rng.normal(size=(2, len(batch[0]), 4))
     exact = net.with_solver(**REFERENCE)
     reference, other = (_flat(exact.value_and_grad(params, *batch, some)[1]) for some in (draws, other_draws))
-    nets = {way: net.with_solver(**settings) for way, settings in WAYS.items()}
+    nets = {way: net.with_solver(**solver) for way, solver in WAYS.items()}
     gradients = {way: lambda net=net: net.value_and_grad(params, *batch, draws) for way, net in nets.items()}
     few = latent_ode.weights_of_few_times(batch[0], batch[2], data.grid, FEW_TIMES, rng)
     gradients["few_times"] = lambda: nets[BEST].value_and_grad(params, *batch, draws, few)
@@ -104,7 +104,7 @@ def run(arguments, stem):
     metrics |= {"gradient_noise": _error(other, reference), "nfe_forward": rows["paper"]["nfe_forward"]}
     configuration = {
         "data": "spirals, noise 0.1",
-        "points": arguments.points,
+        "points": settings.points,
         **preset,
         "ways": WAYS,
         "reference": REFERENCE,
@@ -112,12 +112,10 @@ def run(arguments, stem):
         "method": "adams",
         "tolerance": 1.5e-8,
     }
-    path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(
-        path,
-        experiment=NAME,
-        preset=arguments.preset,
-        seed=arguments.seed,
+    record = records.record_run(
+        NAME,
+        settings,
+        places,
         configuration=configuration,
         metrics=metrics,
         history=list(rows.values()),
@@ -130,8 +128,8 @@ def run(arguments, stem):
             headers=["reverse sweep", "seconds", "nfe forward", "nfe backward", "gradient error"],
         )
     )
-    _draw(rows, metrics["gradient_noise"], Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
-    return path
+    _draw(rows, metrics["gradient_noise"], places.figure(NAME, settings.stem))
+    return record
 
 
 def _flat(gradient):
@@ -183,3 +181,14 @@ def _draw(rows, noise, path):
     axes.set(xlim=(left, right * 1.2), ylim=(None, 20))
     axes.set_title("Reverse sweep of a latent ODE: way, evaluations")
     plotting.save(figure, path)
+
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    source="Section 5",
+    shows="cost and error of the latent ODE's reverse sweep, way by way",
+    run=run,
+    description=__doc__,
+    settings=RunSettings,
+    takes={"quick": "1 min", "paper": "3 min"},
+)

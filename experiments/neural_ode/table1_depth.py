@@ -24,11 +24,11 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
+from .. import Experiment
 from ..harness import plotting, records
 from ..harness.digits import STATE_SIDE, digits
 from ..harness.memory import freed_memory_handed_back, resident_peak
@@ -36,8 +36,6 @@ from ..harness.progress import Progress
 from ..harness.statistics import line_fit
 
 NAME = "table1_depth"
-TITLE = "Table 1: memory and time of a training step against depth"
-LOCATION_ARGUMENTS = ()
 
 # Settings that give the depths: residual blocks, Runge-Kutta steps, tolerances.
 # Up to hundreds of evaluations: processes differ by tens of MiB, in which the RK-Net's two states for each of 64 would not show.
@@ -66,23 +64,19 @@ COLUMNS = {"memory": ("peak_mib", "mib"), "time": ("step_seconds", "seconds"), "
 LABELS = {"resnet": "ResNet", "rknet": "RK-Net", "odenet": "ODE-Net"}
 
 
-def add_arguments(parser):
-    """The experiment has no options of its own."""
-
-
-def run(arguments, stem):
-    """Measure, fit, write the record and the figure, print the points; returns the path of the record."""
-    preset = PRESETS[arguments.preset]
-    settings = [(model, setting) for model, chosen in preset["settings"].items() for setting in chosen]
+def run(settings, places):
+    """Measure, fit, write the record and the figure, print the points; returns the record."""
+    preset = PRESETS[settings.preset]
+    wanted = [(model, setting) for model, chosen in preset["settings"].items() for setting in chosen]
     begun = time.perf_counter()
     points = []
-    with Progress(len(settings), "processes") as shown:
-        for model, setting in settings:
+    with Progress(len(wanted), "processes") as shown:
+        for model, setting in wanted:
             points.append(
                 measure_in_fresh_process(
                     model=model,
                     setting=setting,
-                    seed=arguments.seed,
+                    seed=settings.seed,
                     **{name: value for name, value in preset.items() if name != "settings"},
                 )
             )
@@ -93,21 +87,18 @@ def run(arguments, stem):
             )
     configuration = {"data": "embedded sample", "method": "adams", **preset}
     state_mib = preset["batch_size"] * STATE_SIDE**2 * preset["channels"] * 4 / 2**20
-    path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(
-        path,
-        experiment=NAME,
-        preset=arguments.preset,
-        seed=arguments.seed,
+    record = records.record_run(
+        NAME,
+        settings,
+        places,
         configuration=configuration,
         metrics=metrics(points, state_mib),
         history=points,
         wall_seconds=time.perf_counter() - begun,
     )
-    record = json.loads(path.read_text())
     print(points_table(record))
-    draw(record, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
-    return path
+    draw(record, places.figure(NAME, settings.stem))
+    return record
 
 
 def measure_in_fresh_process(**point):
@@ -273,6 +264,16 @@ def draw(record, path):
         f"{record['configuration']['channels']} channels"
     )
     plotting.save(figure, path)
+
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    source="Table 1",
+    shows="memory and time of a training step against depth",
+    run=run,
+    description=__doc__,
+    takes={"quick": "1 min", "paper": "6 min"},
+)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ errors again, with another solver or tolerance if wanted. Intervals of error rat
 import contextlib
 import functools
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,11 @@ import numpy as np
 from original_repro import training
 from original_repro.datasets import mnist
 
+from .. import Experiment, Settings, option
 from ..harness import plotting, records, workers
 from ..harness.statistics import wilson_interval
 
 NAME = "table1_mnist"
-TITLE = "Table 1: test error of the MNIST networks: ODE-Net, ResNet, RK-Net, MLP"
 MODELS = {"odenet": "ODE-Net", "resnet": "ResNet", "rknet": "RK-Net", "mlp": "MLP"}
 CROP_PADDING = 4  # pixels, where the preset does not say otherwise
 # Options of the further runs that make the table whole; `run all` adds them to the one without options.
@@ -52,119 +53,120 @@ PRESETS = {
 }
 
 
-def add_arguments(parser):
-    """Options of a run."""
-    _add_network_arguments(parser)
-    parser.add_argument("--epochs", type=int, help="instead of the preset's")
-    parser.add_argument("--rate", type=float, help="the highest learning rate, instead of the preset's")
-    parser.add_argument(
-        "--weight-decay",
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings(Settings):
+    """Which network of the table, and how its ODE is solved."""
+
+    model: str = option("odenet", "which network of the table (default: odenet)", choices=MODELS)
+    method: str = option("adams", "integrator of the ODE-Net (default: adams, VODE's)")
+    tolerance: float = option(1e-3, "relative and absolute tolerance of the ODE-Net (default: the paper's 1e-3)", type=float)
+    data: str | None = option(
+        None, "folder with MNIST's four IDX files (default: cache, else download)", metavar="FOLDER", named=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(NetworkSettings):
+    """Settings of a run; None stands for the preset's."""
+
+    epochs: int | None = option(None, "instead of the preset's", type=int, least=1)
+    rate: float | None = option(None, "the highest learning rate, instead of the preset's", type=float)
+    weight_decay: float | None = option(
+        None,
+        "coefficient of the squared parameters' halved sum in the loss, instead of the preset's",
         type=float,
         metavar="W",
-        help="coefficient of the squared parameters' halved sum in the loss, instead of the preset's",
     )
-    parser.add_argument(
-        "--crop-padding",
+    crop_padding: int | None = option(
+        None,
+        "pad training images by this much before random crops, instead of the preset's",
         type=int,
         metavar="PIXELS",
-        help="pad training images by this much before random crops, instead of the preset's",
+        least=0,
     )
-    parser.add_argument(
-        "--processes",
+    processes: int | None = option(
+        None, "share each batch among N processes with a thread each, instead of the preset's", type=int, metavar="N"
+    )
+    validation: int = option(
+        0,
+        "train without the last N training images and evaluate on those instead of the test set",
         type=int,
         metavar="N",
-        help="share each batch among N processes with a thread each, instead of the preset's",
-    )
-    parser.add_argument(
-        "--validation",
-        type=int,
-        default=0,
-        metavar="N",
-        help="train without the last N training images and evaluate on those instead of the test set",
+        least=0,
     )
 
 
-def add_evaluation_arguments(parser):
-    """Options of an evaluation; those of the solver may differ from what the weights were trained with."""
-    _add_network_arguments(parser)
-    parser.add_argument(
-        "--weights",
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(NetworkSettings):
+    """Settings of an evaluation; its solver may be another than that of the run, by whose name the weights are found."""
+
+    method: str = option("adams", "integrator of the ODE-Net (default: adams, VODE's)", named=False)
+    tolerance: float = option(
+        1e-3, "relative and absolute tolerance of the ODE-Net (default: the paper's 1e-3)", type=float, named=False
+    )
+    weights: Path | None = option(
+        None,
+        "(default: those that `run` with the same preset, seed and model left in OUT/weights)",
         type=Path,
         metavar="FILE",
-        help="(default: those that `run` with the same preset, seed and model left in OUT/weights)",
+        named=False,
     )
 
 
-def _add_network_arguments(parser):
-    parser.add_argument("--model", choices=MODELS, default="odenet", help="which network of the table (default: odenet)")
-    parser.add_argument("--method", default="adams", help="integrator of the ODE-Net (default: adams, VODE's)")
-    parser.add_argument(
-        "--tolerance", type=float, default=1e-3, help="relative and absolute tolerance of the ODE-Net (default: the paper's 1e-3)"
-    )
-    parser.add_argument("--data", metavar="FOLDER", help="folder with MNIST's four IDX files (default: cache, else download)")
-
-
-# Arguments that say where things are, not what is measured: they have no place in a record's name.
-LOCATION_ARGUMENTS = ("data",)
-# Arguments that say how weights are evaluated: they have no place in the name of the run that made them.
-EVALUATION_ARGUMENTS = ("weights", "method", "tolerance")
-
-
-def run(arguments, stem):
-    """Train, evaluate, write weights, record and figure; returns the path of the record."""
+def run(settings, places):
+    """Train, evaluate, write weights, record and figure; returns the record."""
     # TensorFlow takes seconds to import, and `list` should not.
     from original_repro import supervised
 
-    _check(arguments)
-    settings = dict(PRESETS[arguments.preset][arguments.model])
-    if arguments.epochs is not None:
-        settings["epochs"] = arguments.epochs
-    if arguments.rate is not None:
-        settings["peak_rate"] = arguments.rate
-    if arguments.weight_decay is not None:
-        settings["weight_decay"] = arguments.weight_decay
-    if arguments.crop_padding is not None:
-        settings |= {"crops": True, "crop_padding": arguments.crop_padding}
-    if arguments.processes is not None:
-        settings["processes"] = arguments.processes
-    net, initial_params, how = _network(arguments.model, arguments.method, arguments.tolerance)
-    images, labels, test_images, test_labels = load_images(settings["data"], arguments.data)
-    if arguments.validation:
-        if arguments.validation % supervised.EVALUATION_BATCH or arguments.validation >= len(images):
+    chosen = dict(PRESETS[settings.preset][settings.model])
+    if settings.epochs is not None:
+        chosen["epochs"] = settings.epochs
+    if settings.rate is not None:
+        chosen["peak_rate"] = settings.rate
+    if settings.weight_decay is not None:
+        chosen["weight_decay"] = settings.weight_decay
+    if settings.crop_padding is not None:
+        chosen |= {"crops": True, "crop_padding": settings.crop_padding}
+    if settings.processes is not None:
+        chosen["processes"] = settings.processes
+    net, initial_params, how = _network(settings.model, settings.method, settings.tolerance)
+    images, labels, test_images, test_labels = load_images(chosen["data"], settings.data)
+    if settings.validation:
+        if settings.validation % supervised.EVALUATION_BATCH or settings.validation >= len(images):
             raise ValueError(
                 f"--validation must be a multiple of {supervised.EVALUATION_BATCH} below {len(images)}, the number "
-                f"of training images; got {arguments.validation}"
+                f"of training images; got {settings.validation}"
             )
-        images, test_images = images[: -arguments.validation], images[-arguments.validation :]
-        labels, test_labels = labels[: -arguments.validation], labels[-arguments.validation :]
-    optimiser = training.sgd(momentum=0.9, weight_decay=settings.get("weight_decay", 0.0))
+        images, test_images = images[: -settings.validation], images[-settings.validation :]
+        labels, test_labels = labels[: -settings.validation], labels[-settings.validation :]
+    optimiser = training.sgd(momentum=0.9, weight_decay=chosen.get("weight_decay", 0.0))
     configuration = {
-        "model": arguments.model,
+        "model": settings.model,
         **how,
-        "validation": arguments.validation,
+        "validation": settings.validation,
         "optimiser": "sgd, momentum 0.9",
         "schedule": "warm-up over half an epoch, cosine to zero",
-        **settings,
+        **chosen,
     }
-    steps = len(images) // settings["batch_size"]
+    steps = len(images) // chosen["batch_size"]
     begun = time.perf_counter()
-    with _value_and_grad(net, arguments, settings.get("processes")) as value_and_grad:
+    with _value_and_grad(net, settings, chosen.get("processes")) as value_and_grad:
         params, history = training.fit(
             value_and_grad,
-            initial_params(np.random.default_rng(arguments.seed)),
+            initial_params(np.random.default_rng(settings.seed)),
             (images, labels),
             optimiser=optimiser,
-            schedule=training.warmup_cosine(settings["peak_rate"], settings["epochs"] * steps, steps // 2),
-            epochs=settings["epochs"],
-            batch_size=settings["batch_size"],
-            seed=arguments.seed,
-            augment=functools.partial(_crop, padding=settings.get("crop_padding", CROP_PADDING)) if settings["crops"] else None,
+            schedule=training.warmup_cosine(chosen["peak_rate"], chosen["epochs"] * steps, steps // 2),
+            epochs=chosen["epochs"],
+            batch_size=chosen["batch_size"],
+            seed=settings.seed,
+            augment=functools.partial(_crop, padding=chosen.get("crop_padding", CROP_PADDING)) if chosen["crops"] else None,
             evaluate=lambda params: net.evaluate(params, test_images, test_labels),
-            checkpoint=Path(arguments.checkpoints) / NAME / f"{stem}.npz",
+            checkpoint=places.checkpoint(NAME, settings.stem),
             checkpoint_every=50,
             configuration=configuration,
         )
-    training.save_weights(weights_path(arguments.out, stem), params)
+    training.save_weights(places.weights(NAME, settings.stem), params)
     training_seconds = sum(epoch["wall_seconds"] for epoch in history)
     metrics = {
         "parameters": supervised.parameter_count(params),
@@ -173,57 +175,43 @@ def run(arguments, stem):
         "training_seconds": training_seconds,
         "seconds_per_epoch": training_seconds / len(history),
     }
-    path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(
-        path,
-        experiment=NAME,
-        preset=arguments.preset,
-        seed=arguments.seed,
+    record = records.record_run(
+        NAME,
+        settings,
+        places,
         configuration=configuration,
         # A run that went on from a checkpoint took the time of all its parts.
         metrics=metrics,
         history=history,
         wall_seconds=max(time.perf_counter() - begun, metrics["training_seconds"]),
     )
-    _draw(history, configuration, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
-    return path
+    _draw(history, configuration, places.figure(NAME, settings.stem))
+    return record
 
 
-def _check(arguments):
-    for name, least in (("epochs", 1), ("crop_padding", 0), ("validation", 0)):
-        value = getattr(arguments, name)
-        if value is not None and value < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be a whole number from {least}, got {value}")
-
-
-def evaluate(arguments, stem):
-    """Errors on the test set with the weights that the run of this stem left, or those of --weights; returns a dict of metrics.
+def evaluate(settings, places):
+    """Errors on the test set with the weights that the run left, or those of --weights; returns a dict of metrics.
 
     Raises FileNotFoundError where there are no such weights, ValueError where they are those of another network.
     """
-    net, initial_params, _ = _network(arguments.model, arguments.method, arguments.tolerance)
-    path = arguments.weights or weights_path(arguments.out, stem)
+    net, initial_params, _ = _network(settings.model, settings.method, settings.tolerance)
+    path = settings.weights or places.weights(NAME, settings.stem)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights at {path}; `python -m experiments run {NAME} --model {arguments.model} --preset {arguments.preset} "
-            f"--seed {arguments.seed} --out {arguments.out}` trains the network and leaves them in {arguments.out / 'weights'}"
+            f"no weights at {path}; `python -m experiments run {NAME} --model {settings.model} --preset {settings.preset} "
+            f"--seed {settings.seed} --out {places.out}` trains the network and leaves them in {places.out / 'weights'}"
         )
     params = training.load_weights(path)
     try:
         fits = training.tree_map(lambda one, other: one.shape == other.shape, initial_params(np.random.default_rng(0)), params)
     except ValueError as error:
-        raise ValueError(f"{path} does not hold weights of --model {arguments.model}: {error}") from error
+        raise ValueError(f"{path} does not hold weights of --model {settings.model}: {error}") from error
     if not all(training.tree_leaves(fits)):
-        raise ValueError(f"{path} does not hold weights of --model {arguments.model}: other shapes")
-    _, _, images, labels = load_images(PRESETS[arguments.preset][arguments.model]["data"], arguments.data)
+        raise ValueError(f"{path} does not hold weights of --model {settings.model}: other shapes")
+    _, _, images, labels = load_images(PRESETS[settings.preset][settings.model]["data"], settings.data)
     begun = time.perf_counter()
     evaluation = net.evaluate(params, images, labels)
     return {**error_metrics(evaluation, len(labels)), **evaluation, "seconds": time.perf_counter() - begun}
-
-
-def weights_path(out, stem):
-    """Where the weights of a run lie: out/weights/table1_mnist-<stem>.npz."""
-    return Path(out) / "weights" / f"{NAME}-{stem}.npz"
 
 
 def _network(model, method, tolerance):
@@ -242,12 +230,12 @@ def _network(model, method, tolerance):
     return supervised.Mlp(), supervised.init_mlp, {}
 
 
-def _value_and_grad(net, arguments, processes):
+def _value_and_grad(net, settings, processes):
     """For a `with` statement: the network's value_and_grad, in this process or shared among several."""
     if processes is None:
         return contextlib.nullcontext(net.value_and_grad)
     return workers.data_parallel(
-        functools.partial(make_value_and_grad, arguments.model, arguments.method, arguments.tolerance), processes
+        functools.partial(make_value_and_grad, settings.model, settings.method, settings.tolerance), processes
     )
 
 
@@ -322,3 +310,17 @@ def _draw_evaluations(history, epochs, axes):
     most = max(epoch["train"][f"nfe_{way}"] for epoch in history for way in ("forward", "backward"))
     axes.set(ylabel="evaluations a training step", ylim=(0, 1.2 * most))
     axes.legend(frameon=False)
+
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    source="Table 1",
+    shows="test error of the MNIST networks: ODE-Net, ResNet, RK-Net, MLP",
+    run=run,
+    description=__doc__,
+    settings=RunSettings,
+    takes={"quick": "4 min", "paper": "47 min"},
+    evaluate=evaluate,
+    evaluation_settings=EvaluationSettings,
+    variants=VARIANTS,
+)

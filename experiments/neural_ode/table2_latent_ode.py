@@ -27,6 +27,7 @@ the best, unless --reverse says otherwise.
 
 import functools
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,12 @@ import numpy as np
 from original_repro import training
 from original_repro.datasets import spirals
 
+from .. import Experiment, Settings, option
 from ..harness import records, workers
 from ..report import registry
 from . import table2_figures
 
 NAME = "table2_latent_ode"
-TITLE = "Table 2: predictive RMSE of latent ODE and recurrent networks on irregular spirals"
 MODELS = table2_figures.LABELS
 SPACING = spirals.Geometry().spacing
 # The longest step of a fixed grid; output times that are closer are crossed in one step.
@@ -110,33 +111,41 @@ PRESETS = {
 }
 
 
-def add_arguments(parser):
-    """Options of a run."""
-    parser.add_argument("--noise", type=float, default=0.1, help="standard deviation of the observations' noise (default: 0.1)")
-    parser.add_argument("--reverse", choices=WAYS, default=BEST, help=f"how the reverse sweep is solved (default: {BEST})")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=workers.available_cores(),
-        metavar="N",
-        help="processes at a time (default: one for each core)",
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """Settings of a run."""
+
+    noise: float = option(0.1, "standard deviation of the observations' noise (default: 0.1)", type=float)
+    reverse: str = option(BEST, f"how the reverse sweep is solved (default: {BEST})", choices=WAYS)
+    workers: int = option(
+        workers.available_cores(), "processes at a time (default: one for each core)", type=int, metavar="N", named=False
     )
 
 
-LOCATION_ARGUMENTS = ("workers",)
+@dataclass(frozen=True, kw_only=True)
+class WeightsSettings(Settings):
+    """Settings of experiments that go on from this one's weights."""
+
+    weights: Path | None = option(
+        None,
+        f"(default: those that `run {NAME}` with the same preset and seed left in OUT/weights)",
+        type=Path,
+        metavar="FILE",
+        named=False,
+    )
 
 
-def run(arguments, stem):
-    """Fits of each model and number of points in processes of their own; weights, record, figure; returns the record's path."""
+def run(settings, places):
+    """Fits of each model and number of points in processes of their own; weights, record, figure; returns the record."""
     begun = time.perf_counter()
-    preset = PRESETS[arguments.preset]
+    preset = PRESETS[settings.preset]
     common = {
-        "seed": arguments.seed,
-        "noise": arguments.noise,
-        "reverse": arguments.reverse,
+        "seed": settings.seed,
+        "noise": settings.noise,
+        "reverse": settings.reverse,
         "trajectories": preset["trajectories"],
     }
-    checkpoints = Path(arguments.checkpoints) / NAME / stem
+    checkpoints = places.checkpoint_folder(NAME, settings.stem)
     # The longest fits first, so that no process is left with one while the others are done.
     tasks = [
         {
@@ -150,39 +159,34 @@ def run(arguments, stem):
         for model in reversed(MODELS)
         for points in preset["points"]
     ]
-    fits = workers.run_tasks(fit, tasks, arguments.workers)
+    fits = workers.run_tasks(fit, tasks, settings.workers)
     metrics = table(fits)
-    training.save_weights(weights_path(arguments.out, stem), {f"{one['model']}_{one['points']}": one["params"] for one in fits})
+    training.save_weights(places.weights(NAME, settings.stem), {f"{one['model']}_{one['points']}": one["params"] for one in fits})
     configuration = {
-        "data": f"spirals, noise {arguments.noise:g}",
+        "data": f"spirals, noise {settings.noise:g}",
         **common,
         "geometry": spirals.Geometry()._asdict(),
-        "solver": {"method": "adams", "tolerance": 1.5e-8, **WAYS[arguments.reverse]},
+        "solver": {"method": "adams", "tolerance": 1.5e-8, **WAYS[settings.reverse]},
         "optimiser": "adam",
         "schedule": "warm-up over 2 % of a stage, cosine to zero",
-        **{name: settings for name, settings in preset.items() if name.startswith(("rnn", "latent_ode"))},
+        **{name: chosen for name, chosen in preset.items() if name.startswith(("rnn", "latent_ode"))},
     }
     history = [{key: one[key] for key in ("model", "points", "seconds", "history")} for one in fits]
-    path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(
-        path,
-        experiment=NAME,
-        preset=arguments.preset,
-        seed=arguments.seed,
+    record = records.record_run(
+        NAME,
+        settings,
+        places,
         configuration=configuration,
         metrics=metrics,
         history=history,
         wall_seconds=time.perf_counter() - begun,
     )
-    figures = Path(arguments.out) / "figures"
-    table2_figures.draw(metrics, history, preset["points"], arguments.noise, figures / f"{NAME}-{stem}.png")
-    levels = by_noise(
-        [(path, record) for path, record in records.read_records(arguments.out) if record["preset"] == arguments.preset]
-    )
+    table2_figures.draw(metrics, history, preset["points"], settings.noise, places.figure(NAME, settings.stem))
+    levels = by_noise([(path, one) for path, one in records.read_records(places.out) if one["preset"] == settings.preset])
     if len(levels) > 1:
         reported = {entry["id"]: entry["value"] for entry in registry.read()}
-        table2_figures.draw_over_noise(levels, preset["points"], reported, figures / f"{NAME}-{arguments.preset}-noise.png")
-    return path
+        table2_figures.draw_over_noise(levels, preset["points"], reported, places.figure(NAME, f"{settings.preset}-noise"))
+    return record
 
 
 def by_noise(found):
@@ -190,33 +194,18 @@ def by_noise(found):
     return records.by_option(found, NAME, "noise")
 
 
-def weights_path(out, stem):
-    """Where the weights of a run lie, {"<model>_<points>": parameters}: out/weights/table2_latent_ode-<stem>.npz."""
-    return Path(out) / "weights" / f"{NAME}-{stem}.npz"
-
-
-def kept_weights(arguments, stem):
-    """(path, {"<model>_<points>": parameters}) from arguments.weights, by default what the run of this stem left.
+def kept_weights(settings, places):
+    """(path, {"<model>_<points>": parameters}) from settings.weights, by default what the run of this preset and seed left.
 
     Raises FileNotFoundError, with the command that makes them, where there are none.
     """
-    path = arguments.weights or weights_path(arguments.out, stem)
+    path = settings.weights or places.weights(NAME, settings.stem)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights at {path}; `python -m experiments run {NAME} --preset {arguments.preset} "
-            f"--seed {arguments.seed} --out {arguments.out}` leaves them there"
+            f"no weights at {path}; `python -m experiments run {NAME} --preset {settings.preset} "
+            f"--seed {settings.seed} --out {places.out}` leaves them there"
         )
     return path, training.load_weights(path)
-
-
-def add_weights_argument(parser):
-    """The option of experiments that go on from this one's weights."""
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help=f"(default: those that `run {NAME}` with the same preset and seed left in OUT/weights)",
-    )
 
 
 def table(fits):
@@ -370,3 +359,14 @@ def rmse(net, params, data):
         kind: float(np.sqrt(np.mean((predicted - targets) ** 2)))
         for kind, targets in (("noisy", data.further_noisy), ("clean", data.further_clean))
     }
+
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    source="Table 2",
+    shows="predictive RMSE of latent ODE and recurrent networks on irregular spirals",
+    run=run,
+    description=__doc__,
+    settings=RunSettings,
+    takes={"quick": "1 min", "paper": "28 min"},
+)

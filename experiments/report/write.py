@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from original_repro.training import write_atomically
 
+from ..comparison import bench
 from ..fidelity import integrator_fidelity
 from ..harness.records import REPOSITORY, first, read_records
 from ..harness.tables import markdown_table, over_seeds, with_standard_error
@@ -87,7 +88,7 @@ def readme_blocks(found, verdicts):
         "table2": _table2_table(found),
         "figure3": figure3_mnist.sentence(figure3_mnist.verdicts(record["history"])) if record else "",
         "fidelity": _fidelity_table(found),
-        "bench": _bench_table(found),
+        "bench": bench.table(found),
     }
 
 
@@ -448,52 +449,6 @@ def _restarts_table(found):
     )
 
 
-BENCH_ROWS = (  # what, metric, its goal's name, how to print it
-    ("graph of f over its two bare convolutions, time", "graph_f_ratio", "f", "{:.2f}"),
-    ("fused graph of f and all VJPs over the same", "graph_fused_vjp_ratio", "fused_vjp", "{:.2f}"),
-    ("ODE layer, share of the forward solve outside graphs", "layer_adams_outside_graphs_forward", None, "{:.0%}"),
-    ("ODE layer, share of the reverse solve outside graphs", "layer_adams_outside_graphs_backward", None, "{:.0%}"),
-    (
-        "ODE-Net, training step: times faster shared among two processes than with threads",
-        "training_shared_speedup",
-        None,
-        "{:.2f}",
-    ),
-    ("ODE layer, training step: ours over torchdiffeq's, time", "torchdiffeq_ratio", "torchdiffeq_ratio", "{:.2f}"),
-    (
-        "small problem, gradient: times faster than autograd's odeint, TensorFlow, LSODA",
-        "small_lsoda_tensorflow_gradient_speedup",
-        "small_speedup",
-        "{:.1f}",
-    ),
-    ("the same, TensorFlow, Adams with warm restarts", "small_adams_tensorflow_warm_gradient_speedup", "small_speedup", "{:.1f}"),
-    ("the same, autograd dynamics, LSODA", "small_lsoda_gradient_speedup", "small_speedup", "{:.1f}"),
-    ("peak memory of a training step, tolerance 1e-6 over 1e-2", "memory_ratio", "memory_ratio", "{:.3f}"),
-    ("evaluations of the same", "memory_evaluations_ratio", None, "{:.1f}"),
-    ("CNF, training iteration: times faster than torchdiffeq's adjoint", "flow_speedup", "flow_speedup", "{:.1f}"),
-    (
-        "latent ODE, gradient at 1e-5: times faster than torchdiffeq's adjoint",
-        "latent_speedup_loose",
-        "latent_speedup_loose",
-        "{:.1f}",
-    ),
-    ("the same at 1.5e-8", "latent_speedup_tight", "latent_speedup_tight", "{:.1f}"),
-)
-
-
-def _bench_table(found):
-    record = first(found, "bench")
-    if not record:
-        return ""
-    metrics, goals = record["metrics"], record["configuration"]["goals"]
-    rows = [
-        [what, form.format(metrics[metric]), goals.get(goal, "")]
-        for what, metric, goal, form in BENCH_ROWS
-        if metrics.get(metric) is not None
-    ]
-    return markdown_table(["medians of ratios in one run", "measured", "goal"], rows)
-
-
 SECTIONS = {  # experiment: heading, table
     table1_mnist.NAME: ("Table 1: networks on MNIST", _table1_table),
     table1_depth.NAME: ("Table 1: memory and time", _depth_table),
@@ -504,6 +459,6 @@ SECTIONS = {  # experiment: heading, table
     "figure7_poisson": ("Figure 7: Poisson process", None),
     "figures8to10_latent_ode": ("Figures 8 to 10: latent ODE", None),
     "latent_restarts": ("What restarts of the reverse sweep cost", _restarts_table),
-    "bench": ("The bridge's speed and memory", _bench_table),
+    "bench": ("The bridge's speed and memory", bench.table),
     integrator_fidelity.NAME: ("Integrators of SciPy releases", _fidelity_table),
 }

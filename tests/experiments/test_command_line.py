@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import command_line
+from experiments import Places, command_line
 from experiments.neural_ode import table1_mnist
 from original_repro import supervised, training
 from original_repro.datasets import mnist
@@ -32,7 +32,9 @@ def test_list_names_every_experiment(capsys):
 )
 def test_a_record_is_named_by_every_option_that_matters(arguments, name):
     parsed = command_line._parser().parse_args(["run", "table1_mnist", *arguments])
-    assert command_line.run_name(parsed, parsed.parser, table1_mnist.LOCATION_ARGUMENTS) == name
+    settings, places = command_line.settings_and_places(parsed, table1_mnist.RunSettings)
+    assert settings.stem == name
+    assert places.record("table1_mnist", name).name == f"{name}.json"
 
 
 @pytest.mark.parametrize(
@@ -187,3 +189,46 @@ def test_an_experiment_without_weights_says_so(capsys):
 def test_options_of_the_odenet_are_refused_for_other_models(few_digits, tmp_path, capsys):
     assert command_line.main(["run", "table1_mnist", "--model", "mlp", "--tolerance", "1e-5", *folders(tmp_path)]) == 1
     assert "--method and --tolerance go with --model odenet, not mlp" in capsys.readouterr().err
+
+
+def test_an_experiment_runs_from_python_with_plain_values_and_returns_its_record(few_digits, tmp_path):
+    settings = table1_mnist.RunSettings(model="mlp", epochs=1, validation=0, data="nowhere")
+    places = Places(out=tmp_path, checkpoints=str(tmp_path / "checkpoints"))
+    record = table1_mnist.EXPERIMENT.run(settings, places)
+    assert record == json.loads((tmp_path / "runs" / "table1_mnist" / "quick-seed0-epochs=1-model=mlp.json").read_text())
+    assert record["command"] == (
+        "python -m experiments run table1_mnist --model mlp --data nowhere --epochs 1 "
+        f"--out {tmp_path} --checkpoints {tmp_path / 'checkpoints'}"
+    )
+    words = record["command"].split()[3:]
+    assert command_line.settings_and_places(command_line._parser().parse_args(words), table1_mnist.RunSettings) == (
+        settings,
+        places,
+    )
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"preset": "big"}, "--preset must be one of quick, paper, got 'big'"),
+        ({"seed": -1}, "--seed must be a whole number from 0, got -1"),
+        ({"seed": 1.5}, "--seed must be a whole number from 0, got 1.5"),
+        ({"seed": None}, "--seed must be a whole number from 0, got None"),
+        ({"model": "lenet"}, "--model must be one of odenet, resnet, rknet, mlp, got 'lenet'"),
+        ({"tolerance": "tight"}, "--tolerance must be a float, got 'tight'"),
+        ({"crop_padding": True}, "--crop-padding must be a whole number from 0, got True"),
+    ],
+)
+def test_plain_values_of_no_sense_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        table1_mnist.RunSettings(**given)
+
+
+@pytest.mark.parametrize(
+    "experiment", [*command_line.EXPERIMENTS.values(), command_line.bench.EXPERIMENT], ids=lambda one: one.name
+)
+def test_every_experiment_says_what_it_is(experiment):
+    assert experiment.settings().stem == "quick-seed0"
+    assert all(about.help for about in experiment.settings.options())
+    assert experiment.shows and experiment.source and experiment.description and experiment.takes["quick"]
+    assert experiment.evaluate is None or experiment.evaluation_settings().stem == "quick-seed0"

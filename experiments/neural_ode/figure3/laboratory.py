@@ -33,6 +33,7 @@ import functools
 import hashlib
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +41,13 @@ from tabulate import tabulate
 
 from original_repro import training
 
+from ... import Experiment, Places, Settings, option
 from ...harness import plotting, records, workers
 from ...harness.statistics import line_fit
 from ...harness.tasks import measure_all
 from .. import table1_mnist
 
 NAME = "figure3_mnist"
-TITLE = "Figure 3: error, time, reverse evaluations and training of an ODE-Net; test error over tolerance"
-LOCATION_ARGUMENTS = ("data", "workers")
-NEEDS = table1_mnist.NAME
 DEFAULT_METHOD = "adams"
 GRID_METHODS = ("euler", "rk4")
 # What is measured by itself, in this order: seconds are among the results.
@@ -117,40 +116,44 @@ PRESETS = {
 }
 
 
-def add_arguments(parser):
-    """The experiment's own options."""
-    parser.add_argument(
-        "--weights",
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """Settings of a run."""
+
+    weights: Path | None = option(
+        None,
+        "weights of an ODE-Net, as OUT/weights/table1_mnist-STEM.npz with its record, "
+        "OUT/runs/table1_mnist/STEM.json (default: those of `run table1_mnist` with this preset and seed)",
         type=Path,
         metavar="FILE",
-        help="weights of an ODE-Net, as OUT/weights/table1_mnist-STEM.npz with its record, "
-        "OUT/runs/table1_mnist/STEM.json (default: those of `run table1_mnist` with this preset and seed)",
     )
-    parser.add_argument("--data", metavar="FOLDER", help="folder with MNIST's four IDX files (default: cache, else download)")
-    parser.add_argument(
-        "--workers",
+    data: str | None = option(
+        None, "folder with MNIST's four IDX files (default: cache, else download)", metavar="FOLDER", named=False
+    )
+    workers: int = option(
+        workers.available_cores(),
+        "processes at a time, for what is not timed (default: one for each core)",
         type=int,
-        default=workers.available_cores(),
         metavar="N",
-        help="processes at a time, for what is not timed (default: one for each core)",
+        named=False,
     )
 
 
-def run(arguments, stem):
-    """Measure, write the record and both figures, print the table of panel (c); returns the path of the record.
+def run(settings, places):
+    """Measure, write the record and both figures, print the table of panel (c); returns the record.
 
     Raises FileNotFoundError where there are no weights or no record of their training, ValueError where the weights are those of
     another network.
     """
-    weights, training_record = training_results(arguments)
+    weights, training_record = training_results(settings, places)
     params = training.load_weights(weights)
     if not isinstance(params, dict) or params.keys() != {"stem", "dynamics", "head"}:
         raise ValueError(f"{weights} does not hold weights of an ODE-Net")
-    settings = PRESETS[arguments.preset]
-    identity = {"settings": settings, "seed": arguments.seed, "weights": hashlib.sha256(weights.read_bytes()).hexdigest()}
-    checkpoint = arguments.checkpoints / NAME / f"{stem}.npz"
-    measure = functools.partial(measure_in_laboratory, arguments.preset, weights, arguments.data, arguments.seed)
-    rows, seconds = measure_all(tasks(settings), measure, checkpoint, identity, arguments.workers, ALONE)
+    preset = PRESETS[settings.preset]
+    identity = {"settings": preset, "seed": settings.seed, "weights": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    checkpoint = places.checkpoint(NAME, settings.stem)
+    measure = functools.partial(measure_in_laboratory, settings.preset, weights, settings.data, settings.seed)
+    rows, seconds = measure_all(tasks(preset), measure, checkpoint, identity, settings.workers, ALONE)
     rows += [
         {
             "part": "training",
@@ -161,42 +164,38 @@ def run(arguments, stem):
         for epoch in training_record["history"]
     ]
     configuration = {
-        **settings,
+        **preset,
         "model": "odenet",
         "weights": str(weights),
         "weights_sha256": identity["weights"],
         "trained_with": {name: training_record["configuration"][name] for name in ("method", "tolerance")},
     }
-    path = records.record_path(arguments.out, NAME, stem)
-    records.write_record(
-        path,
-        experiment=NAME,
-        preset=arguments.preset,
-        seed=arguments.seed,
+    record = records.record_run(
+        NAME,
+        settings,
+        places,
         configuration=configuration,
         metrics=metrics(rows, configuration),
         history=rows + verdicts(rows),
         wall_seconds=seconds,
     )
     checkpoint.unlink(missing_ok=True)
-    record = json.loads(path.read_text())
     print(markdown_table(record))
-    draw(record, Path(arguments.out) / "figures" / f"{NAME}-{stem}.png")
-    draw_test(record, Path(arguments.out) / "figures" / f"{NAME}-test_tolerance-{stem}.png")
-    return path
+    draw(record, places.figure(NAME, settings.stem))
+    draw_test(record, places.figure(NAME, f"test_tolerance-{settings.stem}"))
+    return record
 
 
-def training_results(arguments):
+def training_results(settings, places):
     """(path of the weights, record of their training); FileNotFoundError names the command that makes what is missing."""
-    default = table1_mnist.weights_path(arguments.out, f"{arguments.preset}-seed{arguments.seed}")
-    weights = arguments.weights or default
+    weights = settings.weights or places.weights(table1_mnist.NAME, f"{settings.preset}-seed{settings.seed}")
     stem = weights.stem.removeprefix(f"{table1_mnist.NAME}-")
-    record = records.record_path(weights.parent.parent, table1_mnist.NAME, stem)
+    record = Places(out=weights.parent.parent).record(table1_mnist.NAME, stem)
     for what, path in (("weights", weights), ("record of the training", record)):
         if not path.is_file():
             raise FileNotFoundError(
-                f"no {what} at {path}; `python -m experiments run {table1_mnist.NAME} --preset {arguments.preset} "
-                f"--seed {arguments.seed} --out {arguments.out}` trains the network and leaves both in {arguments.out}"
+                f"no {what} at {path}; `python -m experiments run {table1_mnist.NAME} --preset {settings.preset} "
+                f"--seed {settings.seed} --out {places.out}` trains the network and leaves both in {places.out}"
             )
     return weights, json.loads(record.read_text())
 
@@ -852,3 +851,15 @@ def _by_method(rows):
     for row in rows:
         series.setdefault(row["method"], []).append(row)
     return series.items()
+
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    source="Figure 3",
+    shows="error, time, reverse evaluations and training of an ODE-Net; test error over tolerance",
+    run=run,
+    description=__doc__,
+    settings=RunSettings,
+    takes={"quick": "1 min", "paper": "9 min"},
+    needs=table1_mnist.NAME,
+)

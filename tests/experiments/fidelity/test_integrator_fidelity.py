@@ -3,12 +3,11 @@
 import json
 import math
 import sys
-from types import SimpleNamespace
 
 import pytest
 import scipy
 
-from experiments import command_line
+from experiments import Places, command_line
 from experiments.fidelity import integrator_fidelity as fidelity
 
 ONE = {"solver": "lsoda", "problem": "A3", "tolerance": 1e-3, "outputs": 1}
@@ -187,7 +186,7 @@ def test_quick_preset_compares_the_running_scipy_with_the_committed_record(tmp_p
 @pytest.mark.parametrize("preset, releases", [("quick", "1.16.3"), ("paper", "1.16"), ("paper", "1.16.3,,1.1.0")])
 def test_releases_that_make_no_sense(preset, releases, tmp_path):
     with pytest.raises(ValueError, match="--releases"):
-        fidelity.run(SimpleNamespace(preset=preset, releases=releases, out=tmp_path, seed=0), "stem")
+        fidelity.run(fidelity.RunSettings(preset=preset, releases=releases), Places(out=tmp_path))
 
 
 def test_committed_record_holds_the_finding():

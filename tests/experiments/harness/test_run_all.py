@@ -1,15 +1,21 @@
 """All experiments: what runs after what, and each in a process of its own."""
 
-import types
+from dataclasses import dataclass
 
 import pytest
 
-from experiments import command_line
+from experiments import Experiment, Settings, command_line, option
 from experiments.harness import run_all
 
 
-def module(**attributes):
-    return types.SimpleNamespace(LOCATION_ARGUMENTS=(), **attributes)
+@dataclass(frozen=True, kw_only=True)
+class WithWorkers(Settings):
+    workers: int = option(1, "processes", type=int, named=False)
+
+
+def experiment(code, **more):
+    """One whose description is what its process executes."""
+    return Experiment(name="one", source="", shows="", run=print, description=code, **more)
 
 
 def test_every_experiment_and_variant_runs_once_after_what_it_needs():
@@ -18,25 +24,25 @@ def test_every_experiment_and_variant_runs_once_after_what_it_needs():
     assert sorted(name for name, variant in runs if not variant) == sorted(command_line.EXPERIMENTS)
     assert [variant["model"] for name, variant in runs if name == "table1_mnist" and variant] == ["resnet", "rknet", "mlp"]
     assert [("table1_mnist", {}), ("figure3_mnist", {})] in found
-    assert [("table2_latent_ode", {}), ("figures8to10_latent_ode", {}), ("figure7_poisson", {})] in found
+    assert [("table2_latent_ode", {}), ("figure7_poisson", {}), ("figures8to10_latent_ode", {})] in found
     # What takes weights from another experiment's run has to come after it.
     assert {name for chain in found for name, _ in chain[1:]} == {
         name
-        for name, module in command_line.EXPERIMENTS.items()
-        if "weights" in module.LOCATION_ARGUMENTS or name == "figure3_mnist"
+        for name, one in command_line.EXPERIMENTS.items()
+        if any(option.name == "weights" for option in one.settings.options())
     }
     assert len(runs) == len({(name, *variant.values()) for name, variant in runs})
 
 
 @pytest.fixture
 def commands(monkeypatch, tmp_path):
-    """Scripts in place of `python -m experiments run NAME`: a module's `code` is what its process executes."""
+    """Scripts in place of `python -m experiments run NAME`: an experiment's description is what its process executes."""
     experiments = {}
 
     class Popen(run_all.subprocess.Popen):
         def __init__(self, command, **kwargs):
             python, *_, name = command[:5]
-            super().__init__([python, "-c", experiments[name].code, *command[5:]], **kwargs)
+            super().__init__([python, "-c", experiments[name].description, *command[5:]], **kwargs)
 
     monkeypatch.setattr(run_all.subprocess, "Popen", Popen)
     return experiments
@@ -44,8 +50,10 @@ def commands(monkeypatch, tmp_path):
 
 def test_output_goes_to_files_and_variants_to_the_command(commands, tmp_path, capfd):
     show = "import os, sys; print(sys.argv[1:], os.environ.get('OMP_NUM_THREADS'))"
-    commands |= {"one": module(code=show, VARIANTS=({"model": "big"},)), "two": module(code=show, NEEDS="one")}
-    commands["one"].LOCATION_ARGUMENTS = ("workers",)
+    commands |= {
+        "one": experiment(show, variants=({"model": "big"},), settings=WithWorkers),
+        "two": experiment(show, needs="one"),
+    }
     assert run_all.run_all(commands, ["--seed", "3"], 2, tmp_path) == 0
     assert (tmp_path / "one.txt").read_text() == "['--seed', '3', '--workers=1'] 1\n"
     assert (tmp_path / "one-big.txt").read_text() == "['--seed', '3', '--model=big', '--workers=1'] 1\n"
@@ -55,9 +63,9 @@ def test_output_goes_to_files_and_variants_to_the_command(commands, tmp_path, ca
 
 def test_a_failure_is_shown_and_what_needs_it_is_not_begun(commands, tmp_path, capfd):
     commands |= {
-        "one": module(code="raise SystemExit('no such thing')"),
-        "two": module(code="", NEEDS="one"),
-        "three": module(code=""),
+        "one": experiment("raise SystemExit('no such thing')"),
+        "two": experiment("", needs="one"),
+        "three": experiment(""),
     }
     assert run_all.run_all(commands, [], 1, tmp_path) == 1
     printed = capfd.readouterr()

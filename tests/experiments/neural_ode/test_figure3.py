@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments import command_line
-from experiments.neural_ode import table1_mnist
+from experiments import Places, command_line
 from experiments.neural_ode.figure3 import laboratory as figure3_mnist
 from original_repro import supervised, training
 from original_repro.datasets import mnist
@@ -41,7 +40,7 @@ def trained(monkeypatch, tmp_path):
     few = mnist.Mnist(sample.train_images[:2], sample.train_labels[:2], sample.test_images[::100], sample.test_labels[::100])
     monkeypatch.setattr(mnist, "load_sample", lambda: few)
     monkeypatch.setitem(figure3_mnist.PRESETS, "quick", SMALL)
-    weights = table1_mnist.weights_path(tmp_path, "quick-seed0")
+    weights = Places(tmp_path).weights("table1_mnist", "quick-seed0")
     training.save_weights(weights, supervised.init_odenet(np.random.default_rng(5), channels=4))
     record = tmp_path / "runs" / "table1_mnist" / "quick-seed0.json"
     record.parent.mkdir(parents=True)

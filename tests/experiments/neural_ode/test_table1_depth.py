@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from experiments import Places, Settings
 from experiments.neural_ode import table1_depth as depth
 
 SMALL = {"batch_size": 2, "channels": 4, "seed": 0, "memory_steps": 1, "timed_steps": 1}
@@ -57,13 +58,13 @@ def test_metrics_are_lines_ratios_and_slopes_in_states():
 @pytest.mark.parametrize("preset", depth.PRESETS)
 def test_a_run_writes_record_and_figure(preset, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(depth, "measure_in_fresh_process", made_up_point)
-    path = depth.run(SimpleNamespace(preset=preset, seed=0, out=tmp_path), "a-stem")
-    record = json.loads(path.read_text())
+    record = depth.run(Settings(preset=preset), Places(out=tmp_path))
+    assert record == json.loads((tmp_path / "runs" / "table1_depth" / f"{preset}-seed0.json").read_text())
     assert len(record["history"]) == sum(map(len, record["configuration"]["settings"].values()))
     assert record["metrics"]["resnet_memory_slope_mib"] == pytest.approx(5.0)
     assert record["metrics"]["odenet_memory_slope_states"] == pytest.approx(0.0, abs=1e-9)
     assert record["metrics"]["state_mib"] == record["configuration"]["batch_size"] * 6 * 6 * 64 * 4 / 2**20
-    assert (tmp_path / "figures" / "table1_depth-a-stem.png").stat().st_size > 10_000
+    assert (tmp_path / "figures" / f"table1_depth-{preset}-seed0.png").stat().st_size > 10_000
     printed = capsys.readouterr()
     assert "RK-Net" in printed.out and "ODE-Net 0.1" in printed.err
 

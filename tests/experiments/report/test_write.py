@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from experiments import Places
 from experiments.harness import records
 from experiments.neural_ode import table1_mnist
 from experiments.report import page, registry
@@ -26,10 +27,11 @@ def make_record(out, experiment="table1_mnist", stem="quick-seed0", history=(), 
     if "errors" in metrics:
         metrics |= table1_mnist.error_metrics(metrics, metrics["examples"]) | {"training_seconds": 1500.0}
     records.write_record(
-        records.record_path(out, experiment, stem),
+        Places(out).record(experiment, stem),
         experiment=experiment,
         preset=stem.split("-")[0],
         seed=int(stem.split("-")[1].removeprefix("seed")),
+        command="python -m experiments",
         configuration=configuration,
         metrics=metrics,
         history=list(history),
@@ -229,4 +231,4 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
     ((_, record),) = records.read_records(tmp_path)
     assert record["metrics"]["loss"] is None
     assert record["versions"]["scipy"] and record["integrators"]["vode"] in ("fortran", "c") and record["host"]["cores"] >= 1
-    assert json.loads(records.record_path(tmp_path, "table1_mnist", "quick-seed0").read_text()) == record
+    assert json.loads(Places(tmp_path).record("table1_mnist", "quick-seed0").read_text()) == record
