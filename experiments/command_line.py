@@ -23,10 +23,11 @@ from .neural_ode import (
     table2_latent_ode,
 )
 from .neural_ode.figure3 import laboratory as figure3
-from .report import write as report
+from .report import write
 
-EXPERIMENTS = {
-    module.NAME: module.EXPERIMENT
+# In the order of the report.
+REPORTED = tuple(
+    module.EXPERIMENT
     for module in (
         table1_mnist,
         table1_depth,
@@ -37,9 +38,12 @@ EXPERIMENTS = {
         figure7_poisson,
         figures8to10_latent_ode,
         latent_restarts,
+        bench,
         integrator_fidelity,
     )
-}
+)
+# `bench` is a command of its own.
+EXPERIMENTS = {experiment.name: experiment for experiment in REPORTED if experiment is not bench.EXPERIMENT}
 
 
 def main(argv=None):
@@ -198,5 +202,5 @@ def _bench(arguments):
 
 
 def _report(arguments):
-    for path in report.write(arguments.out):
+    for path in write.write(arguments.out, REPORTED):
         print(f"report: {path}")

@@ -7,7 +7,7 @@ and the mean cross-entropy. The memory of a training step is measured in a fresh
 
 import time
 
-from .. import Experiment
+from .. import Experiment, Section
 from ..harness import records
 from ..harness.tables import markdown_table
 from .goals import GOALS
@@ -115,4 +115,5 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     takes={"quick": "2 min"},
+    section=Section("The bridge's speed and memory", table, marker="bench"),
 )

@@ -50,7 +50,7 @@ import scipy
 from matplotlib.patches import Rectangle
 from tabulate import tabulate
 
-from .. import Experiment, Places, Settings, option
+from .. import Experiment, Places, Section, Settings, option
 from ..harness import plotting, records
 from ..harness.progress import Progress
 from .fidelity_probe import SOLVERS
@@ -472,6 +472,12 @@ def _cell(record, solver, release):
     return worst, "reference" if _itself(record, release) else text
 
 
+def table(found):
+    """The matrix of the first record there is."""
+    record = records.first(found, NAME)
+    return markdown_table(record) if record else ""
+
+
 EXPERIMENT = Experiment(
     name=NAME,
     source="How faithful",
@@ -480,4 +486,5 @@ EXPERIMENT = Experiment(
     description=__doc__,
     settings=RunSettings,
     takes={"quick": "seconds", "paper": "seconds, and minutes to make the environments"},
+    section=Section("Integrators of SciPy releases", table, marker="fidelity"),
 )

@@ -25,9 +25,10 @@ import numpy as np
 from original_repro import training
 from original_repro.datasets import energies
 
-from .. import Experiment, Settings, option
+from .. import Experiment, Section, Settings, option
 from ..harness import plotting, records
 from ..harness.statistics import standard_error
+from ..harness.tables import markdown_table, with_standard_error
 from ..harness.workers import available_cores, run_tasks
 
 NAME = "figure4_flows"
@@ -307,6 +308,21 @@ def draw(fits, settings, path):
     plotting.save(figure, path, dpi=100)
 
 
+def table(found):
+    """KL of every fit of the paper's sizes, in Markdown."""
+    rows = [
+        [
+            density.upper(),
+            flow.upper(),
+            *(with_standard_error(record["metrics"], f"kl_{density}_{flow}_{size}") for size in (2, 8, 32)),
+        ]
+        for record in filter(None, [records.first(found, NAME)])
+        for density in ("u1", "u2", "u3")
+        for flow in ("nf", "cnf")
+    ]
+    return markdown_table(["density", "flow", "KL, nats: K or M = 2", "8", "32"], rows)
+
+
 EXPERIMENT = Experiment(
     name=NAME,
     source="Figure 4",
@@ -315,4 +331,5 @@ EXPERIMENT = Experiment(
     description=__doc__,
     settings=RunSettings,
     takes={"quick": "3 min", "paper": "96 min"},
+    section=Section("Figure 4: density matching", table, marker="flows"),
 )

@@ -28,9 +28,10 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from original_repro import training
 from original_repro.datasets import circles_and_moons
 
-from .. import Experiment, Settings, option
+from .. import Experiment, Section, Settings, option
 from ..harness import plotting, records
 from ..harness.statistics import standard_error
+from ..harness.tables import markdown_table, with_standard_error
 from ..harness.workers import available_cores, run_tasks
 
 NAME = "figure5_flows"
@@ -375,6 +376,17 @@ def animate(fits, path):
     FuncAnimation(figure, show, frames + 12).save(path, PillowWriter(fps=12), dpi=80)
 
 
+def table(found):
+    """Held-out log-likelihoods, in Markdown."""
+    rows = [
+        [LABELS[data], flow.upper(), with_standard_error(record["metrics"], f"log_likelihood_{data}_{flow}")]
+        for record in filter(None, [records.first(found, NAME)])
+        for data in circles_and_moons.NAMES
+        for flow in ("nf", "cnf")
+    ]
+    return markdown_table(["data", "flow", "held-out log-likelihood, nats"], rows)
+
+
 EXPERIMENT = Experiment(
     name=NAME,
     source="Figure 5",
@@ -383,4 +395,5 @@ EXPERIMENT = Experiment(
     description=__doc__,
     settings=RunSettings,
     takes={"quick": "3 min", "paper": "25 min"},
+    section=Section("Figure 5: maximum likelihood", table, marker="flows"),
 )

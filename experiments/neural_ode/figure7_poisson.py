@@ -20,7 +20,7 @@ import numpy as np
 from original_repro import training
 from original_repro.datasets import spirals
 
-from .. import Experiment
+from .. import Experiment, Section
 from ..harness import plotting, records
 from . import table2_latent_ode
 from .table2_latent_ode import BEST, WAYS
@@ -241,4 +241,5 @@ EXPERIMENT = Experiment(
     settings=table2_latent_ode.WeightsSettings,
     takes={"quick": "1 min", "paper": "4 min"},
     needs=table2_latent_ode.NAME,
+    section=Section("Figure 7: Poisson process"),
 )

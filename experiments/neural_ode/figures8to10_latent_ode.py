@@ -17,7 +17,7 @@ import numpy as np
 
 from original_repro.datasets import spirals
 
-from .. import Experiment
+from .. import Experiment, Section
 from ..harness import plotting, records
 from . import table2_latent_ode
 from .table2_latent_ode import SCALE
@@ -309,4 +309,5 @@ EXPERIMENT = Experiment(
     settings=table2_latent_ode.WeightsSettings,
     takes={"quick": "1 min", "paper": "2 min"},
     needs=table2_latent_ode.NAME,
+    section=Section("Figures 8 to 10: latent ODE"),
 )

@@ -28,12 +28,13 @@ import time
 import numpy as np
 from tabulate import tabulate
 
-from .. import Experiment
+from .. import Experiment, Section
 from ..harness import plotting, records
 from ..harness.digits import STATE_SIDE, digits
 from ..harness.memory import freed_memory_handed_back, resident_peak
 from ..harness.progress import Progress
 from ..harness.statistics import line_fit
+from ..harness.tables import markdown_table
 
 NAME = "table1_depth"
 
@@ -266,6 +267,48 @@ def draw(record, path):
     plotting.save(figure, path)
 
 
+def table(found):
+    """Fitted lines of memory and time against depth, beside the paper's orders of growth."""
+    record = records.first(found, NAME)
+    if not record:
+        return ""
+    metrics, rows = record["metrics"], []
+    for model, memory_growth, time_growth in (("resnet", "O(L)", "O(L)"), ("rknet", "O(L̃)", "O(L̃)"), ("odenet", "O(1)", "O(L̃)")):
+        depths = [point["depth"] for point in record["history"] if point["model"] == model]
+        rows.append(
+            [
+                LABELS[model],
+                f"{min(depths)} to {max(depths)}",
+                memory_growth,
+                _with_error(metrics, f"{model}_memory_slope_mib", "{:.2f}"),
+                f"{metrics[f'{model}_memory_ratio']:.2f}",
+                time_growth,
+                _with_error(metrics, f"{model}_time_slope_seconds", "{:.1f}", 1e3),
+                f"{metrics[f'{model}_time_ratio']:.1f}",
+            ]
+        )
+    return markdown_table(
+        [
+            "network",
+            "depth",
+            "memory, paper",
+            "MiB a unit of depth",
+            "deepest over shallowest",
+            "time, paper",
+            "ms a unit of depth",
+            "deepest over shallowest",
+        ],
+        rows,
+    )
+
+
+def _with_error(metrics, name, form, factor=1):
+    """A slope and its standard error, which a line through two points has none of."""
+    error = metrics[name.replace("_slope_", "_slope_error_")]
+    value = form.format(factor * metrics[name])
+    return value if error is None else f"{value} ± {form.format(factor * error)}"
+
+
 EXPERIMENT = Experiment(
     name=NAME,
     source="Table 1",
@@ -273,6 +316,7 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     takes={"quick": "1 min", "paper": "6 min"},
+    section=Section("Table 1: memory and time", table, marker="depth"),
 )
 
 

@@ -24,13 +24,14 @@ import numpy as np
 from original_repro import training
 from original_repro.datasets import mnist
 
-from .. import Experiment, Settings, option
-from ..harness import plotting, records, workers
+from .. import Experiment, Section, Settings, option
+from ..harness import records, workers
 from ..harness.statistics import wilson_interval
+from . import table1_summary
+from .table1_summary import CROP_PADDING
 
 NAME = "table1_mnist"
-MODELS = {"odenet": "ODE-Net", "resnet": "ResNet", "rknet": "RK-Net", "mlp": "MLP"}
-CROP_PADDING = 4  # pixels, where the preset does not say otherwise
+MODELS = table1_summary.LABELS
 # Options of the further runs that make the table whole; `run all` adds them to the one without options.
 VARIANTS = tuple({"model": model} for model in MODELS if model != "odenet")
 
@@ -185,7 +186,7 @@ def run(settings, places):
         history=history,
         wall_seconds=max(time.perf_counter() - begun, metrics["training_seconds"]),
     )
-    _draw(history, configuration, places.figure(NAME, settings.stem))
+    table1_summary.draw(history, configuration, places.figure(NAME, settings.stem))
     return record
 
 
@@ -274,44 +275,6 @@ def _crop(batch, rng, padding):
     return training.random_crops(images, rng, padding), labels
 
 
-def _draw(history, configuration, path):
-    """Loss and error over training, and with an ODE its evaluations (the ODE-Net's are the paper's Figure 3d)."""
-    epochs = [epoch["epoch"] for epoch in history]
-    with_ode = "nfe_forward" in history[0]["train"]
-    figure, panels = plotting.subplots(1, 3 if with_ode else 2, figsize=(11 if with_ode else 7.4, 3.2))
-    left, middle = panels[:2]
-    left.plot(epochs, [epoch["train"]["loss"] for epoch in history], "o-", label="training")
-    left.plot(epochs, [epoch["evaluation"]["loss"] for epoch in history], "s--", label="held out")
-    left.set(ylabel="cross-entropy (nats)", ylim=(0, None))
-    left.legend(frameon=False)
-    middle.plot(epochs, [100 * epoch["evaluation"]["error_rate"] for epoch in history], "s--", color="C1")
-    middle.set(ylabel="error on held-out images (%)", ylim=(0, None))
-    if with_ode:
-        _draw_evaluations(history, epochs, panels[2])
-    for axes in panels:
-        axes.set_xlabel("epoch")
-        plotting.whole_numbers(axes.xaxis)
-    parts = [f"{MODELS[configuration['model']]} on {configuration['data']}", solver(configuration)]
-    figure.suptitle(", ".join(filter(None, parts)))
-    plotting.save(figure, path)
-
-
-def solver(configuration):
-    """The solver of a record's configuration, in words; none for a network without an ODE."""
-    return {
-        "odenet": f"{configuration.get('method')} at {configuration.get('tolerance', 0):g}",
-        "rknet": f"{configuration.get('steps')} steps of {configuration.get('method')}",
-    }.get(configuration["model"], "")
-
-
-def _draw_evaluations(history, epochs, axes):
-    axes.plot(epochs, [epoch["train"]["nfe_forward"] for epoch in history], "o-", color="C2", label="forward")
-    axes.plot(epochs, [epoch["train"]["nfe_backward"] for epoch in history], "s--", color="C3", label="backward")
-    most = max(epoch["train"][f"nfe_{way}"] for epoch in history for way in ("forward", "backward"))
-    axes.set(ylabel="evaluations a training step", ylim=(0, 1.2 * most))
-    axes.legend(frameon=False)
-
-
 EXPERIMENT = Experiment(
     name=NAME,
     source="Table 1",
@@ -323,4 +286,5 @@ EXPERIMENT = Experiment(
     evaluate=evaluate,
     evaluation_settings=EvaluationSettings,
     variants=VARIANTS,
+    section=Section("Table 1: networks on MNIST", functools.partial(table1_summary.table, NAME), marker="table1"),
 )

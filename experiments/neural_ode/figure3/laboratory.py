@@ -41,7 +41,7 @@ from tabulate import tabulate
 
 from original_repro import training
 
-from ... import Experiment, Places, Settings, option
+from ... import Experiment, Places, Section, Settings, option
 from ...harness import plotting, records, workers
 from ...harness.statistics import line_fit
 from ...harness.tasks import measure_all
@@ -853,6 +853,18 @@ def _by_method(rows):
     return series.items()
 
 
+def table(found):
+    """Panel (c) of the first record there is."""
+    record = records.first(found, NAME)
+    return markdown_table(record) if record else ""
+
+
+def summary(found):
+    """Its verdicts in a sentence."""
+    record = records.first(found, NAME)
+    return sentence(verdicts(record["history"])) if record else ""
+
+
 EXPERIMENT = Experiment(
     name=NAME,
     source="Figure 3",
@@ -862,4 +874,5 @@ EXPERIMENT = Experiment(
     settings=RunSettings,
     takes={"quick": "1 min", "paper": "9 min"},
     needs=table1_mnist.NAME,
+    section=Section("Figure 3, and panel c in full: evaluations backward and forward", table, marker="figure3", block=summary),
 )

@@ -6,10 +6,10 @@ import shutil
 import pytest
 
 from experiments import Places
+from experiments.command_line import REPORTED
 from experiments.harness import records
 from experiments.neural_ode import table1_mnist
-from experiments.report import page, registry
-from experiments.report import write as report
+from experiments.report import page, registry, verdict_tables, write
 
 PAPER = {
     "model": "odenet",
@@ -40,7 +40,7 @@ def make_record(out, experiment="table1_mnist", stem="quick-seed0", history=(), 
 
 
 def written(out):
-    markdown, _ = report.write(out)
+    markdown, _ = write.write(out, REPORTED)
     return markdown.read_text()
 
 
@@ -93,7 +93,7 @@ def test_a_record_of_another_configuration_is_named_and_does_not_count(tmp_path)
 
 def test_the_short_table_leaves_out_nothing_that_is_not_reproduced(tmp_path):
     make_record(tmp_path, stem="paper-seed0", configuration=PAPER, errors=45, examples=10_000, parameters=100)
-    table = report.short_table(registry.judge_all(tmp_path))
+    table = verdict_tables.short_table(registry.judge_all(tmp_path))
     assert "**not reproduced**" in row(table, "ODE-Net, parameters") and "ResNet, parameters" not in table
     assert "numbers and claims" in table
 
@@ -181,16 +181,16 @@ def test_bench_rows_show_what_was_measured(tmp_path):
 def test_blocks_replace_only_what_is_between_their_markers(tmp_path):
     path = tmp_path / "page.md"
     path.write_text("above\n<!-- one: begin -->\nold\n<!-- one: end -->\nbelow\n")
-    report.fill_markers(path, {"one": "new"})
-    report.fill_markers(path, {"one": "new"})
+    write.fill_markers(path, {"one": "new"})
+    write.fill_markers(path, {"one": "new"})
     assert path.read_text() == "above\n<!-- one: begin -->\nnew\n<!-- one: end -->\nbelow\n"
     with pytest.raises(ValueError, match="no lines <!-- two: begin -->"):
-        report.fill_markers(path, {"two": ""})
+        write.fill_markers(path, {"two": ""})
 
 
 def test_verdicts_are_written_for_the_committed_results_only(tmp_path):
     make_record(tmp_path, errors=20, examples=1000, parameters=208266)
-    markdown, web = report.write(tmp_path)
+    markdown, web = write.write(tmp_path, REPORTED)
     assert (markdown, web) == (tmp_path / "README.md", tmp_path / "report.html")
     assert not (tmp_path / "verdicts.json").exists()
 
@@ -200,7 +200,7 @@ def again(tmp_path_factory):
     """A copy of the committed results with the report written anew."""
     folder = tmp_path_factory.mktemp("copy") / "results"
     shutil.copytree(records.REPOSITORY / "results", folder)
-    report.write(folder)
+    write.write(folder, REPORTED)
     return folder
 
 
@@ -213,7 +213,9 @@ def test_the_committed_report_is_that_of_the_committed_records(again, name):
 
 def test_the_main_readme_is_that_of_the_committed_records(again, tmp_path):
     path = shutil.copy(records.REPOSITORY / "README.md", tmp_path)
-    report.fill_markers(tmp_path / "README.md", report.readme_blocks(records.read_records(again), registry.judge_all(again)))
+    write.fill_markers(
+        tmp_path / "README.md", write.readme_blocks(records.read_records(again), registry.judge_all(again), REPORTED)
+    )
     assert (tmp_path / "README.md").read_text() == (records.REPOSITORY / "README.md").read_text(), (
         f"{path} differs between its markers: `python -m experiments report` fills them"
     )
