@@ -13,6 +13,7 @@ from .fidelity import integrator_fidelity
 from .harness.run_all import run_all
 from .harness.workers import available_cores
 from .neural_ode import (
+    figure3,
     figure4_flows,
     figure5_flows,
     figure7_poisson,
@@ -22,7 +23,6 @@ from .neural_ode import (
     table1_mnist,
     table2_latent_ode,
 )
-from .neural_ode.figure3 import laboratory as figure3
 from .report import write
 
 # In the order of the report.

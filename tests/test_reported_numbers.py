@@ -14,7 +14,7 @@ import pytest
 from experiments import Places, command_line
 from experiments.harness.records import REPOSITORY, read_records
 from experiments.neural_ode import table1_depth, table1_mnist
-from experiments.neural_ode.figure3 import laboratory as figure3_mnist
+from experiments.neural_ode.figure3.laboratory import Laboratory
 from experiments.report import registry
 from original_repro import training
 from original_repro.datasets import mnist
@@ -118,7 +118,7 @@ def test_a_condition_of_figure_3c_has_the_recorded_evaluations(method):
     )
     *_, images, labels = table1_mnist.load_images(settings["data"], None)
     order = np.random.default_rng(record["seed"]).permutation(len(labels))
-    laboratory = figure3_mnist.Laboratory(settings, training.load_weights(weights), images[order], labels[order], record["seed"])
+    laboratory = Laboratory(settings, training.load_weights(weights), images[order], labels[order], record["seed"])
     task = {"part": "backward", "weights": "trained", "batch_size": 1, "method": method, "tolerance": 1e-4, "reduction": "mean"}
     (recorded,) = (row for row in record["history"] if task.items() <= row.items())
     measured = laboratory.measure(task, [])

@@ -9,6 +9,8 @@ import scipy
 
 from experiments import Places, command_line
 from experiments.fidelity import integrator_fidelity as fidelity
+from experiments.fidelity import matrix, scipy_releases
+from experiments.fidelity.fidelity_probe import SOLVERS
 
 ONE = {"solver": "lsoda", "problem": "A3", "tolerance": 1e-3, "outputs": 1}
 FORTRAN, C = {"vode": "fortran", "lsoda": "fortran", "dop": "fortran"}, {"vode": "c", "lsoda": "c", "dop": "c"}
@@ -26,14 +28,14 @@ def cell(evaluations=10, steps=5, success=True, state=(1.0, -2.0), **task):
 
 
 def made_up_record(cells, gaps=(), compared_with="this run"):
-    reference = {fidelity._key(one): one for one in cells.get(fidelity.REFERENCE, [])}
-    history = fidelity.compare(cells, reference)
+    reference = {matrix.key(one): one for one in cells.get(matrix.REFERENCE, [])}
+    history = matrix.compare(cells, reference)
     releases = {release: {"integrators": C if release.startswith("1.17") else FORTRAN} for release in cells}
     return {
         "history": history,
-        "metrics": fidelity.metrics(history, dict(gaps)),
+        "metrics": matrix.metrics(history, dict(gaps)),
         "configuration": {
-            "reference": fidelity.REFERENCE,
+            "reference": matrix.REFERENCE,
             "compared_with": compared_with,
             "releases": releases,
             "gaps": dict(gaps),
@@ -54,17 +56,17 @@ def made_up_record(cells, gaps=(), compared_with="this run"):
     ],
 )
 def test_verdict(changed, verdict):
-    assert fidelity.judge(cell(**changed), cell())["verdict"] == verdict
+    assert matrix.judge(cell(**changed), cell())["verdict"] == verdict
 
 
 def test_without_a_reference_nothing_is_judged():
-    assert fidelity.judge(cell(), None)["verdict"] == "not compared"
+    assert matrix.judge(cell(), None)["verdict"] == "not compared"
 
 
 def test_one_bit_counts_and_is_measured():
-    judged = fidelity.judge(cell(state=(1.0, math.nextafter(-2.0, 0.0))), cell())
+    judged = matrix.judge(cell(state=(1.0, math.nextafter(-2.0, 0.0))), cell())
     assert judged["relative_difference"] == 2.0**-53
-    assert "relative_difference" not in fidelity.judge(cell(), cell())
+    assert "relative_difference" not in matrix.judge(cell(), cell())
 
 
 def test_metrics_table_and_list_point_at_what_differs():
@@ -85,32 +87,32 @@ def test_metrics_table_and_list_point_at_what_differs():
         "cells_equal_counts/1.17.1": 1,
         "cells_differing/1.17.1": 1,
     }
-    header, _, lsoda, dop853 = fidelity.markdown_table(record).splitlines()
+    header, _, lsoda, dop853 = matrix.markdown_table(record).splitlines()
     assert "1.16.3 (Fortran)" in header and "1.17.1 (C)" in header
     assert "2 solves" in lsoda and "1 equal counts (to 2e-01), 1 same" in lsoda
     assert "**1 differ**" in dop853
-    listed = fidelity.differences_table(record).splitlines()[2:]
+    listed = matrix.differences_table(record).splitlines()[2:]
     assert [line.split()[:3] for line in listed] == [["1.17.1", "dop853", "A3"], ["1.17.1", "lsoda", "B1"]]
     assert "10 -> 12" in listed[0]
 
 
 def test_figure_with_all_kinds_of_cells(tmp_path):
     cells = {"1.16.3": [cell(), cell(solver="dop853")], "1.17.1": [cell(state=(1.0, 2.0)), cell(solver="dop853", steps=1)]}
-    fidelity.draw(made_up_record(cells, gaps={"1.1.0": "no Python 3.6"}), tmp_path / "figures" / "matrix.png")
+    matrix.draw(made_up_record(cells, gaps={"1.1.0": "no Python 3.6"}), tmp_path / "figures" / "matrix.png")
     assert (tmp_path / "figures" / "matrix.png").stat().st_size > 5000
 
 
 def test_releases_that_cannot_be_had_are_named_gaps(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("NEURAL_ODE_REPRO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fidelity, "find_python", lambda version: sys.executable if version == "3.11" else None)
+    monkeypatch.setattr(scipy_releases, "find_python", lambda version: sys.executable if version == "3.11" else None)
     commands = []
 
     def refuse(command, **options):
         commands.append(command)
         if "pip" in command:
-            raise fidelity.Gap("ERROR: No matching distribution found for scipy==1.16.99")
+            raise scipy_releases.Gap("ERROR: No matching distribution found for scipy==1.16.99")
 
-    monkeypatch.setattr(fidelity, "_call", refuse)
+    monkeypatch.setattr(scipy_releases, "_call", refuse)
     out = tmp_path / "out"
     status = command_line.main(
         ["run", "integrator_fidelity", "--preset", "paper", "--out", str(out), "--releases", "1.1.0,1.16.99,7.0.0"]
@@ -130,13 +132,13 @@ def test_releases_that_cannot_be_had_are_named_gaps(tmp_path, monkeypatch, capsy
 
 def test_a_failing_command_is_a_gap_without_addresses():
     script = "import sys; print('ERROR: nothing at https://example.org/simple/scipy', file=sys.stderr); sys.exit(1)"
-    with pytest.raises(fidelity.Gap, match=r"nothing at \(address\)"):
-        fidelity._call([sys.executable, "-c", script])
+    with pytest.raises(scipy_releases.Gap, match=r"nothing at \(address\)"):
+        scipy_releases._call([sys.executable, "-c", script])
 
 
 def test_environment_is_made_once_and_again_if_it_was_left_half_made(tmp_path, monkeypatch):
     monkeypatch.setenv("NEURAL_ODE_REPRO_CACHE", str(tmp_path))
-    monkeypatch.setattr(fidelity, "find_python", lambda version: "a-python")
+    monkeypatch.setattr(scipy_releases, "find_python", lambda version: "a-python")
     calls = []
 
     def pretend(command, **options):
@@ -144,32 +146,32 @@ def test_environment_is_made_once_and_again_if_it_was_left_half_made(tmp_path, m
         if "venv" in command:
             (tmp_path / "environments" / "scipy-1.16.3-numpy-2.4.6").mkdir(parents=True)
         elif len(calls) == 2:
-            raise fidelity.Gap("interrupted")
+            raise scipy_releases.Gap("interrupted")
 
-    monkeypatch.setattr(fidelity, "_call", pretend)
-    with pytest.raises(fidelity.Gap):
-        fidelity.environment("1.16.3")
-    python = fidelity.environment("1.16.3")
+    monkeypatch.setattr(scipy_releases, "_call", pretend)
+    with pytest.raises(scipy_releases.Gap):
+        scipy_releases.environment("1.16.3")
+    python = scipy_releases.environment("1.16.3")
     assert len(calls) == 4
-    assert fidelity.environment("1.16.3") == python and len(calls) == 4
+    assert scipy_releases.environment("1.16.3") == python and len(calls) == 4
     assert python.parts[-4:] == ("environments", "scipy-1.16.3-numpy-2.4.6", "bin", "python")
 
 
 def test_find_python():
     running = "%d.%d" % sys.version_info[:2]
-    assert fidelity.find_python(running) == sys.executable
-    assert fidelity.find_python("3.999") is None
+    assert scipy_releases.find_python(running) == sys.executable
+    assert scipy_releases.find_python("3.999") is None
 
 
 def test_probe_under_the_running_python():
-    tasks = [{"solver": solver, "problem": "A3", "tolerance": 1e-6, "outputs": 2} for solver in fidelity.SOLVERS]
-    answer = fidelity.probe(sys.executable, {"problems": fidelity.problems(), "tasks": tasks})
+    tasks = [{"solver": solver, "problem": "A3", "tolerance": 1e-6, "outputs": 2} for solver in SOLVERS]
+    answer = scipy_releases.probe(sys.executable, {"problems": fidelity.problems(), "tasks": tasks})
     assert answer["scipy"] == scipy.__version__
     for one in answer["cells"]:
         (state,) = map(float.fromhex, one["state"].split())
         assert one["success"] and one["evaluations"] > one["steps"] > 10
         assert state == pytest.approx(math.exp(math.sin(20.0)), rel=1e-3)
-    assert fidelity.probe(sys.executable, {"problems": fidelity.problems(), "tasks": tasks}) == answer
+    assert scipy_releases.probe(sys.executable, {"problems": fidelity.problems(), "tasks": tasks}) == answer
 
 
 def test_quick_preset_compares_the_running_scipy_with_the_committed_record(tmp_path, capsys):
@@ -191,7 +193,7 @@ def test_releases_that_make_no_sense(preset, releases, tmp_path):
 
 def test_committed_record_holds_the_finding():
     record = json.loads(fidelity.COMMITTED.read_text())
-    metrics, table = record["metrics"], fidelity.markdown_table(record)
+    metrics, table = record["metrics"], matrix.markdown_table(record)
     for release in record["configuration"]["releases"]:
         fortran = set(record["configuration"]["releases"][release]["integrators"].values()) == {"fortran"}
         assert (metrics[f"cells_same_as_1.16/{release}"] == metrics["solves"]) == fortran

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import Places, command_line
-from experiments.neural_ode.figure3 import laboratory as figure3_mnist
+from experiments.neural_ode.figure3 import laboratory, presets, summary
 from original_repro import supervised, training
 from original_repro.datasets import mnist
 from solvers_bridge import odeint
@@ -39,7 +39,7 @@ def trained(monkeypatch, tmp_path):
     sample = mnist.load_sample()
     few = mnist.Mnist(sample.train_images[:2], sample.train_labels[:2], sample.test_images[::100], sample.test_labels[::100])
     monkeypatch.setattr(mnist, "load_sample", lambda: few)
-    monkeypatch.setitem(figure3_mnist.PRESETS, "quick", SMALL)
+    monkeypatch.setitem(presets.PRESETS, "quick", SMALL)
     weights = Places(tmp_path).weights("table1_mnist", "quick-seed0")
     training.save_weights(weights, supervised.init_odenet(np.random.default_rng(5), channels=4))
     record = tmp_path / "runs" / "table1_mnist" / "quick-seed0.json"
@@ -55,7 +55,7 @@ def trained(monkeypatch, tmp_path):
     # One process: others would not see these presets and images.
     folders = ["--out", str(tmp_path), "--checkpoints", str(tmp_path / "checkpoints")]
     yield tmp_path, ["run", "figure3_mnist", "--workers", "1", *folders]
-    figure3_mnist._laboratory.cache_clear()
+    laboratory._laboratory.cache_clear()
 
 
 def test_a_small_network_is_measured_whole(trained, capsys):
@@ -123,7 +123,7 @@ def backward(tolerance, ratio, method="adams", batch_size=128, reduction="mean",
 
 
 def verdict_of(*rows):
-    (found,) = figure3_mnist.verdicts(rows)
+    (found,) = summary.verdicts(rows)
     return found
 
 
@@ -149,17 +149,17 @@ def test_conditions_are_told_apart_and_counted_in_the_sentence():
         backward(1e-3, 1.0, method="lsoda"),
         backward(1e-3, 0.55, batch_size=1),
     ]
-    found = figure3_mnist.verdicts(rows)
+    found = summary.verdicts(rows)
     assert [verdict["roughly_half"] for verdict in found] == ["holds", "does not hold", "does not hold", "holds"]
-    sentence = figure3_mnist.sentence(found)
+    sentence = summary.sentence(found)
     assert "in 2 of 4 conditions: VODE Adams, trained weights, batch 128, loss a mean, at 1e-03; VODE Adams" in sentence
     assert sentence.endswith("at least 0.9 of them in 2.")
-    assert "in 0 of 1 conditions. They are" in figure3_mnist.sentence([verdict_of(backward(1e-3, 1.1))])
+    assert "in 0 of 1 conditions. They are" in summary.sentence([verdict_of(backward(1e-3, 1.1))])
 
 
 def test_the_table_shows_counts_bounds_and_verdicts():
     rows = [backward(1e-1, 0.95), backward(1e-3, 2.5, finished=False), backward(1e-3, 0.5, batch_size=1)]
-    table = figure3_mnist.markdown_table({"history": rows})
+    table = summary.markdown_table({"history": rows})
     assert "20 → 19 (0.95)" in table and "(over 2.5)" in table and "one image's" in table and "holds" in table
 
 
@@ -181,14 +181,14 @@ def decay(adjoint_max_steps):
 
 
 def test_evaluations_of_both_solves_are_counted_and_a_sum_weighs_more_than_a_mean():
-    (forward, backward), reason = figure3_mnist.gradient_evaluations(decay(1000), 2.0, None, range(8), "mean")
+    (forward, backward), reason = laboratory.gradient_evaluations(decay(1000), 2.0, None, range(8), "mean")
     assert forward > 10 and backward > 10 and reason is None
-    (again, more), reason = figure3_mnist.gradient_evaluations(decay(1000), 2.0, None, range(10**6), "sum")
+    (again, more), reason = laboratory.gradient_evaluations(decay(1000), 2.0, None, range(10**6), "sum")
     assert again == forward and more != backward and reason is None
 
 
 def test_a_reverse_solve_that_is_stopped_gives_a_bound_and_a_reason():
-    (forward, backward), reason = figure3_mnist.gradient_evaluations(decay(2), 2.0, None, range(8), "mean")
+    (forward, backward), reason = laboratory.gradient_evaluations(decay(2), 2.0, None, range(8), "mean")
     assert forward > backward > 0 and "max_num_steps = 2" in reason
 
 
@@ -205,5 +205,5 @@ def test_the_loosest_tolerance_without_more_errors_stops_at_the_first_that_has_t
         for tolerance, rate, nfe in [(10.0, 0.05, 5), (1.0, 0.07, 6), (1e-1, 0.055, 9), (1e-3, 0.05, 20)]
     ]
     tests.append({"part": "test", "method": "euler", "grid_steps": 1, "error_rate": 0.05, "error_rate_95_high": 0.06, "nfe": 1})
-    assert figure3_mnist.loosest_with_same_error(tests, tests[3]) is tests[2]
-    assert figure3_mnist.loosest_with_same_error(tests[1:2] + tests[3:], tests[3]) is tests[3]
+    assert summary.loosest_with_same_error(tests, tests[3]) is tests[2]
+    assert summary.loosest_with_same_error(tests[1:2] + tests[3:], tests[3]) is tests[3]
