@@ -162,7 +162,7 @@ class Experiment:
     name: on the command line and in paths.  source: the paper's table, figure or section.  shows: what of it is measured.
     description: the module's docstring.  settings: its class of Settings.
     run(settings, places) -> record: measures, writes record and figures, returns the record; goes on from checkpoints.
-    takes: {preset: how long on two cores, in words}, for where no committed record tells.
+    takes: {preset: about how long on two cores, in words}, of presets for which no committed record tells.
     evaluate(settings, places) -> metrics: measures again with the weights that a run left; evaluation_settings: its Settings.
     needs: the experiment whose run without options has to come before.  variants: options of further runs of `run all`.
     section: what the report prints of it.

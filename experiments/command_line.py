@@ -1,8 +1,10 @@
 """The command line: list | run NAME | evaluate NAME | bench | report. All of argparse is here."""
 
 import argparse
+import difflib
 import os
 import sys
+import time
 from dataclasses import fields
 
 from tabulate import tabulate
@@ -10,6 +12,7 @@ from tabulate import tabulate
 from . import Places, Settings
 from .comparison import bench
 from .fidelity import integrator_fidelity
+from .harness import records
 from .harness.run_all import run_all
 from .harness.workers import available_cores
 from .neural_ode import (
@@ -23,7 +26,7 @@ from .neural_ode import (
     table1_mnist,
     table2_latent_ode,
 )
-from .report import write
+from .report import registry, verdict_tables, write
 
 # In the order of the report.
 REPORTED = tuple(
@@ -52,8 +55,20 @@ def main(argv=None):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow's default on processors with AVX-512 only; without them its convolutions gain from it no less.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser = _parser()
+    if words[:1] in (["run"], ["evaluate"]) and len(words) > 1 and not words[1].startswith("-"):
+        _check_name(parser, words[1], [*EXPERIMENTS, *(["all"] if words[0] == "run" else [])])
+    arguments = parser.parse_args(words)
     return arguments.handler(arguments) or 0
+
+
+def _check_name(parser, name, names):
+    """End with status 2 and the nearest names where there is none such."""
+    if name not in names:
+        near = [one for one in names if one.startswith(name)] or difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`python -m experiments list` shows them all"
+        parser.error(f"no experiment is called {name!r}; {hint}")
 
 
 def _parser():
@@ -62,8 +77,9 @@ def _parser():
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("list", help="the experiments").set_defaults(handler=_list)
-    run = commands.add_parser("run", help="run an experiment, or all of them")
-    names = run.add_subparsers(required=True, metavar="NAME")
+    run = commands.add_parser("run", help="run an experiment, or all of them; without a name: list")
+    run.set_defaults(handler=_list)
+    names = run.add_subparsers(metavar="NAME")
     for name, experiment in EXPERIMENTS.items():
         one = names.add_parser(
             name,
@@ -139,18 +155,36 @@ def settings_and_places(arguments, settings):
 
 
 def _list(arguments):
-    for experiment in EXPERIMENTS.values():
-        print(f"{experiment.name}\n    {experiment.title}")
+    rows = [
+        [
+            experiment.name,
+            experiment.source,
+            experiment.shows,
+            *(
+                records.how_long(experiment.name, Settings(preset=preset)) or experiment.takes.get(preset, "")
+                for preset in ("quick", "paper")
+            ),
+        ]
+        for experiment in EXPERIMENTS.values()
+    ]
+    headers = ["name", "of the paper", "shows", "quick", "paper"]
+    print(tabulate(rows, headers, maxcolwidths=[None, None, 52, None, None], disable_numparse=True))
+    print("\nquick, paper: about how long each preset takes on two cores. `python -m experiments run NAME --help` tells more.")
 
 
 def _run(arguments):
-    experiment = EXPERIMENTS[arguments.name]
+    experiment, begun = EXPERIMENTS[arguments.name], time.time()
     record = _result(arguments, experiment.settings, experiment.run)
     if record is None:
         return 1
     settings, places = settings_and_places(arguments, experiment.settings)
-    print(f"record: {places.record(experiment.name, settings.stem)}")
+    path = places.record(experiment.name, settings.stem)
     print(tabulate(sorted(record["metrics"].items()), headers=["metric", "measured"], floatfmt=".4g"))
+    print(f"\n{verdict_tables.lines_of(registry.judge_all(places.out), path, record)}\n")
+    print(f"record: {path}")
+    for figure in sorted(places.figure(experiment.name, "").parent.glob(f"{experiment.name}-*")):
+        if figure.stat().st_mtime >= begun:
+            print(f"figure: {figure}")
 
 
 def _evaluate(arguments):

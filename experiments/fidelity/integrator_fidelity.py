@@ -168,6 +168,6 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     settings=RunSettings,
-    takes={"quick": "seconds", "paper": "seconds, and minutes to make the environments"},
+    takes={"quick": "seconds"},
     section=Section("Integrators of SciPy releases", table, marker="fidelity"),
 )

@@ -14,6 +14,8 @@ from pathlib import Path
 from original_repro.training import write_atomically
 from solvers_bridge.integrators import provenance
 
+from .. import Places
+
 PACKAGES = (
     "numpy",
     "scipy",
@@ -101,6 +103,15 @@ def by_option(found, experiment, option):
     chosen = [record for record in named if record["preset"] == "paper"] or named
     values = sorted({record["configuration"][option] for record in chosen})
     return {value: [record for record in chosen if record["configuration"][option] == value] for value in values}
+
+
+def how_long(experiment, settings):
+    """How long the committed record of a run tells that it took, in words; or None."""
+    path = Places(REPOSITORY / "results").record(experiment, settings.stem)
+    if not path.is_file():
+        return None
+    seconds = json.loads(path.read_text())["wall_seconds"]
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def full_command(command, settings, places):

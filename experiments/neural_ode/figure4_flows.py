@@ -330,6 +330,6 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     settings=RunSettings,
-    takes={"quick": "3 min", "paper": "96 min"},
+    takes={"quick": "2 min"},
     section=Section("Figure 4: density matching", table, marker="flows"),
 )

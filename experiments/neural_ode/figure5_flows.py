@@ -394,6 +394,6 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     settings=RunSettings,
-    takes={"quick": "3 min", "paper": "25 min"},
+    takes={"quick": "3 min"},
     section=Section("Figure 5: maximum likelihood", table, marker="flows"),
 )

@@ -239,7 +239,7 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     settings=table2_latent_ode.WeightsSettings,
-    takes={"quick": "1 min", "paper": "4 min"},
+    takes={"quick": "1 min"},
     needs=table2_latent_ode.NAME,
     section=Section("Figure 7: Poisson process"),
 )

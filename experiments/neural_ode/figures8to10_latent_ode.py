@@ -307,7 +307,7 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     settings=table2_latent_ode.WeightsSettings,
-    takes={"quick": "1 min", "paper": "2 min"},
+    takes={"quick": "1 min"},
     needs=table2_latent_ode.NAME,
     section=Section("Figures 8 to 10: latent ODE"),
 )

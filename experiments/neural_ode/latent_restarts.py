@@ -213,6 +213,6 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     settings=RunSettings,
-    takes={"quick": "1 min", "paper": "3 min"},
+    takes={"quick": "1 min"},
     section=Section("What restarts of the reverse sweep cost", table),
 )

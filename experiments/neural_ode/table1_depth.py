@@ -315,7 +315,7 @@ EXPERIMENT = Experiment(
     shows="memory and time of a training step against depth",
     run=run,
     description=__doc__,
-    takes={"quick": "1 min", "paper": "6 min"},
+    takes={"quick": "1 min"},
     section=Section("Table 1: memory and time", table, marker="depth"),
 )
 

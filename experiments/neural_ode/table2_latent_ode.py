@@ -391,6 +391,6 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     settings=RunSettings,
-    takes={"quick": "1 min", "paper": "28 min"},
+    takes={"quick": "1 min"},
     section=Section("Table 2: latent ODE and RNN", table, marker="table2"),
 )

@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+from tabulate import tabulate
+
 from ..harness.tables import markdown_table
 from . import registry, rules
 
@@ -21,6 +23,15 @@ def short_table(verdicts):
     rows = [[_what(verdict.entry), reported(verdict.entry), measured(verdict), _bold(verdict.verdict)] for verdict in shown]
     links = "All of them, with rules and records: [results/README.md](results/README.md), or results/report.html in a browser."
     return f"{counts(verdicts)} {links}\n\n" + markdown_table(["what", "paper", "measured", "verdict"], rows)
+
+
+def lines_of(verdicts, path, record):
+    """The verdicts on the entries that ask for a record, as a table for the terminal; or why there is none."""
+    asked = [verdict for verdict in verdicts if registry.is_asked_for(verdict.entry, path, record)]
+    if not asked:
+        return "No number of results/reported.json is measured by this run."
+    rows = [[_what(verdict.entry), reported(verdict.entry), measured(verdict), verdict.verdict] for verdict in asked]
+    return tabulate(rows, ["what", "paper", "measured", "verdict"], disable_numparse=True)
 
 
 def verdict_table(verdicts, records, out):

@@ -2,11 +2,14 @@
 
 import functools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from experiments import Places, command_line
+from experiments.harness.records import REPOSITORY
 from experiments.neural_ode import table1_mnist
 from original_repro import supervised, training
 from original_repro.datasets import mnist
@@ -16,6 +19,32 @@ def test_list_names_every_experiment(capsys):
     assert command_line.main(["list"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in command_line.EXPERIMENTS)
+    seconds = json.loads(Places(REPOSITORY / "results").record("table1_mnist", "paper-seed0").read_text())["wall_seconds"]
+    (row,) = (line for line in printed.splitlines() if line.startswith("table1_mnist"))
+    assert "Table 1" in row and row.split()[-2:] == [f"{seconds / 60:.0f}", "min"]
+    assert command_line.main(["run"]) == 0
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    "words, hint",
+    [
+        (["run", "table2"], "did you mean table2_latent_ode?"),
+        (["run", "figure4_flow"], "did you mean figure4_flows?"),
+        (["evaluate", "tabel1_mnist"], "did you mean table1_mnist"),
+        (["evaluate", "all"], "`python -m experiments list` shows them all"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(words, hint, capsys):
+    with pytest.raises(SystemExit) as info:
+        command_line.main(words)
+    assert info.value.code == 2 and hint in capsys.readouterr().err
+
+
+def test_the_package_loads_neither_tensorflow_nor_torch():
+    code = "import sys, experiments.command_line; print([name for name in ('tensorflow', 'torch', 'matplotlib.pyplot') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +101,10 @@ def test_a_run_writes_record_and_figure_and_a_second_one_goes_on_from_its_checkp
     assert all(epoch["train"]["nfe_forward"] > 0 and epoch["train"]["nfe_backward"] > 0 for epoch in record["history"])
     assert (tmp_path / "figures" / "table1_mnist-quick-seed0.png").stat().st_size > 10_000
     assert (tmp_path / "weights" / "table1_mnist-quick-seed0.npz").exists()
-    assert str(path) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"record: {path}" in printed and f"figure: {tmp_path / 'figures' / 'table1_mnist-quick-seed0.png'}" in printed
+    (line,) = (line for line in printed.splitlines() if line.startswith("Table 1: ODE-Net, test error"))
+    assert "0.42 %" in line and "(quick, not a paper-preset measurement)" in line and "not measured" in line
     assert command_line.main(arguments) == 0
     again = json.loads(path.read_text())
     assert again["history"] == record["history"]

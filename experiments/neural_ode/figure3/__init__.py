@@ -137,7 +137,7 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     settings=RunSettings,
-    takes={"quick": "1 min", "paper": "9 min"},
+    takes={"quick": "1 min"},
     needs=table1_mnist.NAME,
     section=Section(
         "Figure 3, and panel c in full: evaluations backward and forward", summary.table, marker="figure3", block=summary.summary
