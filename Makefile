@@ -1,4 +1,4 @@
-# make repro: the quick preset of every experiment, with its report.
+# make repro: what the kept weights give, then the quick preset of every experiment, with their report.
 # make test: lint, types and tests.  make lint, make types: these alone.  make format: what lint can repair.
 # make test-lowest: the tests with the lowest versions that setup.cfg allows.  make wheel: a wheel into build/wheel.
 # make mutants MODULE=solvers_bridge/adjoint.py: mutation testing of one module (without MODULE, of all: hours); it names the mutants
@@ -17,6 +17,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 .PHONY: repro test lint types format test-lowest wheel mutants clean
 
 repro: $(INSTALLED)
+	$(VENV)/bin/python -m experiments evaluate all --out $(OUT)
 	$(VENV)/bin/python -m experiments run all --preset quick --fresh --out $(OUT) --checkpoints $(OUT)/checkpoints
 	$(VENV)/bin/python -m experiments report --out $(OUT)
 
