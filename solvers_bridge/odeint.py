@@ -20,7 +20,7 @@ from .integrators.dop import Dop
 from .integrators.fixed_grid import ORDER, integrate_on_grid
 from .nested import Layout, is_differentiable
 from .reverse import LOST_GAP, gradient
-from .solve import Kept, adjoint_problem, are_close, forward
+from .solve import Kept, Warm, adjoint_problem, are_close, forward
 from .statistics import SolverError, new_statistics, publish
 
 
@@ -181,6 +181,7 @@ def _tangent_problem(problem, count):
         adjoint_solver=doubled(problem.adjoint_solver),
         discrete=False,
         keep=None,
+        warm=None,
     )
 
 
@@ -209,12 +210,16 @@ class _Lost(Exception):
 def _sweep_of_traced_solves(problem, zs, zs_bar, t, leaves, p):
     adjoint, augmented = adjoint_problem(problem, leaves), Augmented(problem.layout.size, p)
     f_traced = differentiable(problem.dynamics, problem.layout, problem.structure)
+    step, is_warm = problem.warm and problem.warm.step, problem.warm_restart and problem.adjoint_solver.integrator.adaptive
 
     def segment(i, a, theta_bar, t0_bar):
-        if are_close(getval(t[i]), getval(t[i - 1])):
+        nonlocal step
+        if are_close(_value(t[i]), _value(t[i - 1])):
             return a, theta_bar, t0_bar
         s = augmented.join(zs[i], a, theta_bar, t0_bar, anp)
-        s = _odeint(adjoint, s, anp.array((t[i], t[i - 1])), *leaves)[-1]
+        warm = Warm(step) if is_warm else None
+        s = _odeint(adjoint._replace(warm=warm), s, anp.array((t[i], t[i - 1])), *leaves)[-1]
+        step = warm and warm.step
         z, *bars = augmented.split(s)
         if problem.reconstruction == "auto" and _is_lost(problem, _value(z), _value(zs[i - 1])):
             raise _Lost

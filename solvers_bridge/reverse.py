@@ -7,7 +7,7 @@ import numpy as np
 from .adjoint import Augmented, reverse_sweep, seminorm_without_state, without_state
 from .dynamics.base import num_params
 from .interpolant import Interpolant
-from .solve import adjoint_problem, are_close, jacobian_of, solve
+from .solve import Warm, adjoint_problem, are_close, jacobian_of, solve
 from .statistics import SolverError, warn_user
 
 # A reverse solve has lost z(t) where it ends further from the stored state than this, in units of atol + rtol |z| (RMS). Measured
@@ -33,7 +33,10 @@ def gradient(problem, t, zs, zs_bar, leaves, wants_t):
     t = np.asarray(t, dtype=np.float64)
     reverse = _Reverse(problem, t, zs, leaves, wants_t)
     segment = reverse.through_steps if problem.discrete else reverse.segment
-    bars = reverse_sweep(segment, reverse.slope, t, zs, zs_bar, reverse.augmented.p, _is_zero)
+    # func is evaluated here at states that the caller never saw, and its derivatives by t where nobody wants them: results are
+    # checked, and warnings of overflow on the way would help nobody.
+    with np.errstate(all="ignore"):
+        bars = reverse_sweep(segment, reverse.slope, t, zs, zs_bar, reverse.augmented.p, _is_zero)
     reverse.tell()
     return bars
 
@@ -54,7 +57,8 @@ class _Reverse:
         self.f_augmented = self._without_unwanted(
             self.adjoint.dynamics.bind(self.adjoint.layout, self.adjoint.structure, self.sent)
         )
-        self.restart_step = None
+        is_warm = problem.warm_restart and problem.adjoint_solver.integrator.adaptive
+        self.warm = Warm(None if problem.warm is None else problem.warm.step) if is_warm else None
         self.greatest_gap, self.gap_at = 0.0, None
 
     def slope(self, t, z):
@@ -85,12 +89,8 @@ class _Reverse:
         s = self.augmented.join(self.zs[i], a, theta_bar, t0_bar)
         try:
             jacobian = jacobian_of(self.adjoint, self.leaves, self.sent)
-            if way == "auto":
-                # Where z(t) is being lost, func overflows: nothing that a user could do anything about.
-                with np.errstate(all="ignore"):
-                    s = self._solve(self.adjoint.solver, self._until_lost(i), s, i, jacobian)
-            else:
-                s = self._solve(self.adjoint.solver, self.f_augmented, s, i, jacobian)
+            rhs = self._until_lost(i) if way == "auto" else self.f_augmented
+            s = self._solve(self.adjoint.solver, rhs, s, i, jacobian)
         except Exception as error:
             statistics = getattr(error, "statistics", None)
             if statistics is not None:
@@ -124,16 +124,7 @@ class _Reverse:
 
     def _solve(self, solver, rhs, s, i, jacobian):
         """s at t[i - 1] from s at t[i], with the step size of the segment before if restarts are warm."""
-        times = self.t[[i, i - 1]]
-        if self.restart_step is not None:
-            first_step = min(self.restart_step, abs(float(times[1] - times[0])))
-            solver = solver._replace(options=solver.options._replace(first_step=first_step))
-        warm = self.problem.warm_restart and solver.integrator.adaptive
-        wants_first_step = warm and not solver.integrator.restart_from_last_step
-        states, self.statistics = solve(solver, rhs, s, times, "backward", jacobian, wants_first_step=wants_first_step)
-        if warm:
-            statistics = self.statistics
-            self.restart_step = abs(statistics.last_step if solver.integrator.restart_from_last_step else statistics.first_step)
+        states, self.statistics = solve(solver, rhs, s, self.t[[i, i - 1]], "backward", jacobian, warm=self.warm)
         return states[-1]
 
     def _gap(self, z, i):
@@ -142,8 +133,7 @@ class _Reverse:
         unit = solver.atol + solver.rtol * np.abs(stored)
         if not solver.integrator.adaptive:
             unit = max(1e-3 * np.abs(stored).max(), np.finfo(float).tiny)
-        with np.errstate(over="ignore"):
-            gap = float(np.sqrt(np.mean(((z - stored) / unit) ** 2)))
+        gap = float(np.sqrt(np.mean(((z - stored) / unit) ** 2)))
         return gap if np.isfinite(gap) else np.inf
 
     def _with_known_state(self, i, a, theta_bar, t0_bar):

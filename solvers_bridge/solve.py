@@ -17,6 +17,8 @@ from .statistics import SolverError, new_statistics, publish
 
 # Output times nearer to each other than this many units in the last place are one: the integrators cannot step between them.
 CLOSE_TIMES = 16
+# Where an integrator's own guess of a first step is lost in rounding: this part of the interval.
+FIRST_PART = 1e-6
 # Times this many intervals away from zero are counted from the start: steps in them would lose their digits.
 FAR_TIMES = 1e5
 
@@ -34,7 +36,8 @@ class Problem(NamedTuple):
     """Everything about a solve that is not differentiated.
 
     reconstruction: "auto", "solve" or "interpolate", how the reverse sweep knows z(t); discrete: whether it goes back through the
-    steps that were taken. keep: where the forward solve leaves what the reverse sweep will want, if it is to; see Kept.
+    steps that were taken. keep: where the forward solve leaves what the reverse sweep will want, if it is to; see Kept. warm: of
+    a segment of a reverse sweep that restarts warm and is itself differentiated; see Warm.
     """
 
     dynamics: Dynamics
@@ -47,6 +50,7 @@ class Problem(NamedTuple):
     warm_restart: bool = False
     seminorm: bool = False
     keep: Kept | None = None
+    warm: Warm | None = None
     direction: str = "forward"
 
 
@@ -55,6 +59,24 @@ class Kept:
 
     def __init__(self, interpolant=None, tape=None):
         self.interpolant, self.tape = interpolant, tape
+
+
+class Warm:
+    """The size of step with which a segment of a reverse sweep is to begin, then that with which the next one is; or None."""
+
+    def __init__(self, step=None):
+        self.step = step
+
+    def begin(self, solver, t):
+        """solver with that first step, for times t (T,)."""
+        if self.step is None:
+            return solver
+        first_step = min(self.step, abs(float(t[-1] - t[0])))
+        return solver._replace(options=solver.options._replace(first_step=first_step))
+
+    def note(self, integrator, statistics):
+        """Take up the step of a solve that has ended."""
+        self.step = abs(statistics.last_step if integrator.restart_from_last_step else statistics.first_step)
 
 
 def forward(problem, z0, t, leaves):
@@ -66,16 +88,20 @@ def forward(problem, z0, t, leaves):
     if problem.keep is not None:
         problem.keep.interpolant = interpolant = None if problem.discrete else Interpolant()
         problem.keep.tape = tape = [] if problem.discrete else None
-    return solve(problem.solver, rhs, z0, t, problem.direction, jacobian, interpolant=interpolant, tape=tape)[0]
+    return solve(problem.solver, rhs, z0, t, problem.direction, jacobian, warm=problem.warm, interpolant=interpolant, tape=tape)[
+        0
+    ]
 
 
-def solve(solver, rhs, z0, t, direction, jacobian=None, *, wants_first_step=False, interpolant=None, tape=None):
+def solve(solver, rhs, z0, t, direction, jacobian=None, *, warm=None, interpolant=None, tape=None):
     """(states (T, n), SolveStatistics of the last integrator call) at times t (T,), which may repeat.
 
     One call of the integrator, or one for each piece between times at which func jumps. Raises SolverError where the end is not
     reached, with the times and states that were.
     """
     t = np.asarray(t, dtype=np.float64)
+    wants_first_step = warm is not None and not solver.integrator.restart_from_last_step
+    solver = solver if warm is None else warm.begin(solver, t)
     first_of_close = _first_of_close_times(t)
     grid = np.unique(first_of_close)
     row = np.searchsorted(grid, first_of_close)
@@ -95,6 +121,8 @@ def solve(solver, rhs, z0, t, direction, jacobian=None, *, wants_first_step=Fals
                 reached = row < start + len(error.ts)
                 error.ts, error.ys = t[reached], zs[row[reached]]
             raise
+    if warm is not None and statistics.steps:
+        warm.note(solver.integrator, statistics)
     if tape is not None:
         tape[:] = _spread(intervals, grid, len(t))
     return zs[row], statistics
@@ -149,22 +177,40 @@ def _solve_piece(solver, rhs, jacobian, ts, zs, inside, wanted):
     """Fill zs (T, n), whose first row is the start, by one call of the integrator; returns its SolveStatistics.
 
     An integrator may evaluate func beyond the last time and interpolate back; where func has no value there, the solve is made
-    again, staying inside.
+    again, staying inside. So is one that could not begin because the integrator's guess of a first step, which squares what it
+    divides by tolerances, came out as next to nothing: with a part of the interval.
     """
     call = _new_call(solver, rhs, jacobian, ts, zs, inside, wanted)
     try:
         return _run(solver.integrator, call)
     except Exception as error:
         failed_at = call.rhs.trouble_t
+        again = None
         if inside is None and failed_at is not None and not min(ts[0], ts[-1]) <= failed_at <= max(ts[0], ts[-1]):
+            inside, again = (float(ts[0]), float(ts[-1])), {"stay_inside": True}
+        elif _could_not_begin(error, call):
+            again = {"first_step": FIRST_PART * abs(float(ts[-1] - ts[0]))}
+        if again is not None:
             for kept in (wanted.interpolant, wanted.tape):
                 if kept is not None:
                     kept.clear()
-            solver = solver._replace(options=solver.options._replace(stay_inside=True))
-            return _solve_piece(solver, rhs, jacobian, ts, zs, (float(ts[0]), float(ts[-1])), wanted)
+            solver = solver._replace(options=solver.options._replace(**again))
+            return _solve_piece(solver, rhs, jacobian, ts, zs, inside, wanted)
         if isinstance(error, SolverError) and error.statistics is call.statistics and wanted.direction == "forward":
             error.ts, error.ys = ts[: call.done], zs[: call.done]
         raise
+
+
+def _could_not_begin(error, call):
+    """Whether a call failed at its very start, with a first step that nobody had asked for, and for no fault of func's."""
+    return (
+        isinstance(error, SolverError)
+        and error.statistics is call.statistics
+        and error.t_reached == call.ts[0] + call.rhs.origin
+        and call.options.first_step is None
+        and call.rhs.trouble is None
+        and call.rhs.nfe > 0
+    )
 
 
 def _new_call(solver, rhs, jacobian, ts, zs, inside, wanted):
@@ -283,4 +329,5 @@ def adjoint_problem(problem, leaves):
         adjoint_solver=means,
         direction="backward",
         keep=None,
+        warm=None,
     )

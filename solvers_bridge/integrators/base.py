@@ -82,6 +82,17 @@ class RightHandSide:
             raise SolverError(self.trouble, t_reached=self.last_t)
 
 
+def under_callers_errstate(rhs):
+    """rhs under the floating-point error handling of now, for integrators in Python that go on to work under none."""
+    handling = np.geterr()
+
+    def f(t, z):
+        with np.errstate(**handling):
+            return rhs(t, z)
+
+    return f
+
+
 class Options(NamedTuple):
     """The integrator's own options, checked; None stands for the integrator's default."""
 
@@ -161,7 +172,9 @@ class Call:
             statistics.orders.append(statistics.last_order)
             statistics.states.append(np.array(z))
         if self.interpolant is not None and piece is not None:
-            self.interpolant.add(float(t), self.direction, piece(), self.rhs.origin)
+            with np.errstate(all="ignore"):
+                piece = piece()
+            self.interpolant.add(float(t), self.direction, piece, self.rhs.origin)
 
     def fail(self, reason, t):
         """Raise the SolverError of a call that stopped at t for reason; what func returned first of all, if it was not finite."""
