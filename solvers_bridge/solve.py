@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -69,11 +70,12 @@ def forward(problem, z0, t, leaves):
     return solve(problem.solver, rhs, z0, t, problem.direction, jacobian, interpolant=interpolant, tape=tape)[0]
 
 
-def solve(solver, rhs, z0, t, direction, jacobian=None, *, wants_first_step=False, interpolant=None, tape=None):
+def solve(solver, rhs, z0, t, direction, jacobian=None, *, wants_first_step=False, interpolant=None, tape=None, after_step=None):
     """(states (T, n), SolveStatistics of the last integrator call) at times t (T,), which may repeat.
 
     One call of the integrator, or one for each piece between times at which func jumps. Raises SolverError where the end is not
-    reached, with the times and states that were.
+    reached, with the times and states that were. after_step(t, z) is told of the end of every step, and may end the solve by an
+    exception.
     """
     t = np.asarray(t, dtype=np.float64)
     first_of_close = _first_of_close_times(t)
@@ -83,7 +85,7 @@ def solve(solver, rhs, z0, t, direction, jacobian=None, *, wants_first_step=Fals
     zs[0] = z0
     statistics = new_statistics(direction, solver.integrator.name, z0.size)
     intervals = None if tape is None else []
-    wanted = _Wanted(direction, wants_first_step, interpolant, intervals)
+    wanted = _Wanted(direction, wants_first_step, interpolant, intervals, after_step)
     bounds = [0, *(1 + np.flatnonzero(np.isin(ts[1:-1], solver.options.jump_t))), len(ts) - 1]
     for start, end in zip(bounds, bounds[1:]) if len(ts) > 1 else ():
         inside, options = _inside(ts[start], ts[end], solver.options)
@@ -143,6 +145,7 @@ class _Wanted(NamedTuple):
     first_step: bool
     interpolant: Interpolant | None
     tape: list | None
+    after_step: Callable | None
 
 
 def _solve_piece(solver, rhs, jacobian, ts, zs, inside, wanted):
@@ -185,6 +188,7 @@ def _new_call(solver, rhs, jacobian, ts, zs, inside, wanted):
         wants_first_step=wanted.first_step,
         interpolant=interpolant,
         tape=wanted.tape,
+        after_step=wanted.after_step,
     )
 
 
