@@ -1,4 +1,4 @@
-"""odeint_event: the time at which a function of the state crosses zero, and the state there, both differentiable, for autograd."""
+"""odeint_event: the time at which a function of the state crosses zero, and the state there, differentiable, for autograd."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def odeint_event(
     search = _Search(problem, event, y0_leaves, leaves)
     t_event, z_event = search.first_crossing(start, last, FIRST_HORIZON if end is None else math.inf)
     slope = search.slope(t_event, z_event)
-    orders = len({trace for value in (*y0_leaves, t0, *leaves) for trace in _traces_of(value)})
+    # event itself may hold what is differentiated.
+    may_be_traced = (*y0_leaves, t0, *leaves, search.event(t_event, z_event, search.leaves))
+    orders = len({trace for value in may_be_traced for trace in _traces_of(value)})
     if slope == 0 or not math.isfinite(slope):
         if orders:
             raise ValueError(
@@ -172,7 +174,7 @@ class _Search:
 
     def value(self, t, z):
         """The event's value as a float."""
-        value = float(self.event(t, z, self.leaves))
+        value = float(getval(self.event(t, z, self.leaves)))
         if not math.isfinite(value):
             raise ValueError(f"event returned {value} at t = {t!r}")
         return value
@@ -181,7 +183,7 @@ class _Search:
         """d event/dt along the solution."""
         _, pullback = vjp(lambda t, z: self.event(t, z, self.leaves), t, z)
         t_bar, z_bar = pullback(1.0)
-        return float(t_bar + np.dot(z_bar, self.f(t, z)))
+        return float(getval(t_bar) + np.dot(getval(z_bar), self.f(t, z)))
 
     def first_crossing(self, start, end, horizon):
         """(t, z) at the first crossing between start and end, of which as much as horizon is looked at first, and then more."""
@@ -202,7 +204,7 @@ class _Search:
         solver = self.problem.solver
         _, pullback = vjp(lambda z: self.event(t, z, self.leaves), z)
         (z_bar,) = pullback(1.0)
-        return float(np.sum(np.abs(z_bar) * (solver.atol + solver.rtol * np.abs(z))))
+        return float(np.sum(np.abs(getval(z_bar)) * (solver.atol + solver.rtol * np.abs(z))))
 
     def _up_to(self, start, z_start, end):
         """((t, z) of a crossing between start and end, or None; the state at end, or None)."""

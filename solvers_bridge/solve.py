@@ -121,6 +121,14 @@ def _first_of_close_times(t):
     return first
 
 
+def with_stored(times, stored):
+    """(inner, order): those of stored not in times (T,), and the order in which both together, times first, are solved."""
+    inner = np.asarray([time for time in stored if not np.isin(time, times)])
+    together = np.concatenate([times, inner])
+    # Stable for decreasing times as well: y0 belongs to the first of equal ones.
+    return inner, np.argsort(together if times[-1] >= times[0] else -together, kind="stable")
+
+
 def are_close(t0, t1):
     """Whether two times are too close to each other to be solved apart."""
     return abs(t1 - t0) <= CLOSE_TIMES * np.spacing(max(abs(t0), abs(t1)))

@@ -92,7 +92,7 @@ _NOT_THE_USER = {__name__.partition(".")[0], "autograd", "importlib", "tensorflo
 
 
 def warn_user(message: str, category: type[Warning] = GradientWarning) -> None:
-    """Warn at the innermost line outside this package and those that call it, so that Python's filters show it once a call site."""
+    """Warn at the innermost line outside this package and what calls it, so that Python's filters show it once a call site."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_USER:
         frame = frame.f_back

@@ -8,7 +8,6 @@ from ..statistics import warn_user
 from .scipy_private import binaries
 
 
-
 def provenance() -> dict[str, str]:
     """Which integrator binaries this SciPy holds: {"scipy": version, "vode": kind, "lsoda": kind, "dop": kind}.
 
@@ -34,4 +33,3 @@ def warn_of_c_translations() -> None:
             "bdf with a Jacobian. Install 'scipy>=1.15,<1.17' for the Fortran.",
             RuntimeWarning,
         )
-
