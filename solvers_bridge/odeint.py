@@ -248,6 +248,19 @@ def _pullback(problem, zs_bar, z0, t, *leaves):
     return np.concatenate(gradient(problem, t, zs, zs_bar, leaves, wants_t=True))
 
 
+def _along(problem, zs_bar, z0, t, leaves, v, t_dot, w):
+    """Cotangents (zs_bar's, z0's, t's, *those of leaves that are floats) of <zs_bar, tangent of the states along v, t_dot, w>."""
+
+    def inner(zs_bar, z0, t, *values):
+        values = iter(values)
+        every = [next(values) if is_differentiable(leaf) else leaf for leaf in leaves]
+        zs = _odeint(problem._replace(keep=None, discrete=False), z0, t, *every)
+        return anp.sum(zs_bar * _tangent(problem, z0, t, every, v, t_dot, w, zs))
+
+    _, pullback = vjp(inner, zs_bar, z0, t, *(leaf for leaf in leaves if is_differentiable(leaf)))
+    return pullback(1.0)
+
+
 def _pullback_vjp(argnums, bars, args, kwargs):
     problem, zs_bar, z0, t, *leaves = args
     n, count = problem.layout.size, len(_value(t))
@@ -256,15 +269,7 @@ def _pullback_vjp(argnums, bars, args, kwargs):
     def vjp_of_pullback(direction):
         # <pullback(zs_bar), direction> = <zs_bar, tangent(direction)>, whose derivatives are a tangent and its own pullback.
         v, t_dot, w = direction[:n], direction[n : n + count], unpack_like(direction[n + count :], floats, anp.reshape)
-
-        def inner(zs_bar, z0, t, *values):
-            values = iter(values)
-            every = [next(values) if is_differentiable(leaf) else leaf for leaf in leaves]
-            zs = _odeint(problem._replace(keep=None, discrete=False), z0, t, *every)
-            return anp.sum(zs_bar * _tangent(problem, z0, t, every, v, t_dot, w, zs))
-
-        _, pullback = vjp(inner, zs_bar, z0, t, *floats)
-        zs_bar_bar, z0_bar, t_bar, *float_bars = pullback(1.0)
+        zs_bar_bar, z0_bar, t_bar, *float_bars = _along(problem, zs_bar, z0, t, leaves, v, t_dot, w)
         float_bars = iter(float_bars)
         leaf_bars = [next(float_bars) if is_differentiable(leaf) else np.zeros(np.shape(leaf)) for leaf in leaves]
         every = [None, zs_bar_bar, z0_bar, t_bar, *leaf_bars]
@@ -273,7 +278,21 @@ def _pullback_vjp(argnums, bars, args, kwargs):
     return vjp_of_pullback
 
 
+def _pullback_jvp(argnums, directions, bars, args, kwargs):
+    problem, zs_bar, z0, t, *leaves = args
+    given = dict(zip(argnums, directions))
+    bars_dot = _pullback(problem, given[1], z0, t, *leaves) if 1 in given else np.zeros(np.shape(bars))
+    if set(given) - {1}:
+        # pullback is the gradient of <zs_bar, zs>, so its derivative is symmetric: the gradient of <zs_bar, tangent>.
+        w = [given.get(4 + i, np.zeros(np.shape(leaf))) for i, leaf in enumerate(leaves) if is_differentiable(leaf)]
+        v, t_dot = given.get(2, np.zeros(problem.layout.size)), given.get(3)
+        _, *of_inputs = _along(problem, zs_bar, z0, t, leaves, v, t_dot, w)
+        bars_dot = bars_dot + anp.concatenate([anp.reshape(bar, (-1,)) for bar in of_inputs])
+    return bars_dot
+
+
 defvjp_argnums(_pullback, _pullback_vjp)
+defjvp_argnums(_pullback, _pullback_jvp)
 
 
 def _in_dtype_of(value, bar):

@@ -232,9 +232,10 @@ class _Reverse:
         rest = self.augmented.size - zeros
         if zeros >= DILUTION * rest and self.has_solved and integrator.rms_norm and not self.problem.seminorm:
             warn_user(
-                f"{zeros} of {self.augmented.p} parameters have a gradient of exactly zero. As unknowns of the reverse solve they "
-                f"dilute its error norm, which holds all others to tolerances {np.sqrt(1 + zeros / rest):.0f} times looser than "
-                "those given: adjoint_options={'norm': 'seminorm'} leaves parameters out of it; or give odeint only what func uses."
+                f"{zeros} of {self.augmented.p} parameters have a gradient of exactly zero. As unknowns of the reverse solve "
+                "they dilute its error norm, which holds all others to tolerances "
+                f"{np.sqrt(1 + zeros / rest):.0f} times looser than those given: adjoint_options={{'norm': 'seminorm'}} leaves "
+                "parameters out of it; or give odeint only what func uses."
             )
         if self.gap_at is not None:
             warn_user(
