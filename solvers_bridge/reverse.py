@@ -17,6 +17,9 @@ LOST_GAP = 1e3
 LOST_GAP_ON_GRID = 100.0
 # Growth of z beyond both ends of a segment at which a reverse solve is given up: integrators would follow it to overflow.
 BLOWN_UP = 1e6
+# Unknowns that stay zero, to each one that does not, from where on they are worth a warning: a root mean square over all of them
+# is then the tenth of what it would be. Networks with dead units or pruned weights stay far below.
+DILUTION = 100
 
 
 def gradient(problem, t, zs, zs_bar, leaves, wants_t):
@@ -37,7 +40,7 @@ def gradient(problem, t, zs, zs_bar, leaves, wants_t):
     # checked, and warnings of overflow on the way would help nobody.
     with np.errstate(all="ignore"):
         bars = reverse_sweep(segment, reverse.slope, t, zs, zs_bar, reverse.augmented.p, _is_zero)
-    reverse.tell()
+    reverse.tell(theta_bar=bars[2])
     return bars
 
 
@@ -60,6 +63,7 @@ class _Reverse:
         is_warm = problem.warm_restart and problem.adjoint_solver.integrator.adaptive
         self.warm = Warm(None if problem.warm is None else problem.warm.step) if is_warm else None
         self.greatest_gap, self.gap_at = 0.0, None
+        self.has_solved = False
 
     def slope(self, t, z):
         """f at an output time, for t_bar."""
@@ -124,6 +128,7 @@ class _Reverse:
 
     def _solve(self, solver, rhs, s, i, jacobian):
         """s at t[i - 1] from s at t[i], with the step size of the segment before if restarts are warm."""
+        self.has_solved = solver.integrator.adaptive
         states, self.statistics = solve(solver, rhs, s, self.t[[i, i - 1]], "backward", jacobian, warm=self.warm)
         return states[-1]
 
@@ -210,8 +215,18 @@ class _Reverse:
             t0_bar = -np.dot(a, self.slope(self.t[0], self.zs[0]))
         return a, theta_bar, t0_bar
 
-    def tell(self):
+    def tell(self, theta_bar):
         """Warn of what the gradient suffered from."""
+        integrator = self.adjoint.solver.integrator
+        zeros = self.augmented.p - np.count_nonzero(theta_bar)
+        rest = self.augmented.size - zeros
+        if zeros >= DILUTION * rest and self.has_solved and integrator.rms_norm and not self.problem.seminorm:
+            warn_user(
+                f"{zeros} of {self.augmented.p} parameters have a gradient of exactly zero. As unknowns of the reverse solve "
+                "they dilute its error norm, which holds all others to tolerances "
+                f"{np.sqrt(1 + zeros / rest):.0f} times looser than those given: adjoint_options={{'norm': 'seminorm'}} leaves "
+                "parameters out of it; or give odeint only what func uses."
+            )
         if self.gap_at is not None:
             warn_user(
                 f"the reverse solve of {self.adjoint.solver.integrator.name} lost z(t) between t = {self.gap_at[0]!r} and "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -93,11 +94,12 @@ def forward(problem, z0, t, leaves):
     ]
 
 
-def solve(solver, rhs, z0, t, direction, jacobian=None, *, warm=None, interpolant=None, tape=None):
+def solve(solver, rhs, z0, t, direction, jacobian=None, *, warm=None, interpolant=None, tape=None, after_step=None):
     """(states (T, n), SolveStatistics of the last integrator call) at times t (T,), which may repeat.
 
     One call of the integrator, or one for each piece between times at which func jumps. Raises SolverError where the end is not
-    reached, with the times and states that were.
+    reached, with the times and states that were. after_step(t, z) is told of the end of every step, and may end the solve by an
+    exception.
     """
     t = np.asarray(t, dtype=np.float64)
     wants_first_step = warm is not None and not solver.integrator.restart_from_last_step
@@ -109,7 +111,7 @@ def solve(solver, rhs, z0, t, direction, jacobian=None, *, warm=None, interpolan
     zs[0] = z0
     statistics = new_statistics(direction, solver.integrator.name, z0.size)
     intervals = None if tape is None else []
-    wanted = _Wanted(direction, wants_first_step, interpolant, intervals)
+    wanted = _Wanted(direction, wants_first_step, interpolant, intervals, after_step)
     bounds = [0, *(1 + np.flatnonzero(np.isin(ts[1:-1], solver.options.jump_t))), len(ts) - 1]
     for start, end in zip(bounds, bounds[1:]) if len(ts) > 1 else ():
         inside, options = _inside(ts[start], ts[end], solver.options)
@@ -147,6 +149,14 @@ def _first_of_close_times(t):
     return first
 
 
+def with_stored(times, stored):
+    """(inner, order): those of stored not in times (T,), and the order in which both together, times first, are solved."""
+    inner = np.asarray([time for time in stored if not np.isin(time, times)])
+    together = np.concatenate([times, inner])
+    # Stable for decreasing times as well: y0 belongs to the first of equal ones.
+    return inner, np.argsort(together if times[-1] >= times[0] else -together, kind="stable")
+
+
 def are_close(t0, t1):
     """Whether two times are too close to each other to be solved apart."""
     return abs(t1 - t0) <= CLOSE_TIMES * np.spacing(max(abs(t0), abs(t1)))
@@ -171,6 +181,7 @@ class _Wanted(NamedTuple):
     first_step: bool
     interpolant: Interpolant | None
     tape: list | None
+    after_step: Callable | None
 
 
 def _solve_piece(solver, rhs, jacobian, ts, zs, inside, wanted):
@@ -231,6 +242,7 @@ def _new_call(solver, rhs, jacobian, ts, zs, inside, wanted):
         wants_first_step=wanted.first_step,
         interpolant=interpolant,
         tape=wanted.tape,
+        after_step=wanted.after_step,
     )
 
 
