@@ -392,5 +392,5 @@ EXPERIMENT = Experiment(
     description=__doc__,
     settings=RunSettings,
     takes={"quick": "3 min"},
-    section=Section("Figure 5: maximum likelihood", table, marker="flows"),
+    section=Section("Figure 5: maximum likelihood", table),
 )

@@ -301,5 +301,5 @@ EXPERIMENT = Experiment(
     evaluate=evaluate,
     evaluation_settings=EvaluationSettings,
     variants=VARIANTS,
-    section=Section("Table 1: networks on MNIST", functools.partial(table1_summary.table, NAME), marker="table1"),
+    section=Section("Table 1: networks on MNIST", functools.partial(table1_summary.table, NAME)),
 )

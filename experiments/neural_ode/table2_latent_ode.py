@@ -392,5 +392,5 @@ EXPERIMENT = Experiment(
     description=__doc__,
     settings=RunSettings,
     takes={"quick": "1 min"},
-    section=Section("Table 2: latent ODE and RNN", table, marker="table2"),
+    section=Section("Table 2: latent ODE and RNN", table),
 )
