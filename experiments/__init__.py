@@ -144,15 +144,10 @@ class Places:
 
 
 class Section(NamedTuple):
-    """What the report prints of an experiment: tables are functions of records, [(path, record)], and give Markdown.
-
-    marker: the name of a place in the main README that the report fills; block: with what, by default with the table.
-    """
+    """What the report prints of an experiment: tables are functions of records, [(path, record)], and give Markdown."""
 
     heading: str
     table: Callable[[list], str] | None = None
-    marker: str | None = None
-    block: Callable[[list], str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,5 +169,5 @@ EXPERIMENT = Experiment(
     description=__doc__,
     settings=RunSettings,
     takes={"quick": "seconds"},
-    section=Section("Integrators of SciPy releases", table, marker="fidelity"),
+    section=Section("Integrators of SciPy releases", table),
 )

@@ -328,5 +328,5 @@ EXPERIMENT = Experiment(
     description=__doc__,
     settings=RunSettings,
     takes={"quick": "2 min"},
-    section=Section("Figure 4: density matching", table, marker="flows"),
+    section=Section("Figure 4: density matching", table),
 )

@@ -417,5 +417,5 @@ EXPERIMENT = Experiment(
     takes={"quick": "3 min"},
     evaluate=evaluate,
     kept=({},),
-    section=Section("Figure 5: maximum likelihood", table, marker="flows"),
+    section=Section("Figure 5: maximum likelihood", table),
 )

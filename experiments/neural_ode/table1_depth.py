@@ -319,7 +319,7 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     takes={"quick": "1 min"},
-    section=Section("Table 1: memory and time", table, marker="depth"),
+    section=Section("Table 1: memory and time", table),
 )
 
 

@@ -417,5 +417,5 @@ EXPERIMENT = Experiment(
     evaluate=evaluate,
     evaluation_settings=WeightsSettings,
     kept=({},),
-    section=Section("Table 2: latent ODE and RNN", table, marker="table2"),
+    section=Section("Table 2: latent ODE and RNN", table),
 )

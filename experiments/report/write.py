@@ -20,7 +20,7 @@ def write(out, experiments):
 
     experiments: those whose sections it has, in their order; records of others stand behind, by name.
 
-    If out is this checkout's results, also verdicts.json there and the tables of the main README.
+    If out is this checkout's results, also verdicts.json there, the table of the main README, and docs/questions.md.
     """
     out = Path(out)
     found = read_records(out)
@@ -32,7 +32,8 @@ def write(out, experiments):
         write_atomically(path, content.encode())
     if out.resolve() == REPOSITORY / "results":
         write_atomically(out / "verdicts.json", (json.dumps(registry.as_json(verdicts, out), indent=1) + "\n").encode())
-        fill_markers(REPOSITORY / "README.md", readme_blocks(found, verdicts, experiments))
+        for name, blocks in marked_blocks(found, verdicts).items():
+            fill_markers(REPOSITORY / name, blocks)
     return paths
 
 
@@ -64,8 +65,6 @@ def markdown(out, found, verdicts, experiments):
     parts += [
         "## How a verdict is made",
         verdict_tables.how(verdicts),
-        "## Questions this settles",
-        questions.markdown(of_whole_runs),
         *sections(out, of_whole_runs, experiments),
         "## Runs",
         _runs_table(found, out),
@@ -73,16 +72,11 @@ def markdown(out, found, verdicts, experiments):
     return "\n\n".join(parts) + "\n"
 
 
-def readme_blocks(found, verdicts, experiments):
-    """{name of the marker: text} of everything in the main README that is generated."""
-    tables = {}
-    for section in (experiment.section for experiment in experiments):
-        if section is not None and section.marker:
-            tables.setdefault(section.marker, []).append((section.block or section.table)(found))
+def marked_blocks(found, verdicts):
+    """{file of the repository: {name of the marker: text}} of what is generated outside results/."""
     return {
-        "reported": verdict_tables.short_table(verdicts),
-        "questions": questions.markdown(found),
-        **{marker: "\n\n".join(filter(None, texts)) for marker, texts in tables.items()},
+        "README.md": {"reported": verdict_tables.short_table(verdicts)},
+        "docs/questions.md": {"questions": questions.markdown(found)},
     }
 
 
