@@ -29,7 +29,8 @@ OF_ONE_SEED = ("seed", "weights", "weights_sha256")
 class Verdict(NamedTuple):
     """An entry judged: the verdict, the Finding or None, paths of the records used, and (path, reason) of those set aside.
 
-    quick: what the rule finds in quick records where none counts, for show only; or None.
+    quick: what the rule finds in quick records where none counts, for show only; or None. kept: whether the records are of
+    weights that were kept, measured again, and not of whole runs.
     """
 
     entry: dict
@@ -38,6 +39,7 @@ class Verdict(NamedTuple):
     records: list
     set_aside: list
     quick: rules.Finding | None = None
+    kept: bool = False
 
 
 def read(path=PATH):
@@ -81,7 +83,8 @@ def judge(entry, found):
             set_aside += [(path, str(error)) for path, _ in counted]
         else:
             verdict = REPRODUCED if finding.holds else NOT_REPRODUCED
-            return Verdict(entry, verdict, finding, [path for path, _ in counted], set_aside)
+            kept = any("kept_weights" in record for _, record in counted)
+            return Verdict(entry, verdict, finding, [path for path, _ in counted], set_aside, kept=kept)
     return Verdict(entry, NOT_MEASURED, None, [], set_aside, _for_show(entry, quick))
 
 

@@ -11,6 +11,14 @@ from . import registry, rules
 def counts(verdicts):
     """How many of the paper's numbers and claims have which verdict, in a sentence."""
     number = Counter(verdict.verdict for verdict in verdicts)
+    kept = Counter(verdict.verdict for verdict in verdicts if verdict.kept)
+    if kept.total():
+        return (
+            f"Of {len(verdicts)} numbers and claims, {kept.total()} were measured just now, from the weights that come with the "
+            f"project: {kept[registry.REPRODUCED]} are reproduced, {kept[registry.NOT_REPRODUCED]} are not. The quick presets "
+            f"below show what the experiments do, not the paper's numbers; {number[registry.NOT_MEASURED]} wait for the paper "
+            "presets, whose results are in results/README.md of the project."
+        )
     return (
         f"Of {len(verdicts)} numbers and claims, {number[registry.REPRODUCED]} are reproduced, "
         f"{number[registry.NOT_REPRODUCED]} are not, and {number[registry.NOT_MEASURED]} are not measured yet."
@@ -52,6 +60,20 @@ def verdict_table(verdicts, records, out):
             ]
         )
     return markdown_table(["what", "reported", "measured", "verdict", "rule", "command", "measured by", "note"], rows)
+
+
+def demonstrations(verdicts):
+    """What small runs show of entries that only the paper presets measure, with the command that does."""
+    rows = [
+        [
+            _what(one.entry),
+            reported(one.entry),
+            "" if one.quick is None else _finding(one.quick, one.entry),
+            f"`{registry.command(one.entry)}`",
+        ]
+        for one in verdicts
+    ]
+    return markdown_table(["what", "reported", "in small", "measured by"], rows)
 
 
 def reported(entry):
