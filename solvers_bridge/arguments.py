@@ -29,6 +29,8 @@ def check(func, y0, t, params, method, rtol, atol, options, adjoint_method, adjo
 
     Raises ValueError or TypeError.
     """
+    for name, tree in (("y0", y0), ("t", t), ("params", params)):
+        _refuse_watched(tree, name)
     dynamics = checked_dynamics(func)
     y0_leaves, layout = checked_state(y0)
     t = checked_times(t)
@@ -66,6 +68,25 @@ def check(func, y0, t, params, method, rtol, atol, options, adjoint_method, adjo
         seminorm=special["norm"] == "seminorm",
     )
     return problem, y0_leaves, t, leaves, [*stored, *_checkpoints(special["checkpoint"], getval(t))]
+
+
+def _refuse_watched(tree, where):
+    """TypeError for a tensor whose gradient a GradientTape would lose here without a word."""
+    if isinstance(tree, dict):
+        tree = list(tree.values())
+    if isinstance(tree, (list, tuple)):
+        for item in tree:
+            _refuse_watched(item, where)
+    elif type(tree).__module__.partition(".")[0] in ("tensorflow", "keras"):
+        import tensorflow as tf
+
+        from .dynamics.tensorflow_call import is_watched
+
+        if is_watched([tf.convert_to_tensor(tree)]):
+            raise TypeError(
+                f"a GradientTape watches a tensor in {where}, and odeint's gradients are autograd's; "
+                "solvers_bridge.tensorflow.odeint takes tensors and is differentiable under the tape"
+            )
 
 
 def _checkpoints(count, times):

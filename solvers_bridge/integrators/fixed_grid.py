@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..interpolant import Polynomial
-from .base import COMMON_OPTIONS, Integrator
+from .base import COMMON_OPTIONS, Integrator, under_callers_errstate
 
 ORDER = {"euler": 1, "midpoint": 2, "rk4": 4}
 
@@ -59,7 +59,7 @@ class FixedGrid(Integrator):
     adaptive = False
 
     def solve(self, call):
-        rhs = call.rhs
+        rhs = under_callers_errstate(call.rhs)
 
         def f(t, z):
             # The copy: stages are kept, which a func that returns the same buffer each time would overwrite.
@@ -69,6 +69,7 @@ class FixedGrid(Integrator):
             call.accept(t + h, h, ORDER[self.name], z, lambda: Polynomial.hermite(t, h, before, z, f(t, before), f(t + h, z)))
 
         states = integrate_on_grid(self.name, f, np.array(call.zs[0]), call.ts, call.options.step_size, after_step)
-        for i, z in enumerate(states, start=1):
-            call.zs[i] = z
-            call.done = i + 1
+        with np.errstate(all="ignore"):
+            for i, z in enumerate(states, start=1):
+                call.zs[i] = z
+                call.done = i + 1
