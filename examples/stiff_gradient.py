@@ -3,8 +3,7 @@
     python examples/stiff_gradient.py --problem robertson --method bdf
 
 Robertson's reaction has rates from 0.04 to 3e7; Van der Pol's oscillator with mu = 100 creeps along a slow branch. Both contract:
-what forgets its past cannot be solved backwards. "auto" notices, and takes the state from the forward solve, as "interpolate"
-does.
+what forgets its past cannot be solved backwards. "auto" notices, and takes the state from the forward solve.
 """
 
 import argparse
