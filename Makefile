@@ -1,24 +1,59 @@
-# make repro: the quick preset of every experiment, with its report.  make test: the tests.
+# make repro: the quick preset of every experiment, with its report.
+# make test: lint, types and tests.  make lint, make types: these alone.  make format: what lint can repair.
+# make test-lowest: the tests with the lowest versions that setup.cfg allows.  make wheel: a wheel into build/wheel.
+# make mutants MODULE=solvers_bridge/adjoint.py: mutation testing of one module (without MODULE, of all: hours); it names the mutants
+# that no test noticed, and mutmut show NAME prints one.
 # Each sets up .venv by itself, from PYTHON (3.11) and the pinned versions in constraints.txt.
 
 PYTHON ?= python3.11
 VENV ?= .venv
+LOWEST_VENV ?= .venv-lowest
 OUT ?= build/repro
 INSTALLED = $(VENV)/.installed
+LOWEST_INSTALLED = $(LOWEST_VENV)/.installed
+MUTANT_PROCESSES ?= 2
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
-.PHONY: repro test clean
+.PHONY: repro test lint types format test-lowest wheel mutants clean
 
 repro: $(INSTALLED)
 	$(VENV)/bin/python -m experiments run all --preset quick --fresh --out $(OUT) --checkpoints $(OUT)/checkpoints
 	$(VENV)/bin/python -m experiments report --out $(OUT)
 
-test: $(INSTALLED)
+test: lint types
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGUMENTS)
 
-$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+lint: $(INSTALLED)
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
+
+types: $(INSTALLED)
+	$(VENV)/bin/python -m mypy
+
+format: $(INSTALLED)
+	$(VENV)/bin/python -m ruff check --fix .
+	$(VENV)/bin/python -m ruff format .
+
+test-lowest: $(LOWEST_INSTALLED)
+	$(LOWEST_VENV)/bin/python -m pytest $(PYTEST_ARGUMENTS)
+
+wheel: $(INSTALLED)
+	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+
+mutants: $(INSTALLED)
+	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[test,mutants]"
+	$(VENV)/bin/python -m mutmut run --max-children $(MUTANT_PROCESSES) $(if $(MODULE),"$(subst /,.,$(MODULE:.py=)).*")
+	$(VENV)/bin/python -m mutmut results
+
+$(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test]"
+	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[test,lint]"
+	touch $@
+
+$(LOWEST_INSTALLED): setup.cfg setup.py pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST_VENV)
+	$(LOWEST_VENV)/bin/python $(PIP_INSTALL) --constraint constraints-lowest.txt --editable ".[test]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) $(LOWEST_VENV) build mutants

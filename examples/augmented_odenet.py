@@ -14,7 +14,7 @@ import numpy as np
 
 from original_repro.augmented import NeuralOde, init_vector_ode, mlp_field
 from original_repro.datasets.toy_functions import spheres
-from original_repro.training import adam, constant, fit
+from original_repro.training import adam, constant, fit, minibatches
 
 
 def train(points, extra, options):
@@ -24,11 +24,10 @@ def train(points, extra, options):
     params, history = fit(
         model.value_and_grad,
         params,
-        tuple(points),
+        batches=minibatches(tuple(points), 64),
         optimiser=adam(),
         schedule=constant(options.rate),
         epochs=options.epochs,
-        batch_size=64,
         seed=options.seed,
     )
     return model, params, history

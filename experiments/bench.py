@@ -26,7 +26,7 @@ from tabulate import tabulate
 from original_repro import supervised
 from original_repro.datasets import mnist
 from solvers_bridge import TensorFlowDynamics, odeint
-from solvers_bridge.dynamics import leaf_tuple, num_params
+from solvers_bridge.dynamics.base import leaf_tuple, num_params
 from solvers_bridge.nested import flatten
 
 from . import records, table1_mnist, workers
@@ -147,10 +147,10 @@ def digits(batch):
 def make_layer(batch, channels):
     """The Layer of an ODE-Net of `channels` channels (even) at its initialisation, in groups of two, as the paper's."""
     groups = channels // 2
-    params = supervised.init_odenet(np.random.default_rng(0), channels=channels)
+    params = supervised.init_odenet(np.random.default_rng(0), mnist.FORMAT, channels=channels)
     images, labels = digits(batch)
-    net = supervised.OdeNet(groups=groups)
-    z0 = supervised.stem(params["stem"], images, groups=groups).numpy()
+    net = supervised.OdeNet(mnist.FORMAT, groups=groups)
+    z0 = supervised.stem(params["stem"], images, mnist.FORMAT, groups=groups).numpy()
     z1 = odeint(net.dynamics, z0, [0.0, 1.0], params["dynamics"], rtol=TOLERANCE, atol=TOLERANCE)[-1]
     z1_bar = grad(lambda z: net.head_loss(params["head"], z, labels)[0])(z1)
     return Layer(net.dynamics, params["dynamics"], z0, z1_bar)
@@ -179,7 +179,7 @@ def bench_processes(batch, rounds, processes=2, model="odenet"):
         f"Training step of the whole {table1_mnist.MODELS[model]}, batch {batch}: in one process with threads on all cores, "
         f"and shared among {processes} processes with one thread each"
     )
-    params = {"odenet": supervised.init_odenet, "mlp": supervised.init_mlp}[model](np.random.default_rng(0))
+    params = {"odenet": supervised.init_odenet, "mlp": supervised.init_mlp}[model](np.random.default_rng(0), mnist.FORMAT)
     make = functools.partial(table1_mnist.make_value_and_grad, model)
 
     images, labels = digits(batch)
@@ -470,8 +470,8 @@ def peak_memory(tolerance, batch=BATCH, channels=CHANNELS):
 
 def measure_memory(tolerance, batch, channels):
     """What peak_memory returns, for this process: it must not have done anything before."""
-    params = supervised.init_odenet(np.random.default_rng(0), channels=channels)
-    net = supervised.OdeNet("adams", tolerance, tolerance, groups=channels // 2)
+    params = supervised.init_odenet(np.random.default_rng(0), mnist.FORMAT, channels=channels)
+    net = supervised.OdeNet(mnist.FORMAT, "adams", tolerance, tolerance, groups=channels // 2)
     images, labels = digits(batch)
     before = resident_peak()
     metrics, _ = net.value_and_grad(params, images, labels)

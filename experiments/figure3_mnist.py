@@ -43,6 +43,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from original_repro import training
+from original_repro.datasets import mnist
 
 from . import records, table1_mnist, workers
 
@@ -189,7 +190,7 @@ def run(arguments, stem):
 
 def training_results(arguments):
     """(path of the weights, record of their training); FileNotFoundError names the command that makes what is missing."""
-    default = table1_mnist.weights_path(arguments.out, f"{arguments.preset}-seed{arguments.seed}")
+    default = records.kept(table1_mnist.weights_path(arguments.out, f"{arguments.preset}-seed{arguments.seed}"))
     weights = arguments.weights or default
     stem = weights.stem.removeprefix(f"{table1_mnist.NAME}-")
     record = records.record_path(weights.parent.parent, table1_mnist.NAME, stem)
@@ -320,8 +321,9 @@ class Laboratory:
         # Pairs of channels, as with the paper's 64.
         self.groups = channels // 2
         self.settings, self.images, self.labels = settings, images, labels
-        self.params = {"trained": params, "initial": supervised.init_odenet(np.random.default_rng(seed), channels=channels)}
-        self.net = supervised.OdeNet(groups=self.groups)
+        initial = supervised.init_odenet(np.random.default_rng(seed), mnist.FORMAT, channels=channels)
+        self.params = {"trained": params, "initial": initial}
+        self.net = supervised.OdeNet(mnist.FORMAT, groups=self.groups)
         self.graphs = {}
 
     def measure(self, task, rows):

@@ -188,20 +188,17 @@ def _fit_cnf(task, flows):
     def value_and_grad(params, base):
         return flow.kl_and_grad(params, base, lambda x: energies.energy(task["density"], x[:, 0], x[:, 1]))
 
-    def draw_base(numbers, rng):
+    def draw_base(rng):
         return (rng.normal(size=(settings["batch_size"], 2)),)
 
     params, history = training.fit(
         value_and_grad,
         flows.init_planar_dynamics(np.random.default_rng(task["seed"]), task["size"]),
-        # Nothing but the numbers of an epoch's iterations: the points are drawn anew at each.
-        (np.arange(settings["iterations"] // task["epochs"]),),
+        batches=training.drawn_batches(draw_base, settings["iterations"] // task["epochs"]),
         optimiser=training.adam(),
         schedule=_schedule(settings),
         epochs=task["epochs"],
-        batch_size=1,
         seed=task["seed"],
-        augment=draw_base,
         checkpoint=task["checkpoint"],
         checkpoint_every=settings["iterations"],
         checkpoint_seconds=5.0,
@@ -216,7 +213,7 @@ def _fit_nf(task, flows):
     import tensorflow as tf
     import tensorflow.experimental.numpy as tnp
 
-    from original_repro.compiled_training import rmsprop_chunk
+    from original_repro.training.compiled import rmsprop_chunk
 
     settings = task["settings"]
 

@@ -201,20 +201,17 @@ def _fit_cnf(task, flow, train, best):
     settings, looks = task["settings"]["cnf"], task["settings"]["looks"]
     from original_repro import flows
 
-    def draw_batch(numbers, rng):
+    def draw_batch(rng):
         return (train[rng.integers(0, len(train), settings["batch_size"])],)
 
     _, history = training.fit(
         flow.nll_and_grad,
         flows.init_planar_dynamics(np.random.default_rng(task["seed"]), settings["size"]),
-        # Nothing but the numbers of the iterations between two looks: points are drawn anew at each.
-        (np.arange(settings["iterations"] // looks),),
+        batches=training.drawn_batches(draw_batch, settings["iterations"] // looks),
         optimiser=training.adam(),
         schedule=_schedule(settings),
         epochs=looks,
-        batch_size=1,
         seed=task["seed"],
-        augment=draw_batch,
         evaluate=best.evaluate,
         checkpoint=task["checkpoint"],
         checkpoint_every=settings["iterations"],
@@ -229,7 +226,7 @@ def _fit_nf(task, flow, train, best):
     import tensorflow as tf
 
     from original_repro import flows
-    from original_repro.compiled_training import rmsprop_chunk
+    from original_repro.training.compiled import rmsprop_chunk
 
     settings, looks = task["settings"]["nf"], task["settings"]["looks"]
 

@@ -105,8 +105,8 @@ def run(arguments, stem):
     return path
 
 
-def _fit(net, params, settings, seed, checkpoint, augment):
-    """(parameters, history) of a training on `augment`'s batches."""
+def _fit(net, params, settings, seed, checkpoint, batch):
+    """(parameters, history) of a training on batch(indices of examples, rng)."""
     evaluations = 5
     steps = settings["iterations"] // evaluations
 
@@ -117,13 +117,11 @@ def _fit(net, params, settings, seed, checkpoint, augment):
     return training.fit(
         value_and_grad,
         params,
-        (np.arange(steps * settings["batch_size"]) % settings["train"],),
+        batches=training.index_batches(batch, settings["train"], settings["batch_size"], steps),
         optimiser=training.adam(),
         schedule=training.warmup_cosine(settings["peak_rate"], evaluations * steps),
         epochs=evaluations,
-        batch_size=settings["batch_size"],
         seed=seed,
-        augment=augment,
         checkpoint=checkpoint,
         checkpoint_every=10**9,
         checkpoint_seconds=20,
@@ -146,7 +144,7 @@ def fit_alone(settings, seed, checkpoint):
         settings,
         seed,
         checkpoint,
-        lambda chosen, rng: (events[chosen[0]], mask[chosen[0]]),
+        lambda chosen, rng: (events[chosen], mask[chosen]),
     )
     t = np.linspace(0, END, 1001)
     learned, true = net.intensity(params, t), true_intensity(t)
@@ -178,7 +176,6 @@ def fit_together(settings, seed, checkpoint, weights):
     net = point_process.LatentOdeWithEvents(end, **WAYS[BEST])
 
     def batch(chosen, rng):
-        chosen = chosen[0]
         times, values, seen = table2_latent_ode.series(train, chosen)
         few = latent_ode.weights_of_few_times(times, seen, train.grid, table2_latent_ode.FEW_TIMES, rng)
         return times, values, seen, events[chosen], mask[chosen], rng.normal(size=(len(chosen), 4)), few

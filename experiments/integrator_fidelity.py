@@ -75,7 +75,7 @@ ENVIRONMENTS = {
     "1.18": ("2.4.6", ("3.12", "3.13", "3.14")),
 }
 PROBE = Path(__file__).with_name("fidelity_probe.py")
-COMMITTED = records.REPOSITORY / "results" / "runs" / NAME / "paper-seed0.json"
+COMMITTED = records.RESULTS / "runs" / NAME / "paper-seed0.json"
 VERDICTS = ("same", "equal counts", "differs", "not compared")
 SECONDS = 900
 

@@ -27,7 +27,11 @@ PACKAGES = (
     "jax",
     "diffrax",
 )
+# The folder of our packages: a checkout's root, or where a wheel was installed, whose results are inside experiments/ (setup.py).
 REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGED = REPOSITORY / "experiments" / "results"
+RESULTS = PACKAGED if PACKAGED.is_dir() else REPOSITORY / "results"
+DEFAULT_OUT = Path("results")
 
 
 def record_path(out, experiment, stem):
@@ -54,6 +58,17 @@ def write_record(path, *, experiment, preset, seed, configuration, metrics, hist
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(_finite(record), indent=1, allow_nan=False) + "\n").encode())
+
+
+def kept(path):
+    """path, or where nothing is there and it is below the default folder, the same file among the results that we ship."""
+    if path.exists() or not path.is_relative_to(DEFAULT_OUT):
+        return path
+    shipped = RESULTS / path.relative_to(DEFAULT_OUT)
+    if not shipped.exists():
+        return path
+    print(f"Nothing at {path}; taking what comes with the project, {shipped}", file=sys.stderr)
+    return shipped
 
 
 def read_records(out):
@@ -95,12 +110,17 @@ def _processor():
 
 
 def git_commit():
-    """The commit of this checkout, with "+changes" if the working tree differs; None outside a checkout."""
+    """The commit of this checkout, with "+changes" if the working tree differs; None outside one.
+
+    A repository around an installed copy, or around a copy without a .git of its own, is not ours.
+    """
 
     def git(*arguments):
         return subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        if PACKAGED.is_dir() or Path(git("rev-parse", "--show-toplevel")).resolve() != REPOSITORY:
+            return None
         commit = git("rev-parse", "HEAD")
         # Results that are being written do not change what measured them.
         return commit + ("+changes" if git("status", "--porcelain", "--", ".", ":!results") else "")

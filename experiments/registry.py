@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import rules
-from .records import REPOSITORY, read_records
+from .records import RESULTS, read_records
 
-PATH = REPOSITORY / "results" / "reported.json"
+PATH = RESULTS / "reported.json"
 REPRODUCED, NOT_REPRODUCED, NOT_MEASURED = "reproduced", "not reproduced", "not measured"
 NEEDED = {"id", "source", "what", "value", "unit", "measured_by", "rule"}
 ALLOWED = NEEDED | {"reported", "note", "headline"}

@@ -33,6 +33,8 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
+from original_repro.datasets import mnist
+
 from . import records
 
 NAME = "table1_depth"
@@ -175,11 +177,12 @@ def network(model, setting, *, channels, seed):
 
     rng, groups = np.random.default_rng(seed), channels // 2
     if model == "resnet":
-        return supervised.ResNet(groups=groups), supervised.init_resnet(rng, channels=channels, blocks=setting)
-    params = supervised.init_odenet(rng, channels=channels)
+        params = supervised.init_resnet(rng, mnist.FORMAT, channels=channels, blocks=setting)
+        return supervised.ResNet(mnist.FORMAT, groups=groups), params
+    params = supervised.init_odenet(rng, mnist.FORMAT, channels=channels)
     if model == "rknet":
-        return supervised.RkNet(setting, groups=groups), params
-    return supervised.OdeNet("adams", setting, setting, groups=groups), params
+        return supervised.RkNet(mnist.FORMAT, setting, groups=groups), params
+    return supervised.OdeNet(mnist.FORMAT, "adams", setting, setting, groups=groups), params
 
 
 @contextlib.contextmanager

@@ -152,13 +152,11 @@ def run(arguments, stem):
         params, history = training.fit(
             value_and_grad,
             initial_params(np.random.default_rng(arguments.seed)),
-            (images, labels),
+            batches=training.minibatches((images, labels), settings["batch_size"], augment=_crops(settings)),
             optimiser=optimiser,
             schedule=training.warmup_cosine(settings["peak_rate"], settings["epochs"] * steps, steps // 2),
             epochs=settings["epochs"],
-            batch_size=settings["batch_size"],
             seed=arguments.seed,
-            augment=functools.partial(_crop, padding=settings.get("crop_padding", CROP_PADDING)) if settings["crops"] else None,
             evaluate=lambda params: net.evaluate(params, test_images, test_labels),
             checkpoint=Path(arguments.checkpoints) / NAME / f"{stem}.npz",
             checkpoint_every=50,
@@ -202,7 +200,7 @@ def evaluate(arguments, stem):
     Raises FileNotFoundError where there are no such weights, ValueError where they are those of another network.
     """
     net, initial_params, _ = _network(arguments.model, arguments.method, arguments.tolerance)
-    path = arguments.weights or weights_path(arguments.out, stem)
+    path = arguments.weights or records.kept(weights_path(arguments.out, stem))
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at {path}; `python -m experiments run {NAME} --model {arguments.model} --preset {arguments.preset} "
@@ -210,11 +208,9 @@ def evaluate(arguments, stem):
         )
     params = training.load_weights(path)
     try:
-        fits = training.tree_map(lambda one, other: one.shape == other.shape, initial_params(np.random.default_rng(0)), params)
+        training.tree_map(_check_shape, initial_params(np.random.default_rng(0)), params)
     except ValueError as error:
         raise ValueError(f"{path} does not hold weights of --model {arguments.model}: {error}") from error
-    if not all(training.tree_leaves(fits)):
-        raise ValueError(f"{path} does not hold weights of --model {arguments.model}: other shapes")
     _, _, images, labels = _load(PRESETS[arguments.preset][arguments.model]["data"], arguments.data)
     begun = time.perf_counter()
     evaluation = net.evaluate(params, images, labels)
@@ -231,15 +227,24 @@ def _network(model, method, tolerance):
     from original_repro import supervised
 
     if model == "odenet":
-        net = supervised.OdeNet(method, tolerance, tolerance)
-        return net, supervised.init_odenet, {"method": method, "tolerance": tolerance}
+        net = supervised.OdeNet(mnist.FORMAT, method, tolerance, tolerance)
+        return net, _initial(supervised.init_odenet), {"method": method, "tolerance": tolerance}
     if (method, tolerance) != ("adams", 1e-3):
         raise ValueError(f"--method and --tolerance go with --model odenet, not {model}")
     if model == "rknet":
-        return supervised.RkNet(steps=2), supervised.init_odenet, {"method": "rk4", "steps": 2}
+        return supervised.RkNet(mnist.FORMAT, steps=2), _initial(supervised.init_odenet), {"method": "rk4", "steps": 2}
     if model == "resnet":
-        return supervised.ResNet(), supervised.init_resnet, {}
-    return supervised.Mlp(), supervised.init_mlp, {}
+        return supervised.ResNet(mnist.FORMAT), _initial(supervised.init_resnet), {}
+    return supervised.Mlp(mnist.FORMAT), _initial(supervised.init_mlp), {}
+
+
+def _check_shape(array, other):
+    if array.shape != other.shape:
+        raise ValueError("other shapes")
+
+
+def _initial(init):
+    return lambda rng: init(rng, mnist.FORMAT)
 
 
 def _value_and_grad(net, arguments, processes):
@@ -272,15 +277,25 @@ def _error_metrics(evaluation, examples):
     }
 
 
+# By the name in a preset: (the folder of --data or None) -> mnist.Mnist.
+DATA_SETS = {"embedded sample": lambda folder: mnist.load_sample(), "full MNIST": lambda folder: mnist.load(folder)}
+# In file order by digit as good as sorted; a validation split takes the last ones.
+SORTED_DATA_SETS = ("embedded sample",)
+
+
 def _load(which, folder):
     """Training images (N, 28, 28, 1) float32 in [0, 1], labels, and the same of the test set."""
-    data = mnist.load_sample() if which == "embedded sample" else mnist.load(folder)
+    data = DATA_SETS[which](folder)
     train, test = ((images[..., None] / np.float32(255)) for images in (data.train_images, data.test_images))
-    if which == "embedded sample":
-        # In file order by digit as good as sorted; a validation split takes the last ones.
+    if which in SORTED_DATA_SETS:
         order = np.random.default_rng(0).permutation(len(train))
         return train[order], data.train_labels[order], test, data.test_labels
     return train, data.train_labels, test, data.test_labels
+
+
+def _crops(settings):
+    """The augmentation of training batches, or None."""
+    return functools.partial(_crop, padding=settings.get("crop_padding", CROP_PADDING)) if settings["crops"] else None
 
 
 def _crop(batch, rng, padding):

@@ -213,7 +213,7 @@ def kept_weights(arguments, stem):
 
     Raises FileNotFoundError, with the command that makes them, where there are none.
     """
-    path = arguments.weights or weights_path(arguments.out, stem)
+    path = arguments.weights or records.kept(weights_path(arguments.out, stem))
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at {path}; `python -m experiments run {NAME} --preset {arguments.preset} "
@@ -261,7 +261,7 @@ def fit(task):
         return metrics, training.clip_norm(gradient, task["clip_norm"])
 
     def batch(chosen, rng, horizon):
-        times, values, mask = series(train, chosen[0])
+        times, values, mask = series(train, chosen)
         if task["model"] != "latent_ode":
             return times, values, mask
         draws, grid = rng.normal(size=(len(times), 4)), train.grid[:horizon]
@@ -285,13 +285,13 @@ def fit(task):
         params, epochs = training.fit(
             value_and_grad,
             params,
-            (np.arange(steps * task["batch_size"]) % len(train.times),),
+            batches=training.index_batches(
+                functools.partial(batch, horizon=horizon), len(train.times), task["batch_size"], steps
+            ),
             optimiser=training.adam(),
             schedule=training.warmup_cosine(task["peak_rate"], evaluations * steps, evaluations * steps // 50),
             epochs=evaluations,
-            batch_size=task["batch_size"],
             seed=task["seed"] + stage,
-            augment=functools.partial(batch, horizon=horizon),
             evaluate=evaluate,
             checkpoint=_of_stage(task["checkpoint"], stage),
             checkpoint_every=10**9,

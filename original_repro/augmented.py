@@ -106,7 +106,7 @@ class NeuralOde(Classifier):
         "none", those channels themselves, and no head.
     method, rtol, atol and further solver settings are those of `solvers_bridge.odeint`. A batch is solved as one ODE.
     adjoint_method: None is the adjoint by the same method, the paper's way with images; "discrete" backpropagates through the
-        steps of the solver, its way with toy problems, where the method can.
+        steps of the solver, its way with toy problems; there is no reverse solve then, and nfe_backward is 0.
     dtype: of the graphs. The object holds the compiled graphs; keep it.
 
     loss and evaluation are those of a Classifier, with "errors" the points whose sign, or class, is wrong. ValueError for a loss

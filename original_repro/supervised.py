@@ -1,8 +1,10 @@
 """The four networks of Table 1 (section 3 of the paper): ODE-Net, RK-Net, ResNet and a perceptron with one hidden layer.
 
+Each is for images of any size, number of channels and of classes, which an `ImageFormat` tells it; MNIST's is `mnist.FORMAT`.
+
 ODE-Net and RK-Net are stem, dynamics and head in TensorFlow, joined by odeint under autograd; the other two are one TensorFlow
 graph each. The paper gives numbers of parameters (0.22, 0.22, 0.60 and 0.24 million) but no list of layers; the architecture is
-that of the authors' later example, in NHWC layout: 208,266, 208,266, 576,778 and 238,510 parameters.
+that of the authors' later example, in NHWC layout: for MNIST 208,266, 208,266, 576,778 and 238,510 parameters.
 """
 
 import math
@@ -12,6 +14,8 @@ import tensorflow as tf
 from autograd import value_and_grad
 from autograd.tracer import getval
 
+from original_repro.datasets.images import ImageFormat
+from original_repro.fast_convolutions import winograd_fits
 from original_repro.layers import (
     conv,
     dense,
@@ -22,47 +26,57 @@ from original_repro.layers import (
     init_time_conv,
     time_conv,
 )
+from original_repro.training import tree_leaves
 from solvers_bridge import TensorFlowDynamics, odeint, record_solves, tensorflow_primitive
 
-# Mean and standard deviation of the pixels of MNIST's training images.
-PIXEL_MEAN, PIXEL_DEVIATION = 0.1307, 0.3081
 # Images that are evaluated at once; their number is a multiple of it.
 EVALUATION_BATCH = 250
+# Of the convolutions in the dynamics.
+KERNEL_SIZE = 3
+# The stem makes one pixel of these.
+LEAST_SIDE = 6
 
 
-def init_odenet(rng, *, channels=64, classes=10):
+def init_odenet(rng, image_format, *, channels=64):
     """Parameters of the ODE-Net, float32: {"stem": ..., "dynamics": ..., "head": ...}; `rng`: np.random.Generator."""
     return {
-        "stem": init_stem(rng, channels),
+        "stem": init_stem(rng, image_format, channels),
         "dynamics": {
             "norm1": init_group_norm(channels),
-            "conv1": init_time_conv(rng, channels, channels, 3),
+            "conv1": init_time_conv(rng, channels, channels, KERNEL_SIZE),
             "norm2": init_group_norm(channels),
-            "conv2": init_time_conv(rng, channels, channels, 3),
+            "conv2": init_time_conv(rng, channels, channels, KERNEL_SIZE),
             "norm3": init_group_norm(channels),
         },
-        "head": init_head(rng, channels, classes),
+        "head": init_head(rng, channels, image_format.classes),
     }
 
 
-def init_resnet(rng, *, channels=64, classes=10, blocks=6):
+def init_resnet(rng, image_format, *, channels=64, blocks=6):
     """Parameters of the ResNet, float32: {"stem": ..., "blocks": a list, "head": ...}; `rng`: np.random.Generator."""
     return {
-        "stem": init_stem(rng, channels),
+        "stem": init_stem(rng, image_format, channels),
         "blocks": [init_residual_block(rng, channels) for _ in range(blocks)],
-        "head": init_head(rng, channels, classes),
+        "head": init_head(rng, channels, image_format.classes),
     }
 
 
-def init_mlp(rng, *, hidden=300, classes=10):
+def init_mlp(rng, image_format, *, hidden=300):
     """Parameters of the perceptron with one hidden layer, float32: {"hidden": ..., "output": ...}; `rng`: np.random.Generator."""
-    return {"hidden": init_dense(rng, 28 * 28, hidden), "output": init_dense(rng, hidden, classes)}
-
-
-def init_stem(rng, channels):
-    """Parameters of `stem`, float32."""
+    _check_format(image_format)
     return {
-        "conv1": init_conv(rng, 1, channels, 3),
+        "hidden": init_dense(rng, math.prod(image_format.shape), hidden),
+        "output": init_dense(rng, hidden, image_format.classes),
+    }
+
+
+def init_stem(rng, image_format, channels):
+    """Parameters of `stem`, float32. ValueError for images with a side of less than 6 pixels."""
+    _check_format(image_format)
+    if min(image_format.height, image_format.width) < LEAST_SIDE:
+        raise ValueError(f"image_format must have sides of at least {LEAST_SIDE} pixels; got {image_format}")
+    return {
+        "conv1": init_conv(rng, image_format.channels, channels, 3),
         "norm1": init_group_norm(channels),
         "conv2": init_conv(rng, channels, channels, 4),
         "norm2": init_group_norm(channels),
@@ -85,14 +99,14 @@ def init_head(rng, channels, classes):
     return {"norm": init_group_norm(channels), "dense": init_dense(rng, channels, classes)}
 
 
-def standardised(images):
-    """Images in [0, 1] -> mean 0 and variance 1 over the pixels of MNIST's training images; same shape."""
-    return (images - PIXEL_MEAN) / PIXEL_DEVIATION
+def standardised(images, image_format):
+    """Images in [0, 1] -> mean 0 and variance 1 over the training images; same shape."""
+    return (images - tf.constant(image_format.mean, images.dtype)) / tf.constant(image_format.deviation, images.dtype)
 
 
-def stem(params, images, *, groups=32):
-    """Images (batch, 28, 28, 1) in [0, 1] -> state z(0) (batch, 6, 6, channels), downsampled twice."""
-    x = conv(params["conv1"], standardised(images), padding="VALID")
+def stem(params, images, image_format, *, groups=32):
+    """Images (batch, height, width, ...) in [0, 1] -> state z(0) (batch, (height - 2) // 4, (width - 2) // 4, channels)."""
+    x = conv(params["conv1"], standardised(images, image_format), padding="VALID")
     x = conv(params["conv2"], group_norm(params["norm1"], x, groups, relu=True), strides=2, padding=1)
     return conv(params["conv3"], group_norm(params["norm2"], x, groups, relu=True), strides=2, padding=1)
 
@@ -100,7 +114,7 @@ def stem(params, images, *, groups=32):
 def conv_dynamics(t, z, params, *, groups=32, winograd=False):
     """dz/dt of the ODE-Net: scalar t, z (batch, height, width, channels); same shape as z.
 
-    `winograd` computes the convolutions the faster way for small images, see `layers.winograd_conv`.
+    `winograd` computes the convolutions the faster way for small images, see `fast_convolutions.winograd_conv`.
     """
     h = time_conv(params["conv1"], t, group_norm(params["norm1"], z, groups, relu=True), winograd=winograd)
     h = time_conv(params["conv2"], t, group_norm(params["norm2"], h, groups, relu=True), winograd=winograd)
@@ -135,33 +149,34 @@ def cross_entropy(logits, labels):
     return loss, tf.reduce_sum(tf.cast(tf.argmax(logits, -1) == labels, logits.dtype))
 
 
-def resnet_loss(params, images, labels, *, groups=32):
-    """`cross_entropy` of the ResNet on images (batch, 28, 28, 1) in [0, 1], labels (batch,) integers."""
-    z = stem(params["stem"], images, groups=groups)
+def resnet_loss(params, images, labels, image_format, *, groups=32):
+    """`cross_entropy` of the ResNet on images (batch, height, width, channels) in [0, 1], labels (batch,) integers."""
+    z = stem(params["stem"], images, image_format, groups=groups)
     for block in params["blocks"]:
         z = residual_block(block, z, groups=groups)
     return head_loss(params["head"], z, labels, groups=groups)
 
 
-def mlp_loss(params, images, labels):
-    """`cross_entropy` of the perceptron on images (batch, 28, 28, 1) in [0, 1], labels (batch,) integers."""
-    x = tf.reshape(standardised(images), (-1, 28 * 28))
+def mlp_loss(params, images, labels, image_format):
+    """`cross_entropy` of the perceptron on images (batch, height, width, channels) in [0, 1], labels (batch,) integers."""
+    x = tf.reshape(standardised(images, image_format), (-1, math.prod(image_format.shape)))
     return cross_entropy(dense(params["output"], tf.nn.relu(dense(params["hidden"], x))), labels)
 
 
 def parameter_count(params):
     """Number of scalars in a nesting of dicts, lists and tuples of arrays."""
-    return sum(math.prod(leaf.shape) for leaf in tf.nest.flatten(params))
+    return sum(math.prod(leaf.shape) for leaf in tree_leaves(params))
 
 
 class Classifier:
     """A network as a function of `params`: what training and evaluation need, from the `loss` of a subclass.
 
-    The object holds the compiled graphs; keep it for the whole of a training.
+    The object holds the compiled graphs; keep it for the whole of a training. Images are (batch, height, width, channels) with
+    values in [0, 1], labels integers (batch,).
     """
 
     def loss(self, params, images, labels):
-        """(mean cross-entropy in nats, number of correct predictions) of images (batch, 28, 28, 1) in [0, 1], labels (batch,)."""
+        """(mean cross-entropy in nats, number of correct predictions)."""
         raise NotImplementedError
 
     def value_and_grad(self, params, images, labels):
@@ -209,15 +224,24 @@ class OdeNet(Classifier):
 
     method, rtol, atol and further solver settings are those of `solvers_bridge.odeint`; the paper's tolerance for
     classification is 1e-3. A batch is solved as one ODE of dimension batch * height * width * channels (section 6).
-    `winograd` computes the dynamics faster, to 1e-5 where the direct way is good to 1e-6: of no account above that tolerance.
+    `winograd` computes the dynamics faster, to 1e-5 where the direct way is good to 1e-6: of no account above that tolerance. It
+    is for states of at most 6 x 6 pixels, and of no effect on larger ones.
     """
 
-    def __init__(self, method="adams", rtol=1e-3, atol=1e-3, *, groups=32, winograd=True, device=None, **solver_settings):
+    def __init__(
+        self, image_format, method="adams", rtol=1e-3, atol=1e-3, *, groups=32, winograd=True, device=None, **solver_settings
+    ):
+        _check_format(image_format)
         self.solver = {"method": method, "rtol": rtol, "atol": atol, **solver_settings}
-        self.stem = tensorflow_primitive(lambda params, images: stem(params, images, groups=groups), "float32", device)
-        self.dynamics = TensorFlowDynamics(
-            lambda t, z, params: conv_dynamics(t, z, params, groups=groups, winograd=winograd), "float32", device
+        self.stem = tensorflow_primitive(
+            lambda params, images: stem(params, images, image_format, groups=groups), "float32", device
         )
+
+        def dynamics(t, z, params):
+            fast = winograd and winograd_fits(z.shape[1:3], KERNEL_SIZE)
+            return conv_dynamics(t, z, params, groups=groups, winograd=fast)
+
+        self.dynamics = TensorFlowDynamics(dynamics, "float32", device)
         self.head_loss = tensorflow_primitive(
             lambda params, z, labels: head_loss(params, z, labels, groups=groups), "float32", device
         )
@@ -234,8 +258,10 @@ class RkNet(OdeNet):
     Its memory grows with the 4 * steps evaluations, where the adjoint method's does not.
     """
 
-    def __init__(self, steps=2, *, groups=32, device=None):
-        super().__init__("rk4", groups=groups, device=device, options={"step_size": 1 / steps}, adjoint_method="discrete")
+    def __init__(self, image_format, steps=2, *, groups=32, device=None):
+        super().__init__(
+            image_format, "rk4", groups=groups, device=device, options={"step_size": 1 / steps}, adjoint_method="discrete"
+        )
 
     def value_and_grad(self, params, images, labels):
         metrics, grads = super().value_and_grad(params, images, labels)
@@ -274,12 +300,19 @@ class GraphClassifier(Classifier):
 class ResNet(GraphClassifier):
     """Stem, residual blocks, head; parameters of `init_resnet`."""
 
-    def __init__(self, *, groups=32, device=None):
-        super().__init__(lambda params, images, labels: resnet_loss(params, images, labels, groups=groups), device)
+    def __init__(self, image_format, *, groups=32, device=None):
+        _check_format(image_format)
+        super().__init__(lambda params, images, labels: resnet_loss(params, images, labels, image_format, groups=groups), device)
 
 
 class Mlp(GraphClassifier):
     """The perceptron with one hidden layer of rectified linear units; parameters of `init_mlp`."""
 
-    def __init__(self, *, device=None):
-        super().__init__(mlp_loss, device)
+    def __init__(self, image_format, *, device=None):
+        _check_format(image_format)
+        super().__init__(lambda params, images, labels: mlp_loss(params, images, labels, image_format), device)
+
+
+def _check_format(image_format):
+    if not isinstance(image_format, ImageFormat):
+        raise TypeError(f"image_format must be an ImageFormat, such as mnist.FORMAT; got {image_format!r:.80}")

@@ -3,15 +3,29 @@
 odeint is the way in; see its docstring. Importing this package does not import TensorFlow.
 """
 
+from typing import Any
+
 from .odeint import odeint
-from .statistics import SolverError, SolveStatistics, record_solves
+from .statistics import GradientWarning, SolverError, SolveStatistics, record_solves
 
-__all__ = ["odeint", "record_solves", "SolverError", "SolveStatistics", "TensorFlowDynamics", "tensorflow_primitive"]
+__all__ = [
+    "odeint",
+    "record_solves",
+    "GradientWarning",
+    "SolverError",
+    "SolveStatistics",
+    "TensorFlowDynamics",
+    "tensorflow_primitive",
+]
 
 
-def __getattr__(name):
-    if name in ("TensorFlowDynamics", "tensorflow_primitive"):
-        from . import tensorflow_graph
+def __getattr__(name: str) -> Any:
+    if name == "TensorFlowDynamics":
+        from .dynamics.tensorflow import TensorFlowDynamics
 
-        return getattr(tensorflow_graph, name)
+        return TensorFlowDynamics
+    if name == "tensorflow_primitive":
+        from .tensorflow_functions import tensorflow_primitive
+
+        return tensorflow_primitive
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,8 @@
-"""Nested parameters: lists, tuples and dicts of arrays, taken apart into leaves and put together again."""
+"""Nested parameters and states: lists, tuples and dicts of arrays, taken apart into leaves and put together again."""
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -17,15 +18,31 @@ class Structure(NamedTuple):
     kind: object
     content: object
     children: tuple[Structure, ...]
-    count: int
+    count: int  # type: ignore[assignment]  # (a tuple's own count is of no use here)
 
     def unflatten(self, leaves):
         """The nesting again, with leaves (a sequence of count objects of any kind) in the places of the leaves."""
         return _build(self, iter(leaves))
 
+    def leaves_of(self, tree):
+        """The leaves of another nesting, in the order of these; a dict's keys may come in another.
+
+        Raises ValueError where it is nested otherwise.
+        """
+        leaves = []
+        _gather(self, tree, leaves)
+        return leaves
+
+    @property
+    def constants(self):
+        """The values of the constants, in order."""
+        if self.kind == "constant":
+            return [self.content.value]
+        return [value for child in self.children for value in child.constants]
+
 
 class _Constant(NamedTuple):
-    """An integer or boolean leaf: handed to the dynamics as it is, with no gradient."""
+    """A single integer or boolean: handed to the dynamics as it is, with no gradient."""
 
     key: tuple
     value: object
@@ -40,27 +57,130 @@ class _Constant(NamedTuple):
 LEAF = Structure("leaf", None, (), 1)
 
 
-def flatten(tree, name="params", integer_arrays_are_leaves=False):
+class Layout(NamedTuple):
+    """How a state of n numbers is shaped and nested: one array of a shape, or several in a structure, laid end to end."""
+
+    structure: Structure
+    shapes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, leaves, structure=LEAF):
+        """That of leaves (arrays) nested as structure says."""
+        return cls(structure, tuple(np.shape(getval(leaf)) for leaf in leaves))
+
+    @classmethod
+    def flat(cls, size):
+        """That of one vector."""
+        return cls(LEAF, ((size,),))
+
+    @property
+    def size(self):
+        """n, the number of unknowns."""
+        return sum(prod(shape) for shape in self.shapes)
+
+    def pack(self, leaves, reshape, concatenate):
+        """One vector (n,) from leaves, by the reshape and concatenate of their framework."""
+        if len(self.shapes) == 1:
+            return reshape(leaves[0], (-1,))
+        return concatenate([reshape(leaf, (-1,)) for leaf in leaves])
+
+    def unpack(self, flat, reshape, leading=()):
+        """The nesting of arrays of a vector flat (n,), or with leading axes (*leading, n)."""
+        if self.structure is LEAF:
+            return reshape(flat, (*leading, *self.shapes[0]))
+        parts, start = [], 0
+        for shape in self.shapes:
+            parts.append(reshape(flat[..., start : start + prod(shape)], (*leading, *shape)))
+            start += prod(shape)
+        return self.structure.unflatten(parts)
+
+    def leaves_of(self, tree):
+        """The leaves of what func returned. Raises TypeError, naming where, if it is not nested like the state."""
+        if self.structure is LEAF:
+            return [tree]
+        leaves = []
+        _open_like(tree, self.structure, leaves, "func's value")
+        return leaves
+
+
+def flatten(tree, name="params"):
     """(leaves, structure) of a nesting of lists, tuples and dicts of arrays, or of autograd's boxes of them.
 
-    A leaf is a real floating-point array or number. Integers and booleans become constants of the structure, unless they are
-    arrays and integer_arrays_are_leaves. Raises TypeError, naming where, for anything else.
+    A leaf is a real array or floating-point number; is_differentiable tells those of integers and booleans, which have no
+    gradient. Single integers and booleans become constants of the structure. Raises TypeError, naming where, for anything else.
     """
     leaves = []
-    return leaves, _open(tree, leaves, name, integer_arrays_are_leaves)
+    return leaves, _open(tree, leaves, name)
 
 
-def _open(tree, leaves, where, integer_leaves):
+def flatten_state(tree, name="y0"):
+    """(leaves, structure) of a state: as flatten, but a list or tuple that holds only numbers, at any depth, is one array.
+
+    Dicts hold states; so does a list or tuple with an array, a dict or a state in it.
+    """
+    if not _is_nesting(tree):
+        return [tree], LEAF
+    value = getval(tree)
+    keys = list(value) if isinstance(value, dict) else range(len(value))
+    leaves, children = [], []
+    for key in keys:
+        more, child = flatten_state(tree[key], f"{name}[{key!r}]")
+        leaves += more
+        children.append(child)
+    content = tuple(value) if isinstance(value, dict) else len(value)
+    kind = dict if isinstance(value, dict) else type(value)
+    return leaves, Structure(kind, content, tuple(children), sum(child.count for child in children))
+
+
+def _is_nesting(tree):
+    value = getval(tree)
+    if isinstance(value, dict):
+        return True
+    return isinstance(value, (list, tuple)) and any(_holds_array(tree[i]) for i in range(len(value)))
+
+
+def _holds_array(tree):
+    value = getval(tree)
+    if isinstance(value, (list, tuple)):
+        return any(_holds_array(tree[i]) for i in range(len(value)))
+    return isinstance(value, dict) or np.ndim(value) > 0
+
+
+def is_differentiable(leaf):
+    """Whether a leaf is floating-point: integers and booleans are handed to the dynamics with no gradient."""
+    dtype = getattr(getval(leaf), "dtype", None)
+    if dtype is None:
+        return isinstance(getval(leaf), float)
+    # TensorFlow's dtypes have is_floating, NumPy's a kind.
+    return bool(getattr(dtype, "is_floating", None)) if hasattr(dtype, "is_floating") else np.dtype(dtype).kind == "f"
+
+
+def _open_like(tree, structure, leaves, where):
+    if structure.kind == "leaf":
+        leaves.append(tree)
+        return
+    value, is_dict = getval(tree), structure.kind is dict
+    keys = structure.content if is_dict else range(structure.content)
+    if not isinstance(value, dict if is_dict else (list, tuple)) or (
+        set(value) != set(keys) if is_dict else len(value) != len(keys)
+    ):
+        what = f"a dict of {list(keys)}" if is_dict else f"a {structure.kind.__name__} of {len(keys)}"
+        raise TypeError(f"func must return a nesting like that of y0: {where} must be {what}, got {type(value).__name__}")
+    for key, child in zip(keys, structure.children):
+        _open_like(tree[key], child, leaves, f"{where}[{key!r}]")
+
+
+def _open(tree, leaves, where):
     # Boxed containers are opened by indexing the box, so that autograd sees which item was used.
     value = getval(tree)
     if isinstance(value, dict):
-        children = tuple(_open(tree[key], leaves, f"{where}[{key!r}]", integer_leaves) for key in value)
+        children = tuple(_open(tree[key], leaves, f"{where}[{key!r}]") for key in value)
         return Structure(dict, tuple(value), children, sum(child.count for child in children))
     if isinstance(value, (list, tuple)):
-        children = tuple(_open(tree[i], leaves, f"{where}[{i}]", integer_leaves) for i in range(len(value)))
+        children = tuple(_open(tree[i], leaves, f"{where}[{i}]") for i in range(len(value)))
         return Structure(type(value), len(value), children, sum(child.count for child in children))
     array = np.asarray(value)
-    if array.dtype.kind == "f" or (integer_leaves and array.dtype.kind in "iub" and isinstance(value, np.ndarray)):
+    if array.dtype.kind == "f" or (array.dtype.kind in "iub" and not isinstance(value, (int, np.integer, np.bool_))):
         leaves.append(tree)
         return LEAF
     if array.dtype.kind in "iub":
@@ -81,3 +201,31 @@ def _build(structure, leaves):
     if kind is list:
         return items
     return kind(*items) if hasattr(kind, "_fields") else tuple(items)
+
+
+def _gather(structure, tree, leaves):
+    kind = structure.kind
+    if kind == "leaf":
+        same = not isinstance(tree, (dict, list, tuple))
+        leaves.append(tree)
+    elif kind is dict:
+        same = isinstance(tree, dict) and len(tree) == len(structure.content) and all(key in tree for key in structure.content)
+    else:
+        same = kind == "constant" or type(tree) is kind and len(tree) == structure.content
+    if not same:
+        raise ValueError(f"nestings differ: {_outline(structure)} and {type(tree).__name__}{_keys(tree)}")
+    places = structure.content if kind is dict else range(len(structure.children))
+    for place, child in zip(places, structure.children):
+        _gather(child, tree[place], leaves)
+
+
+def _outline(structure):
+    if structure.kind == "leaf":
+        return "an array"
+    return f"{structure.kind.__name__} of {list(structure.content) if structure.kind is dict else structure.content}"
+
+
+def _keys(tree):
+    if isinstance(tree, dict):
+        return f" of {list(tree)}"
+    return f" of {len(tree)}" if isinstance(tree, (list, tuple)) else ""

@@ -1,397 +1,315 @@
-"""odeint: the solution of an initial value problem as a differentiable function of y0, t and params."""
+"""odeint: the solution of an initial value problem as a differentiable function of y0, t and params, for autograd."""
 
 from __future__ import annotations
 
-import math
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
-from autograd.extend import defvjp_argnums, primitive
+from autograd.extend import defjvp_argnums, defvjp_argnums, primitive
 from autograd.tracer import getval, isbox
 
-from .adjoint import augmented_tolerance, reverse_sweep, seminorm_tolerances
-from .dynamics import AutogradDynamics, Dynamics, leaf_tuple, num_params, unpack_like
-from .integrators import INTEGRATORS, Integrator, Options, RightHandSide, check_options
-from .integrators.fixed_grid import FixedGrid, integrate_traced
-from .nested import Structure, flatten
+from .adjoint import Augmented, reverse_sweep
+from .arguments import check
+from .dynamics.autograd import differentiable
+from .dynamics.base import Dynamics, leaf_tuple, num_params, unpack_like
+from .dynamics.tape import vjp
+from .integrators.dop import Dop
+from .integrators.fixed_grid import ORDER, integrate_on_grid
+from .nested import Layout, is_differentiable
+from .reverse import LOST_GAP, gradient
+from .solve import Kept, adjoint_problem, are_close, forward
 from .statistics import SolverError, new_statistics, publish
-
-ADJOINT_ONLY_OPTIONS = ("restart", "norm", "checkpoint")
-
-
-class Solver(NamedTuple):
-    """A method with its tolerances (numbers, or vectors of one number an unknown) and options."""
-
-    method: str
-    rtol: object
-    atol: object
-    options: Options
-
-    @property
-    def integrator(self) -> Integrator:
-        return INTEGRATORS[self.method]
-
-
-class Problem(NamedTuple):
-    """Everything about a solve that is not differentiated."""
-
-    dynamics: Dynamics
-    shape: tuple[int, ...]
-    structure: Structure
-    solver: Solver
-    adjoint_solver: Solver
-    warm_restart: bool
-    seminorm: bool
-    direction: str = "forward"
 
 
 def odeint(
-    func,
-    y0,
-    t,
-    params=(),
+    func: Callable | Dynamics,
+    y0: Any,
+    t: Any,
+    params: Any = (),
     *,
-    method="adams",
-    rtol=1.5e-8,
-    atol=1.5e-8,
-    options=None,
-    adjoint_method=None,
-    adjoint_rtol=None,
-    adjoint_atol=None,
-    adjoint_options=None,
-):
-    """Solve dy/dt = func(t, y, params), y(t[0]) = y0, and return y at every t: an array of shape (len(t), *y0.shape).
+    method: str = "adams",
+    rtol: Any = 1.5e-8,
+    atol: Any = 1.5e-8,
+    options: dict | None = None,
+    adjoint_method: str | None = None,
+    adjoint_rtol: Any = None,
+    adjoint_atol: Any = None,
+    adjoint_options: dict | None = None,
+) -> Any:
+    """Solve dy/dt = func(t, y, params), y(t[0]) = y0, and return y at every t: the nesting of y0, arrays of (len(t), *shape).
 
     Differentiable with autograd with respect to y0, t and params by the adjoint method (Algorithm 2 of the paper, swept over the
-    output times as in its appendix D), to any order.
+    output times as in its appendix D), to any order; in forward mode, too, by the tangent system.
 
     Parameters
     ----------
-    func : function (t, y, params) -> dy/dt in autograd.numpy, or a TensorFlowDynamics. y has the shape of y0 and is a read-only
-        view of the integrator's memory (a func that writes into it is given copies instead); func may return the same buffer
+    func : function (t, y, params) -> dy/dt in autograd.numpy, or a TensorFlowDynamics. y is nested and shaped as y0, and a read-
+        only view of the integrator's memory (a func that writes into it is given copies instead); func may return the same buffer
         each time.
-    y0 : real array of any shape, or a number; computed with in float64.
-    t : one or more times, strictly increasing or strictly decreasing; y0 belongs to t[0].
+    y0 : real array of any shape, a number, or a nesting of lists, tuples and dicts of arrays (a list or tuple that holds only
+        numbers, at any depth, is one array); computed with in float64.
+    t : one or more times, increasing or decreasing; y0 belongs to t[0]. A repeated time repeats its state.
     params : any nesting of lists, tuples and dicts of real arrays. Integers and booleans are passed on without a gradient.
     method : "adams" (VODE, the paper's implicit Adams), "bdf" (VODE), "lsoda" (ODEPACK), "dopri5", "dop853" (Hairer's Fortran),
         "radau" (Radau IIA), or on a fixed grid "euler", "midpoint", "rk4".
-    rtol, atol : relative and absolute tolerance, positive; numbers or arrays that broadcast to the shape of y0. The default is
-        the paper's for time series (section 6), scipy.integrate.odeint's rounded.
+    rtol, atol : relative and absolute tolerance, positive; numbers, arrays that broadcast to the shape of y0, or both nested like
+        it. The default is the paper's for time series (section 6), scipy.integrate.odeint's rounded. atol is at least 1e-150.
     options : dict of the integrator's own options. "first_step", "max_step" (positive, in units of t); "max_num_steps" between
         two output times (default 50,000); "max_order" (adams 12, bdf 5, lsoda 12); "jacobian" for the implicit methods: None
-        (SciPy's default for the integrator), "diagonal", "finite_difference" or "autodiff"; "step_size" for fixed grids (default:
-        one step from output to output).
-    adjoint_method, adjoint_rtol, adjoint_atol : for the reverse solve; by default those of the forward one. "discrete", with a
-        fixed-grid method, backpropagates through the integrator itself instead (RK-Net; memory grows with the steps).
-    adjoint_options : dict. "restart": "fresh" (default; each output time begins a new solve, as in the paper) or "warm" (it
-        begins with a known step size); "norm": None or "seminorm" (gradients with respect to params and t out of the error
-        norm); "checkpoint": K states stored, evenly spaced in time, on the way forward, from which the reverse solve
-        reconstructs z(t); and options of the adjoint method, which inherits the forward ones if it is the same method.
+        (SciPy's default for the integrator), "diagonal", "finite_difference", "autodiff", or a function (t, y, params) -> matrix
+        (n, n) of the flat state; "bands": (lower, upper) of a banded one; "step_size" for fixed grids (default: one step from
+        output to output); "jump_t": times at which func jumps, where the solve restarts; "stay_inside": True if func is never to
+        be called outside [t[0], t[-1]]; "progress": True for a line on the terminal where a solve takes longer than a moment.
+    adjoint_method, adjoint_rtol, adjoint_atol : for the reverse solve; by default those of the forward one. "discrete"
+        backpropagates through the steps of the integrator itself instead: of a fixed grid (RK-Net), and of dopri5 and dop853
+        (memory: their stages). Gradients are then those of the steps taken.
+    adjoint_options : dict. "reconstruction": "auto" (default), "solve" (the paper's: z(t) is solved backwards with the adjoint;
+        memory O(1); a GradientWarning says where that lost z(t)) or "interpolate" (z(t) from the forward solve's interpolant, as
+        CVODES has it; memory O(steps)). "auto" solves backwards, and where z(t) was lost between two output times, solves
+        forwards again there and takes its interpolant. "checkpoint": K states stored, evenly spaced in time, on the way forward,
+        from which z(t) is found anew; with "interpolate", memory is O(K + steps of a segment). "restart": "fresh" (default; each
+        output time begins a new solve, as in the paper) or "warm" (it begins with a known step size); "norm": None or "seminorm"
+        (gradients with respect to params and t out of the error norm); and options of the adjoint method, which inherits the
+        forward ones if it is the same method.
 
     Raises
     ------
     ValueError, TypeError : arguments that make no sense, before any work; func returning something of another shape or kind.
     SolverError : the solve did not reach its end. Exceptions inside func come through unchanged.
     """
-    y0 = _checked_state(y0)
-    t = _checked_times(t)
-    leaves, structure = flatten(params)
-    shape = anp.shape(y0)
-    solver = Solver(
-        _checked_method(method, "method"),
-        _checked_tolerance(rtol, shape, "rtol"),
-        _checked_tolerance(atol, shape, "atol"),
-        check_options(method, INTEGRATORS[method], options),
+    problem, y0_leaves, t, leaves, stored = check(
+        func, y0, t, params, method, rtol, atol, options, adjoint_method, adjoint_rtol, adjoint_atol, adjoint_options
     )
-    discrete = adjoint_method == "discrete"
-    if discrete and not isinstance(solver.integrator, FixedGrid):
-        raise ValueError(
-            f"adjoint_method='discrete' backpropagates through a fixed grid: method must be euler, midpoint or rk4, "
-            f"got {method!r}"
-        )
-    adjoint_solver, special = _checked_adjoint(
-        solver, shape, method if discrete else adjoint_method, adjoint_rtol, adjoint_atol, adjoint_options
-    )
-    problem = Problem(
-        _checked_dynamics(func),
-        shape,
-        structure,
-        solver,
-        adjoint_solver,
-        warm_restart=special["restart"] == "warm",
-        seminorm=special["norm"] == "seminorm",
-    )
-    z0 = anp.reshape(y0, -1)
-    if discrete:
-        zs = _solve_traced(problem, z0, t, leaves)
-    elif special["checkpoint"] and len(t) > 1:
-        zs = _solve_with_checkpoints(problem, z0, t, leaves, special["checkpoint"])
-    else:
-        zs = _odeint(problem, z0, t, *leaves)
-    return anp.reshape(zs, (len(t), *shape))
+    z0 = problem.layout.pack(y0_leaves, anp.reshape, anp.concatenate)
+    is_differentiated = any(isbox(value) for value in (z0, t, *leaves))
+    if is_differentiated and (problem.discrete or (problem.reconstruction == "interpolate" and not len(stored))):
+        problem = problem._replace(keep=Kept())
+    try:
+        zs = _states(problem, z0, t, leaves, stored)
+    except SolverError as error:
+        if error.ts is not None and error.ys.ndim == 2 and error.ys.shape[1] == problem.layout.size:
+            wanted = np.isin(error.ts, getval(t))
+            error.ts, ys = error.ts[wanted], error.ys[wanted]
+            error.ys = problem.layout.unpack(ys, np.reshape, leading=(len(ys),))
+        raise
+    return problem.layout.unpack(zs, anp.reshape, leading=(len(t),))
+
+
+def _states(problem, z0, t, leaves, stored):
+    """States (T, n) at t, solved over the times in stored as well: outputs whose cotangent is zero.
+
+    The reverse sweep restarts z(t) from every stored state, so a checkpoint is just one more of them.
+    """
+    if problem.discrete and not isinstance(problem.solver.integrator, Dop):
+        return _solve_traced(problem, z0, t, leaves)
+    times = getval(t)
+    inner = np.asarray([time for time in stored if not np.isin(time, times)])
+    if not len(inner):
+        return _odeint(problem, z0, t, *leaves)
+    together = anp.concatenate([t, inner])
+    # Stable for decreasing times as well: y0 belongs to the first of equal ones.
+    order = np.argsort(getval(together) if times[-1] >= times[0] else -getval(together), kind="stable")
+    zs = _odeint(problem, z0, together[order], *leaves)
+    return zs[np.flatnonzero(order < len(times))]
 
 
 @primitive
 def _odeint(problem, z0, t, *leaves):
     """States (T, n) of the flat problem: the primitive that autograd sees."""
-    leaves = problem.dynamics.send(leaves)
-    rhs = problem.dynamics.bind(problem.shape, problem.structure, leaves)
-    return _solve(problem, rhs, z0, t, leaves)[0]
+    return forward(problem, z0, t, leaves)
 
 
 def _odeint_vjp(argnums, zs, args, kwargs):
     problem, z0, t, *leaves = args
-    adjoint = _adjoint_problem(problem, leaves)
 
-    def vjp(zs_bar):
+    def pullback(zs_bar):
         if any(isbox(value) for value in (zs, zs_bar, z0, t, *leaves)):
-            f_traced = problem.dynamics.differentiable(problem.shape, problem.structure)
-
-            def f(t_i, z):
-                return f_traced(t_i, z, *leaves)
-
-            def solve(s, times):
-                return _odeint(adjoint, s, anp.array(times), *leaves)[-1]
+            z0_bar, t_bar, theta_bar = _traced_gradient(problem, zs, zs_bar, z0, t, leaves)
         else:
-            sent = problem.dynamics.send(leaves)
-            f = problem.dynamics.bind(problem.shape, problem.structure, sent)
-            solve = _reverse_solver(adjoint, sent)
-        z0_bar, t_bar, theta_bar = reverse_sweep(solve, f, t, zs, zs_bar, num_params(leaves))
-        bars = [None, z0_bar, t_bar, *unpack_like(theta_bar, leaves)]
+            z0_bar, t_bar, theta_bar = gradient(problem, t, zs, zs_bar, leaves, wants_t=2 in argnums)
+        bars = [None, z0_bar, t_bar, *unpack_like(theta_bar, leaves, anp.reshape)]
         return [_in_dtype_of(args[argnum], bars[argnum]) for argnum in argnums]
 
-    return vjp
+    return pullback
+
+
+def _odeint_jvp(argnums, directions, zs, args, kwargs):
+    problem, z0, t, *leaves = args
+    given = dict(zip(argnums, directions))
+    floats = [i for i, leaf in enumerate(leaves) if is_differentiable(leaf)]
+    v = given.get(1, np.zeros(problem.layout.size))
+    w = [given.get(3 + i, np.zeros(np.shape(leaves[i]))) for i in floats]
+    return _tangent(problem, z0, t, leaves, v, given.get(2), w, zs)
 
 
 defvjp_argnums(_odeint, _odeint_vjp)
+defjvp_argnums(_odeint, _odeint_jvp)
+
+
+def _tangent(problem, z0, t, leaves, v, t_dot, w, zs):
+    """Directional derivative (T, n) of the states zs, along v of z0, t_dot of t (or None) and w of the leaves that are floats."""
+    n = problem.layout.size
+    if t_dot is not None:
+        f = differentiable(problem.dynamics, problem.layout, problem.structure)
+        # The state at a moved t0 is still z0: the flow from there is that of a start moved back along f.
+        v = v - t_dot[0] * f(t[0], z0, *leaves)
+    both = _tangent_problem(problem, len(leaves) + len(w))
+    zs_dot = _odeint(both, anp.concatenate([z0, v]), t, *leaves, *w)[:, n:]
+    if t_dot is None:
+        return zs_dot
+    slopes = anp.stack([f(t[i], zs[i], *leaves) for i in range(len(t))])
+    return zs_dot + anp.reshape(t_dot, (-1, 1)) * slopes
+
+
+def _tangent_problem(problem, count):
+    """The tangent system [z, v] of problem as a problem of its own, with z and v under the same tolerances."""
+
+    def doubled(solver):
+        rtol, atol = (value if np.ndim(value) == 0 else np.concatenate([value, value]) for value in (solver.rtol, solver.atol))
+        options = solver.options
+        jacobian = "autodiff" if callable(options.jacobian) else options.jacobian
+        return solver._replace(rtol=rtol, atol=atol, options=options._replace(jacobian=jacobian, bands=None))
+
+    return problem._replace(
+        dynamics=problem.dynamics.tangent(problem.layout, problem.structure),
+        layout=Layout.flat(2 * problem.layout.size),
+        structure=leaf_tuple(count),
+        solver=doubled(problem.solver),
+        adjoint_solver=doubled(problem.adjoint_solver),
+        discrete=False,
+        keep=None,
+    )
+
+
+def _traced_gradient(problem, zs, zs_bar, z0, t, leaves):
+    """gradient where autograd traces any of its arguments, for derivatives of derivatives.
+
+    The paper's way is a sweep of reverse solves that are differentiated in their turn. Where z(t) is not found backwards, the
+    vector-Jacobian product is one primitive, whose own derivative is that of the tangent system: all of it solved forwards.
+    """
+    p = num_params(leaves)
+    if problem.reconstruction != "interpolate" and not problem.discrete:
+        try:
+            return _sweep_of_traced_solves(problem, zs, zs_bar, t, leaves, p)
+        except (_Lost, SolverError):
+            if problem.reconstruction == "solve":
+                raise
+    bars = _pullback(problem, zs_bar, z0, t, *leaves)
+    n, count = problem.layout.size, len(getval(t))
+    return bars[:n], bars[n : n + count], bars[n + count :]
+
+
+class _Lost(Exception):
+    """A traced reverse solve has lost z(t)."""
+
+
+def _sweep_of_traced_solves(problem, zs, zs_bar, t, leaves, p):
+    adjoint, augmented = adjoint_problem(problem, leaves), Augmented(problem.layout.size, p)
+    f_traced = differentiable(problem.dynamics, problem.layout, problem.structure)
+
+    def segment(i, a, theta_bar, t0_bar):
+        if are_close(getval(t[i]), getval(t[i - 1])):
+            return a, theta_bar, t0_bar
+        s = augmented.join(zs[i], a, theta_bar, t0_bar, anp)
+        s = _odeint(adjoint, s, anp.array((t[i], t[i - 1])), *leaves)[-1]
+        z, *bars = augmented.split(s)
+        if problem.reconstruction == "auto" and _is_lost(problem, _value(z), _value(zs[i - 1])):
+            raise _Lost
+        return bars
+
+    def is_zero(a, theta_bar):
+        return not (isbox(a) or isbox(theta_bar) or np.any(a) or np.any(theta_bar))
+
+    return reverse_sweep(segment, lambda t_i, z: f_traced(t_i, z, *leaves), t, zs, zs_bar, p, is_zero, anp)
+
+
+def _is_lost(problem, z, stored):
+    solver = problem.adjoint_solver
+    if not solver.integrator.adaptive:
+        return False
+    gap = np.sqrt(np.mean(((z - stored) / (solver.atol + solver.rtol * np.abs(stored))) ** 2))
+    return not gap <= LOST_GAP
+
+
+def _value(x):
+    """The array inside all boxes of nested traces."""
+    while isbox(x):
+        x = getval(x)
+    return x
+
+
+@primitive
+def _pullback(problem, zs_bar, z0, t, *leaves):
+    """[z0_bar (n), t_bar (T), theta_bar (P)] of a solve for the cotangent zs_bar (T, n) of its states."""
+    problem = problem._replace(keep=Kept() if problem.discrete or problem.reconstruction == "interpolate" else None)
+    zs = forward(problem, z0, t, leaves)
+    return np.concatenate(gradient(problem, t, zs, zs_bar, leaves, wants_t=True))
+
+
+def _pullback_vjp(argnums, bars, args, kwargs):
+    problem, zs_bar, z0, t, *leaves = args
+    n, count = problem.layout.size, len(_value(t))
+    floats = [leaf for leaf in leaves if is_differentiable(leaf)]
+
+    def vjp_of_pullback(direction):
+        # <pullback(zs_bar), direction> = <zs_bar, tangent(direction)>, whose derivatives are a tangent and its own pullback.
+        v, t_dot, w = direction[:n], direction[n : n + count], unpack_like(direction[n + count :], floats, anp.reshape)
+
+        def inner(zs_bar, z0, t, *values):
+            values = iter(values)
+            every = [next(values) if is_differentiable(leaf) else leaf for leaf in leaves]
+            zs = _odeint(problem._replace(keep=None, discrete=False), z0, t, *every)
+            return anp.sum(zs_bar * _tangent(problem, z0, t, every, v, t_dot, w, zs))
+
+        _, pullback = vjp(inner, zs_bar, z0, t, *floats)
+        zs_bar_bar, z0_bar, t_bar, *float_bars = pullback(1.0)
+        float_bars = iter(float_bars)
+        leaf_bars = [next(float_bars) if is_differentiable(leaf) else np.zeros(np.shape(leaf)) for leaf in leaves]
+        every = [None, zs_bar_bar, z0_bar, t_bar, *leaf_bars]
+        return [every[argnum] for argnum in argnums]
+
+    return vjp_of_pullback
+
+
+defvjp_argnums(_pullback, _pullback_vjp)
 
 
 def _in_dtype_of(value, bar):
-    """bar in the floating-point type of the value that it is the cotangent of."""
+    """bar in the floating-point type of the value that it is the cotangent of; integers have cotangents of float64."""
     dtype = getattr(value, "dtype", np.float64)
-    return bar if dtype == np.float64 else bar.astype(dtype)
-
-
-def _adjoint_problem(problem, leaves):
-    """The augmented system of problem as a problem of its own, whose adjoint is solved by the same means."""
-    n, p = math.prod(problem.shape), num_params(leaves)
-    means = problem.adjoint_solver
-    means = means._replace(rtol=augmented_tolerance(means.rtol, n, p), atol=augmented_tolerance(means.atol, n, p))
-    solver = means
-    if problem.seminorm:
-        rtol, atol = seminorm_tolerances(means.rtol, means.atol, n, p, means.integrator.rms_norm)
-        solver = means._replace(rtol=rtol, atol=atol)
-    return problem._replace(
-        dynamics=problem.dynamics.augmented(problem.shape, problem.structure),
-        shape=(2 * n + p + 1,),
-        structure=leaf_tuple(leaves),
-        solver=solver,
-        adjoint_solver=means,
-        direction="backward",
-    )
-
-
-def _reverse_solver(adjoint, leaves):
-    """solve(s, times) for one reverse sweep: parameters bound once, and the step size kept if restarts are warm."""
-    rhs = adjoint.dynamics.bind(adjoint.shape, adjoint.structure, leaves)
-    restart_step = None
-
-    def solve(s, times):
-        nonlocal restart_step
-        problem = adjoint
-        if restart_step is not None:
-            length = abs(times[1] - times[0])
-            options = adjoint.solver.options._replace(first_step=min(restart_step, length))
-            problem = adjoint._replace(solver=adjoint.solver._replace(options=options))
-        end, statistics = _solve(problem, rhs, s, np.array(times), leaves)
-        if adjoint.warm_restart and not isinstance(adjoint.solver.integrator, FixedGrid):
-            known = statistics.last_step if adjoint.solver.integrator.restart_from_last_step else statistics.first_step
-            restart_step = abs(known)
-        return end[-1]
-
-    return solve
-
-
-def _solve(problem, rhs, z0, t, leaves):
-    """(states (T, n), SolveStatistics) of one call of the integrator; a failure comes out as a complete SolverError."""
-    solver = problem.solver
-    statistics = new_statistics(problem.direction, solver.method, z0.size)
-    statistics.wants_first_step = (
-        problem.warm_restart and problem.direction == "backward" and not solver.integrator.restart_from_last_step
-    )
-    z0 = np.ascontiguousarray(z0, dtype=np.float64)
-    if len(t) == 1:
-        return z0[None].copy(), statistics
-    jacobian = _lazy_jacobian(problem, leaves) if solver.options.jacobian == "autodiff" else None
-    counted = RightHandSide(rhs, z0.size, jacobian)
-    start = time.perf_counter()
-    try:
-        zs = solver.integrator.solve(
-            counted, z0, np.ascontiguousarray(t, dtype=np.float64), solver.rtol, solver.atol, solver.options, statistics
-        )
-        if not np.isfinite(zs[-1].dot(zs[-1])) and not np.isfinite(zs).all():
-            raise SolverError("the integrator returned a state that is not finite", t_reached=counted.last_t)
-    except SolverError as error:
-        # One that has statistics already comes from a solve inside func, and goes on unchanged.
-        if error.statistics is None:
-            error.statistics = statistics
-            error.t_reached = float(t[0]) if error.t_reached is None else error.t_reached
-        raise
-    finally:
-        statistics.wall_seconds = time.perf_counter() - start
-        statistics.nfe = counted.nfe
-        publish(statistics)
-    return zs, statistics
-
-
-def _lazy_jacobian(problem, leaves):
-    """jacobian(t, z) that is bound at its first call, after the integrator has seen whether a dense matrix fits."""
-    bound = None
-
-    def jacobian(t, z):
-        nonlocal bound
-        if bound is None:
-            bound = problem.dynamics.bind_jacobian(problem.shape, problem.structure, leaves)
-        return bound(t, z)
-
-    return jacobian
+    return bar if dtype == np.float64 or np.dtype(dtype).kind != "f" else bar.astype(dtype)
 
 
 def _solve_traced(problem, z0, t, leaves):
-    """Fixed grid with autograd's tape through every step (adjoint_method="discrete")."""
-    f_traced = problem.dynamics.differentiable(problem.shape, problem.structure)
-    statistics = new_statistics("forward", problem.solver.method, anp.size(z0))
+    """Fixed grid with autograd's tape through every step (adjoint_method="discrete"): memory O(steps)."""
+    f_traced = differentiable(problem.dynamics, problem.layout, problem.structure)
+    method = problem.solver.integrator.name
+    statistics = new_statistics("forward", method, anp.size(z0))
     start = time.perf_counter()
 
     def f(t_i, z):
         statistics.nfe += 1
         dz = f_traced(t_i, z, *leaves)
-        if not np.isfinite(getval(dz)).all():
-            raise SolverError("func returned a value that is not finite", float(getval(t_i)), statistics)
+        if not np.isfinite(_value(dz)).all():
+            raise SolverError("func returned a value that is not finite", float(_value(t_i)), statistics)
         return dz
 
+    def after_step(t_i, h, before, z):
+        statistics.steps += 1
+        statistics.last_step, statistics.last_order = h, ORDER[method]
+        statistics.first_step = statistics.first_step or h
+        if statistics.t is not None:
+            statistics.t.append(t_i + h)
+            statistics.step_sizes.append(h)
+            statistics.orders.append(ORDER[method])
+            statistics.states.append(np.array(_value(z)))
+
     try:
-        return integrate_traced(problem.solver.method, f, z0, t, problem.solver.options, statistics)
+        states = integrate_on_grid(method, f, z0, t, problem.solver.options.step_size, after_step, _value)
+        return anp.stack([z0, *states])
     finally:
         statistics.wall_seconds = time.perf_counter() - start
         publish(statistics)
-
-
-def _solve_with_checkpoints(problem, z0, t, leaves, count):
-    """States at t from a solve that also stores count states between: output times whose cotangent is zero.
-
-    The reverse sweep restarts z(t) from every stored output, so a checkpoint is just one more of them.
-    """
-    times = getval(t)
-    inner = np.linspace(times[0], times[-1], count + 2)[1:-1]
-    inner = inner[~np.isin(inner, times)]
-    together = anp.concatenate([t, inner])
-    order = np.argsort(getval(together), kind="stable")
-    if times[-1] < times[0]:
-        order = order[::-1]
-    zs = _odeint(problem, z0, together[order], *leaves)
-    wanted = np.flatnonzero(order < len(times))
-    return zs[wanted]
-
-
-def _checked_dynamics(func):
-    if isinstance(func, Dynamics):
-        return func
-    if not callable(func):
-        raise TypeError(f"func must be a function (t, y, params) -> dy/dt or a TensorFlowDynamics, got {type(func).__name__}")
-    return AutogradDynamics(func)
-
-
-def _as_array(value, name):
-    try:
-        return anp.array(value)
-    except ValueError as error:
-        raise ValueError(f"{name} must be an array of real numbers: {error}") from error
-
-
-def _checked_state(y0):
-    if not isbox(y0):
-        y0 = _as_array(y0, "y0")
-    value = np.asarray(getval(y0))
-    if value.dtype.kind == "c":
-        raise TypeError("y0 must be real; for a complex state pass numpy.stack([y0.real, y0.imag]) and give func the same form")
-    if value.dtype.kind not in "fiub":
-        raise TypeError(f"y0 must be an array of real numbers, got dtype {value.dtype}")
-    if value.size == 0:
-        raise ValueError(f"y0 must hold at least one number, got shape {value.shape}")
-    if not np.isfinite(value).all():
-        raise ValueError(f"y0 must be finite, got {np.sum(~np.isfinite(value))} entries that are not")
-    return y0 if isbox(y0) else y0.astype(np.float64)
-
-
-def _checked_times(t):
-    if not isbox(t):
-        t = _as_array(t, "t")
-    value = np.asarray(getval(t))
-    if value.dtype.kind not in "fiu":
-        raise TypeError(f"t must be an array of real numbers, got dtype {value.dtype}")
-    if value.ndim != 1 or value.size == 0:
-        raise ValueError(f"t must be one-dimensional with at least one time, got shape {value.shape}")
-    if not np.isfinite(value).all():
-        raise ValueError(f"t must be finite, got {value[~np.isfinite(value)][0]}")
-    differences = np.diff(value.astype(np.float64))
-    if not (np.all(differences > 0) or np.all(differences < 0)):
-        what = "a repeated time" if np.any(differences == 0) else "times in no order"
-        raise ValueError(f"t must be strictly increasing or strictly decreasing, got {what}")
-    return t if isbox(t) else t.astype(np.float64)
-
-
-def _checked_method(method, name):
-    if not isinstance(method, str) or method not in INTEGRATORS:
-        raise ValueError(f"{name} must be one of {', '.join(INTEGRATORS)}, got {method!r}")
-    return method
-
-
-def _checked_tolerance(value, shape, name):
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a positive number or an array of them, got {value!r}") from None
-    if not (np.isfinite(array).all() and (array > 0).all()):
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
-    if array.ndim == 0:
-        return float(array)
-    try:
-        return np.broadcast_to(array, shape).reshape(-1).copy()
-    except ValueError:
-        raise ValueError(f"{name} has shape {array.shape}, which does not broadcast to that of y0, {shape}") from None
-
-
-def _checked_adjoint(solver, shape, method, rtol, atol, options):
-    """The Solver of the reverse sweep, and its special options as a dict."""
-    if options is not None and not isinstance(options, dict):
-        raise TypeError(f"adjoint_options must be a dict, got {type(options).__name__}")
-    options = dict(options or {})
-    special = {
-        "restart": options.pop("restart", "fresh"),
-        "norm": options.pop("norm", None),
-        "checkpoint": options.pop("checkpoint", 0),
-    }
-    if special["restart"] not in ("fresh", "warm"):
-        raise ValueError(f"adjoint_options['restart'] must be 'fresh' or 'warm', got {special['restart']!r}")
-    if special["norm"] not in (None, "seminorm"):
-        raise ValueError(f"adjoint_options['norm'] must be None or 'seminorm', got {special['norm']!r}")
-    checkpoint = special["checkpoint"]
-    if isinstance(checkpoint, bool) or not isinstance(checkpoint, (int, np.integer)) or checkpoint < 0:
-        raise ValueError(f"adjoint_options['checkpoint'] must be a number of states, 0 or more, got {checkpoint!r}")
-    method = solver.method if method is None else _checked_method(method, "adjoint_method")
-    integrator = INTEGRATORS[method]
-    unknown = [key for key in options if key not in integrator.known_options]
-    if unknown:
-        raise ValueError(
-            f"adjoint_options: unknown {', '.join(map(repr, unknown))}; known are "
-            f"{', '.join(ADJOINT_ONLY_OPTIONS + integrator.known_options)}"
-        )
-    checked = check_options(method, integrator, options, "adjoint_options")
-    if method == solver.method:
-        checked = solver.options._replace(**{key: getattr(checked, key) for key in options})
-    rtol = solver.rtol if rtol is None else _checked_tolerance(rtol, shape, "adjoint_rtol")
-    atol = solver.atol if atol is None else _checked_tolerance(atol, shape, "adjoint_atol")
-    return Solver(method, rtol, atol, checked), special

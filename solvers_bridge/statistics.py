@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import autograd
+import numpy as np
+
+from .interpolant import Interpolant
 
 
 @dataclass
@@ -13,16 +23,22 @@ class SolveStatistics:
 
     Attributes
     ----------
-    direction : "forward" for a solve that odeint's caller asked for, "backward" for one of the reverse sweep.
+    direction : "forward" for a solve that odeint's caller asked for, "backward" for one of the reverse sweep, "recomputed" for a
+        forward one that the reverse sweep made again, to know z(t).
     method : name of the method, as given to odeint.
-    size : number of unknowns (2n + parameters + 1 for the augmented system of the reverse sweep).
+    size : number of unknowns (2n + parameters + 1 for the augmented system of the reverse sweep, n less where z(t) is known).
     nfe : evaluations of the right-hand side, those for finite-difference Jacobians included.
     steps : accepted steps.
     nje : Jacobians formed.
     last_order, last_step : of the last accepted step; last_step carries the sign of the direction of time.
     first_step : size of the first accepted step, where the integrator tells (None otherwise).
     wall_seconds : duration, from entering the integrator to leaving it.
-    t, step_sizes, orders : per accepted step, its end, size and order; None unless record_solves(steps=True).
+    reconstruction_gap : of a backward solve that found z(t) anew: how far it ended from the state that the forward solve had
+        stored there, a root mean square in units of atol + rtol |z|; infinite if it did not get there. None otherwise.
+    t, step_sizes, orders, states : per accepted step, its end, size, order, and the flat state there; None unless
+        record_solves(steps=True).
+    dense_output : function t -> flat state (n,) between the first time and the last, by the interpolant of the integrator's own
+        steps; None unless record_solves(dense=True).
     """
 
     direction: str
@@ -35,25 +51,12 @@ class SolveStatistics:
     last_step: float | None = None
     first_step: float | None = None
     wall_seconds: float = 0.0
+    reconstruction_gap: float | None = None
     t: list[float] | None = None
     step_sizes: list[float] | None = None
     orders: list[int] | None = None
-    wants_first_step: bool = field(default=False, repr=False)
-
-    def needs_step_by_step(self):
-        """Whether a multistep code has to come back after its next step, so that add_step can be told."""
-        return self.t is not None or (self.wants_first_step and self.first_step is None)
-
-    def add_step(self, t, step_size, order):
-        """Count an accepted step that ended at t, and keep it if steps are recorded."""
-        self.steps += 1
-        self.last_step, self.last_order = float(step_size), int(order)
-        if self.first_step is None:
-            self.first_step = self.last_step
-        if self.t is not None:
-            self.t.append(float(t))
-            self.step_sizes.append(self.last_step)
-            self.orders.append(self.last_order)
+    states: list[np.ndarray] | None = field(default=None, repr=False)
+    dense_output: Interpolant | None = field(default=None, repr=False)
 
 
 class SolverError(RuntimeError):
@@ -64,23 +67,44 @@ class SolverError(RuntimeError):
     reason : what stopped it, with what the Fortran code printed, if anything.
     t_reached : the last time that the integrator, or an evaluation of the right-hand side, reached in good order.
     statistics : the SolveStatistics up to there.
+    ts, ys : output times that were reached, from t[0] on, and the states there, nested and shaped as odeint returns them.
     """
 
-    def __init__(self, reason, t_reached=None, statistics=None):
+    def __init__(self, reason: str, t_reached: float | None = None, statistics: SolveStatistics | None = None) -> None:
+        reason = reason.replace("\0", "")
         super().__init__(reason)
         self.reason = reason
         self.t_reached = t_reached
         self.statistics = statistics
+        self.ts: np.ndarray | None = None
+        self.ys: Any = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         if self.statistics is None:
             return self.reason
         return f"{self.statistics.method} ({self.statistics.direction}) stopped at t = {self.t_reached!r}: {self.reason}"
 
 
+class GradientWarning(UserWarning):
+    """A gradient that came out, but is not to be trusted, or was dear; the text says why and what would help."""
+
+
+# Frames of these packages are not where a warning belongs: it points at the user's own line.
+_NOT_THE_USER = tuple(f"{Path(file).resolve().parent}/" for file in (__file__, autograd.__file__))
+
+
+def warn_user(message: str, category: type[Warning] = GradientWarning) -> None:
+    """Warn at the innermost line outside this package and autograd, so that Python's filters show it once a call site."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USER):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level + 1)
+
+
 @dataclass
 class _Recorder:
     steps: bool
+    dense: bool
     solves: list[SolveStatistics] = field(default_factory=list)
 
 
@@ -89,14 +113,14 @@ _recorders_lock = threading.Lock()
 
 
 @contextmanager
-def record_solves(steps=False):
+def record_solves(steps: bool = False, dense: bool = False) -> Iterator[list[SolveStatistics]]:
     """Collect the SolveStatistics of every solve made inside the block, in the order in which they ended.
 
     with record_solves() as solves: ... gives a list that fills while the block runs. Blocks nest; solves of all threads
-    are seen. steps=True also records time, size and order of every accepted step, for which VODE and LSODA are asked
-    to come back after each one (the steps themselves stay the same).
+    are seen. steps=True also records time, size, order and state of every accepted step, and dense=True the interpolant between
+    them, for which VODE and LSODA are asked to come back after each one (the steps themselves stay the same).
     """
-    recorder = _Recorder(bool(steps))
+    recorder = _Recorder(bool(steps), bool(dense))
     with _recorders_lock:
         _recorders.append(recorder)
     try:
@@ -107,15 +131,17 @@ def record_solves(steps=False):
             _recorders[:] = [other for other in _recorders if other is not recorder]
 
 
-def new_statistics(direction, method, size):
-    """An empty SolveStatistics, which keeps steps if some record_solves block asks for them."""
+def new_statistics(direction: str, method: str, size: int) -> SolveStatistics:
+    """An empty SolveStatistics, with the lists that some open record_solves block asks for."""
     statistics = SolveStatistics(direction, method, size)
     if any(recorder.steps for recorder in _recorders):
-        statistics.t, statistics.step_sizes, statistics.orders = [], [], []
+        statistics.t, statistics.step_sizes, statistics.orders, statistics.states = [], [], [], []
+    if any(recorder.dense for recorder in _recorders):
+        statistics.dense_output = Interpolant()
     return statistics
 
 
-def publish(statistics):
+def publish(statistics: SolveStatistics) -> None:
     """Hand the statistics of an ended solve to every record_solves block that is open."""
     with _recorders_lock:
         for recorder in _recorders:

@@ -2,8 +2,8 @@
 
 A task is a dict of plain values (see TASK), so that it can be sent to a process and kept in a record. Its seed gives the points,
 the initial parameters and the order of the batches. Settings are the paper's as a replication quotes them: H = 32, 3000 points,
-batches of 64 (the odd last one of an epoch too), Adam at 1e-3, 50 epochs, dopri5 at 1e-3; Huber loss as in the public code, which
-has no seeds. Chosen here: the same points for all models of a seed.
+batches of 64 (the odd last one of an epoch too), Adam at 1e-3, 50 epochs, dopri5 at 1e-3, backpropagated through its steps; Huber
+loss as in the public code, which has no seeds. Chosen here: the same points for all models of a seed.
 
 A run whose solve fails, or whose loss is not finite, is a result: it ends there, `failed` says where and why, and what it had
 measured until then is kept.
@@ -16,7 +16,7 @@ import numpy as np
 
 from original_repro import flow_checks
 from original_repro.datasets import toy_functions
-from original_repro.training import adam, constant, fit, load_checkpoint, save_checkpoint, tree_map
+from original_repro.training import adam, constant, fit, load_checkpoint, minibatches, save_checkpoint, tree_map
 from solvers_bridge import SolverError
 
 # How each problem draws its points, its dimension, and whether there is a linear head.
@@ -42,7 +42,7 @@ TASK = {
     "epochs": 50,
     "method": "dopri5",
     "tolerance": 1e-3,
-    "adjoint_method": None,
+    "adjoint_method": "discrete",
     "slice_removed": False,
     "keep_epochs": (),
     "seed": 0,
@@ -130,13 +130,11 @@ def train(task):
         fit(
             step,
             initial,
-            tuple(points),
+            batches=minibatches(tuple(points), task["batch_size"], drop_last=False),
             optimiser=adam(),
             schedule=constant(task["rate"]),
             epochs=task["epochs"],
-            batch_size=task["batch_size"],
             seed=task["seed"],
-            drop_last=False,
             evaluate=end_of_epoch,
             progress=False,
         )

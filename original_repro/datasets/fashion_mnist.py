@@ -6,7 +6,7 @@ dataset-fashion-mnist. Labels: T-shirt, trousers, pullover, dress, coat, sandal,
 
 from pathlib import Path
 
-from ..training import write_atomically
+from ..atomic_writes import write_atomically
 from . import files, idx
 from .files import CACHE_VARIABLE, DatasetNotFound, LabelledImages, NotAvailable
 from .idx import IdxFile

@@ -21,10 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..training import write_atomically
+from ..atomic_writes import write_atomically
 from . import files, idx
 from .files import CACHE_VARIABLE, DatasetCorrupt, DatasetNotFound, LabelledImages, NotAvailable
 from .idx import IdxFile
+from .images import ImageFormat
+
+FORMAT = ImageFormat(28, 28, 1, classes=10, mean=0.1307, deviation=0.3081)  # of the training images, after division by 255
 
 # The names by which callers know what all loaders share.
 Mnist = LabelledImages
@@ -155,10 +158,11 @@ def _advice(folder, *reasons):
 
 
 def _first_of_each_digit(labels, count, argument):
-    places = [np.flatnonzero(labels == digit)[:count] for digit in range(10)]
+    places = [np.flatnonzero(labels == digit)[:count] for digit in range(FORMAT.classes)]
     if any(len(found) < count for found in places):
         raise ValueError(
-            f"{argument} must be at most {min(np.bincount(labels, minlength=10))}, the images of the rarest digit; got {count}"
+            f"{argument} must be at most {min(np.bincount(labels, minlength=FORMAT.classes))}, the images of the rarest digit; "
+            f"got {count}"
         )
     return np.sort(np.concatenate(places))
 

@@ -1,25 +1,28 @@
 """The integrators: one file a family, one table of methods."""
 
-from .base import DEFAULT_MAX_NUM_STEPS, Integrator, Options, RightHandSide, check_options
+from .base import DEFAULT_MAX_NUM_STEPS, Call, Integrator, Options, RightHandSide
 from .dop import Dop
 from .fixed_grid import FixedGrid
-from .fortran import provenance, warn_of_c_translations
 from .lsoda import Lsoda
+from .provenance import provenance, warn_of_c_translations
 from .radau import Radau
 from .vode import Vode
 
-__all__ = ["DEFAULT_MAX_NUM_STEPS", "INTEGRATORS", "Integrator", "Options", "RightHandSide", "check_options", "provenance"]
+__all__ = ["DEFAULT_MAX_NUM_STEPS", "INTEGRATORS", "Call", "Integrator", "Options", "RightHandSide", "provenance"]
 
-INTEGRATORS = {
-    "adams": Vode(),
-    "bdf": Vode(),
-    "lsoda": Lsoda(),
-    "dopri5": Dop(),
-    "dop853": Dop(),
-    "radau": Radau(),
-    "euler": FixedGrid(),
-    "midpoint": FixedGrid(),
-    "rk4": FixedGrid(),
+INTEGRATORS: dict[str, Integrator] = {
+    integrator.name: integrator
+    for integrator in (
+        Vode("adams"),
+        Vode("bdf"),
+        Lsoda("lsoda"),
+        Dop("dopri5"),
+        Dop("dop853"),
+        Radau("radau"),
+        FixedGrid("euler"),
+        FixedGrid("midpoint"),
+        FixedGrid("rk4"),
+    )
 }
 
 warn_of_c_translations()

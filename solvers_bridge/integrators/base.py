@@ -1,34 +1,71 @@
-"""What the integrators share: the guarded right-hand side, the table of options, the abstract base."""
+"""What the integrators share: one call of an integrator, its guarded right-hand side, its options, the abstract base."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from ..interpolant import Interpolant
 from ..statistics import SolverError, SolveStatistics
 
 DEFAULT_MAX_NUM_STEPS = 50_000
+COMMON_OPTIONS = ("jump_t", "stay_inside", "progress")  # of every method
+# In a row: a step that shrinks away from where func is not finite needs some hundreds at most.
+MOST_NOT_FINITE = 10_000
 
 
 class RightHandSide:
-    """rhs(t, z) as an integrator calls it: counted, and stopped at the first value that is not finite.
+    """rhs(t, z) as an integrator calls it: counted, and watched for values that are not finite.
 
-    jacobian(t, z) -> (n, n) is None unless options ask for jacobian="autodiff".
+    The first evaluation must be finite. Later ones may not be, in a trial step that the integrator then rejects: the first of
+    them is kept in `trouble`, to say why a solve failed if it does.
+
+    jacobian(t, z) -> (n, n), or None. origin is added to the integrator's own time, which solves far from zero count from there.
+    inside: the (first, last) time outside of which func is not to be called, or None. watch(t) is told of each evaluation.
     """
 
-    def __init__(self, rhs, size, jacobian=None):
-        self.rhs, self.size, self.jacobian = rhs, size, jacobian
+    def __init__(self, rhs, size, jacobian=None, origin=0.0, inside=None, watch=None):
+        self.rhs, self.size, self.origin, self.watch = rhs, size, origin, watch
+        self.jacobian = None if jacobian is None else lambda t, z: jacobian(self._time(t), z)
+        self.low, self.high = (None, None) if inside is None else sorted(inside)
         self.nfe = 0
         self.last_t = None
+        self.trouble = None
+        self.trouble_t = None
+        self.in_a_row = 0
+
+    def _time(self, t):
+        if self.origin:
+            t = t + self.origin
+        if self.low is not None:
+            t = min(max(t, self.low), self.high)
+        return t
 
     def __call__(self, t, z):
         self.nfe += 1
-        dz = self.rhs(t, z)
-        # One pass instead of isfinite and all; an overflow of the sum alone is not an error.
-        if not math.isfinite(np.add.reduce(dz)) and not np.isfinite(dz).all():
+        if self.origin or self.low is not None:
+            t = self._time(t)
+        if self.watch is not None:
+            self.watch(t)
+        try:
+            dz = self.rhs(t, z)
+        except BaseException:
+            self.trouble_t = float(t)
+            raise
+        if not np.isfinite(dz).all():
+            self._note(float(t), z, dz)
+        else:
+            self.last_t, self.in_a_row = float(t), 0
+        return dz
+
+    def _note(self, t, z, dz):
+        self.in_a_row += 1
+        if self.trouble is None:
             bad = np.flatnonzero(~np.isfinite(dz))
             state = (
                 ""
@@ -36,13 +73,13 @@ class RightHandSide:
                 else " (the state itself was not finite: a step had left the region "
                 "where func is defined; try first_step or max_step)"
             )
-            raise SolverError(
-                f"func returned {dz[bad[0]]} in {bad.size} of {self.size} components, the first at flat "
-                f"index {bad[0]}, at t = {float(t)!r}{state}",
-                t_reached=self.last_t,
+            self.trouble = (
+                f"func returned {dz[bad[0]]} in {bad.size} of {self.size} components, the first at flat index {bad[0]}, "
+                f"at t = {t!r}{state}"
             )
-        self.last_t = float(t)
-        return dz
+            self.trouble_t = t
+        if self.nfe == 1 or self.in_a_row == MOST_NOT_FINITE:
+            raise SolverError(self.trouble, t_reached=self.last_t)
 
 
 class Options(NamedTuple):
@@ -52,83 +89,123 @@ class Options(NamedTuple):
     max_step: float | None = None
     max_num_steps: int = DEFAULT_MAX_NUM_STEPS
     max_order: int | None = None
-    jacobian: str | None = None
+    jacobian: str | Callable | None = None
+    bands: tuple[int, int] | None = None
     step_size: float | None = None
+    jump_t: tuple[float, ...] = ()
+    stay_inside: bool = False
+    progress: bool = False
+
+
+class RungeKuttaStep(NamedTuple):
+    """An accepted step of an explicit Runge-Kutta method: from (t, z), of size h, with its stage derivatives ks (stages, n)."""
+
+    t: float
+    h: float
+    z: np.ndarray
+    ks: np.ndarray
+
+
+@dataclass
+class Call:
+    """One call of an integrator: what is to be solved, and where the answer goes.
+
+    ts (T,) are strictly monotonous, in the integrator's own time (see RightHandSide). zs (T, n) has the start in its first row;
+    the integrator fills the others in order, and counts rows in `done`. interpolant, if given, takes up every step; tape, too, of
+    a method that has stages: a list of steps for each interval between output times.
+    """
+
+    rhs: RightHandSide
+    ts: np.ndarray
+    zs: np.ndarray
+    rtol: object
+    atol: object
+    options: Options
+    statistics: SolveStatistics
+    wants_first_step: bool = False
+    interpolant: Interpolant | None = None
+    tape: list[list[RungeKuttaStep]] | None = None
+    done: int = 1
+
+    @property
+    def direction(self):
+        """1.0 if time increases, -1.0 if it decreases."""
+        return 1.0 if self.ts[-1] > self.ts[0] else -1.0
+
+    @property
+    def signed_first_step(self):
+        """first_step with the sign of the direction of time, as the Fortran wants it; 0 for the integrator's own choice."""
+        first_step = self.options.first_step
+        if first_step is None:
+            return 0.0
+        return self.direction * min(first_step, self.options.max_step or math.inf)
+
+    def keeps_steps(self):
+        """Whether every accepted step is asked for."""
+        return self.statistics.t is not None or self.interpolant is not None or self.tape is not None
+
+    def needs_step_by_step(self):
+        """Whether a multistep code has to come back after its next step, so that accept can be told."""
+        return self.keeps_steps() or (self.wants_first_step and self.statistics.first_step is None)
+
+    def accept(self, t, step_size, order, z, piece=None):
+        """Count an accepted step that ended at t in state z; piece() is its part of the interpolant, if one is kept."""
+        statistics = self.statistics
+        statistics.steps += 1
+        statistics.last_step, statistics.last_order = float(step_size), int(order)
+        if statistics.first_step is None:
+            statistics.first_step = statistics.last_step
+        if statistics.t is not None:
+            statistics.t.append(float(t) + self.rhs.origin)
+            statistics.step_sizes.append(statistics.last_step)
+            statistics.orders.append(statistics.last_order)
+            statistics.states.append(np.array(z))
+        if self.interpolant is not None and piece is not None:
+            self.interpolant.add(float(t), self.direction, piece(), self.rhs.origin)
+
+    def fail(self, reason, t):
+        """Raise the SolverError of a call that stopped at t for reason; what func returned first of all, if it was not finite."""
+        if self.rhs.trouble is not None:
+            reason = f"{self.rhs.trouble} [integrator: {reason}]"
+        raise SolverError(reason, t_reached=float(t) + self.rhs.origin)
 
 
 class Integrator(ABC):
-    """A family of integration methods. Stateless: everything of one solve lives in the call of solve.
+    """An integration method, a value that knows its name. Everything of one solve lives in the Call that solve is given.
 
-    known_options : names that options may hold; jacobians : values of its entry "jacobian".
+    known_options : names that options may hold; jacobians : values of its entry "jacobian" besides a function.
     rms_norm : whether the error norm is a root mean square over all unknowns (otherwise a maximum).
     restart_from_last_step : whether a warm restart takes up the last step; a multistep code, which begins at order 1, takes up
         the first one again.
+    adaptive : whether tolerances play a part.
     """
 
     known_options: tuple[str, ...] = ()
-    jacobians = (None, "diagonal", "finite_difference", "autodiff")
+    jacobians: tuple[str | None, ...] = (None, "diagonal", "finite_difference", "autodiff")
     rms_norm = True
     restart_from_last_step = True
+    adaptive = True
+    highest_order: int | None = None
+
+    def __init__(self, name):
+        self.name = name
 
     @abstractmethod
-    def solve(self, rhs: RightHandSide, z0, ts, rtol, atol, options: Options, statistics: SolveStatistics):
-        """States (len(ts), n) at ts, the first of them z0. Raises SolverError where the end is not reached."""
+    def solve(self, call: Call):
+        """Fill call.zs. Raises SolverError where the end is not reached."""
 
 
-def check_options(method, integrator, options, name="options"):
-    """Options from the user's dict. Raises ValueError or TypeError naming the entry and what would be right."""
-    if options is None:
-        return Options()
-    if not isinstance(options, dict):
-        raise TypeError(f"{name} must be a dict, got {type(options).__name__}")
-    unknown = [key for key in options if key not in integrator.known_options]
-    if unknown:
-        raise ValueError(
-            f"{name} of method {method!r}: unknown {', '.join(map(repr, unknown))}; "
-            f"known are {', '.join(integrator.known_options)}"
-        )
-    checked = {}
-    for key, value in options.items():
-        where = f"{name}[{key!r}]"
-        if key == "jacobian":
-            if not (value is None or isinstance(value, str)) or value not in integrator.jacobians:
-                raise ValueError(
-                    f"{where} must be one of {', '.join(map(repr, integrator.jacobians))} for method {method!r}, got {value!r}"
-                )
-            checked[key] = value
-        elif value is None:
-            continue
-        elif key in ("max_num_steps", "max_order"):
-            limit = integrator.highest_order(method) if key == "max_order" else None
-            checked[key] = _positive_integer(value, where, limit)
-        else:
-            checked[key] = _positive_number(value, where)
-    return Options(**checked)
-
-
-def _positive_integer(value, where, limit):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{where} must be an integer, got {value!r}")
-    if value < 1 or (limit is not None and value > limit):
-        raise ValueError(f"{where} must be at least 1{f' and at most {limit}' if limit else ''}, got {value}")
-    return int(value)
-
-
-def _positive_number(value, where):
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{where} must be a positive number, got {value!r}") from None
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{where} must be positive and finite, got {value!r}")
-    return number
-
-
-def step_limit_reason(options):
+def step_limit_reason(options, method):
     """Why a solve ended at its step limit, and what would help."""
+    newton = (
+        "; method 'bdf' iterates functionally, which stiff problems defeat: options['jacobian'] = 'finite_difference' or "
+        "'autodiff' makes it Newton's"
+        if method == "bdf" and options.jacobian is None
+        else ""
+    )
     return (
         f"max_num_steps = {options.max_num_steps} steps taken before the next output time; the problem may be stiff for this "
-        "method, blow up, or need a larger options['max_num_steps']"
+        f"method, blow up, or need a larger options['max_num_steps']{newton}"
     )
 
 
@@ -144,3 +221,15 @@ def check_dense_workspace(method, size, jacobian, words_per_entry):
             f"({gibibytes:.0f} GiB of work space); use adams or bdf with jacobian None, "
             "or lsoda, adams or bdf with 'diagonal'"
         )
+
+
+def tolerance(value, size):
+    """A tolerance as SciPy's f2py wrappers take it: a number, or a vector of one number an unknown."""
+    return float(value) if np.ndim(value) == 0 else np.broadcast_to(np.asarray(value, float), (size,)).copy()
+
+
+def both_tolerances(rtol, atol, size):
+    """rtol and atol as two numbers or two vectors: Hairer's codes and VODE want both of one kind."""
+    if np.ndim(rtol) == np.ndim(atol) == 0:
+        return float(rtol), float(atol)
+    return tuple(np.broadcast_to(np.asarray(value, float), (size,)).copy() for value in (rtol, atol))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import autograd.numpy as anp
 import numpy as np
-from autograd.tracer import getval
 
-from .base import Integrator
+from ..interpolant import Polynomial
+from .base import COMMON_OPTIONS, Integrator
 
 ORDER = {"euler": 1, "midpoint": 2, "rk4": 4}
 
@@ -32,50 +31,44 @@ def rk4_step(f, t, h, z):
 STEPS = {"euler": euler_step, "midpoint": midpoint_step, "rk4": rk4_step}
 
 
-def integrate_on_grid(method, f, z0, ts, step_size, after_step):
-    """List of the states at ts; f, z0 and ts may be traced by autograd, which then differentiates through every step.
+def integrate_on_grid(method, f, z0, ts, step_size, after_step, value=float):
+    """Generator of the states at ts after the first; f, z0 and ts may be traced, which differentiates through every step.
 
     Each interval between output times is cut into the least number of equal steps not longer than step_size (None: one step).
-    after_step(t, h) is called for each step.
+    after_step(t, h, z) is called for each step; value(x) is the number in a traced one.
     """
     step = STEPS[method]
-    z, zs = z0, [z0]
+    z = z0
     for i in range(len(ts) - 1):
         interval = ts[i + 1] - ts[i]
-        length = abs(float(getval(interval)))
+        length = abs(float(value(interval)))
         # A whole number of steps that rounding made a little larger is still that number.
         count = 1 if step_size is None else max(1, math.ceil(length / step_size * (1 - 1e-12)))
         h = interval / count
         for k in range(count):
             t = ts[i] + k * h
-            z = step(f, t, h, z)
-            after_step(float(getval(t + h)), float(getval(h)))
-        zs.append(z)
-    return zs
+            before, z = z, step(f, t, h, z)
+            after_step(float(value(t)), float(value(h)), before, z)
+        yield z
 
 
 class FixedGrid(Integrator):
     """method "euler", "midpoint" or "rk4"; tolerances play no part."""
 
-    known_options = ("step_size",)
+    known_options = ("step_size", *COMMON_OPTIONS)
+    adaptive = False
 
-    def solve(self, rhs, z0, ts, rtol, atol, options, statistics):
-        method = statistics.method
-        return np.stack(
-            integrate_on_grid(
-                # The copy: stages are kept, which a func that returns the same buffer each time would overwrite.
-                method,
-                lambda t, z: np.array(rhs(float(t), z)),
-                np.array(z0),
-                ts,
-                options.step_size,
-                lambda t, h: statistics.add_step(t, h, ORDER[method]),
-            )
-        )
+    def solve(self, call):
+        rhs = call.rhs
 
+        def f(t, z):
+            # The copy: stages are kept, which a func that returns the same buffer each time would overwrite.
+            return np.array(rhs(float(t), z))
 
-def integrate_traced(method, f, z0, ts, options, statistics):
-    """States at ts with autograd's tape through the integrator itself, as RK-Net is trained: memory O(steps)."""
-    return anp.stack(
-        integrate_on_grid(method, f, z0, ts, options.step_size, lambda t, h: statistics.add_step(t, h, ORDER[method]))
-    )
+        def after_step(t, h, before, z):
+            call.accept(t + h, h, ORDER[self.name], z, lambda: Polynomial.hermite(t, h, before, z, f(t, before), f(t + h, z)))
+
+        states = integrate_on_grid(self.name, f, np.array(call.zs[0]), call.ts, call.options.step_size, after_step)
+        for i, z in enumerate(states, start=1):
+            call.zs[i] = z
+            call.done = i + 1

@@ -1,54 +1,53 @@
-"""What VODE and LSODA share: f2py's ode interface, with optional outputs read from the work space."""
+"""What VODE and LSODA share: f2py's ode interface, with optional outputs and Nordsieck's array read from the work space."""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.integrate import ode
 
+from ..interpolant import Polynomial
 from ..statistics import SolverError
-from .base import step_limit_reason
-from .fortran import Callbacks, both_tolerances, run_exclusively, with_messages
+from .base import both_tolerances, step_limit_reason
+from .exclusive import run_exclusively
+from .provenance import is_translated
+from .quiet import Callbacks, with_messages
+from .scipy_private import inner_integrator
 
-# 0-based places of the optional outputs in RWORK and IWORK, the same in VODE and ODEPACK.
-HU, TCUR = 10, 12
-NST, NJE, NQU = 10, 12, 13
+# 0-based places in RWORK and IWORK, the same in VODE and ODEPACK: the critical time, optional outputs, and the Nordsieck array.
+TCRIT, HU, HCUR, TCUR, NORDSIECK = 0, 10, 11, 12, 20
+NST, NJE, NQU, NQCUR = 10, 12, 13, 14
 EXCESS_WORK = -1  # istate
 ITASK = 2  # place in call_args
-TO_OUTPUT_TIME, ONE_STEP = 1, 2  # its values
+# Its values: to the output time, stepping over it and interpolating; a single step; a single step that does not pass TCRIT.
+TO_OUTPUT_TIME, ONE_STEP, ONE_STEP_INSIDE = 1, 2, 5
 
 
-def signed_first_step(options, ts):
-    """first_step with the sign of the direction of time, as the Fortran wants it; 0 for the integrator's own choice."""
-    return 0.0 if options.first_step is None else float(np.copysign(options.first_step, ts[-1] - ts[0]))
+def solve_by_ode(call, name, scipy_lock, nordsieck_of_next_step, **scipy_parameters):
+    """Solve call by scipy.integrate.ode(name), which goes on from one output time to the next without a restart.
 
-
-def solve_by_ode(name, scipy_lock, rhs, z0, ts, rtol, atol, options, statistics, **scipy_parameters):
-    """States at ts by scipy.integrate.ode(name), which goes on from one output time to the next without a restart.
-
-    If statistics keep steps, or have to tell the first one, the integrator is asked to return after internal steps; it takes the
-    same ones, and interpolates at the output times as it would have done by itself.
+    Where steps are asked for, the integrator returns after internal ones; it takes the same ones, and interpolates at the output
+    times as it would have done by itself. nordsieck_of_next_step: whether the code has scaled its Nordsieck array for the step
+    to come when it returns (LSODA), or leaves it as of the step done (VODE).
     """
-    callbacks = Callbacks(fortran_prints=True)
-    f = callbacks.wrap(rhs)
-    jacobian = None if rhs.jacobian is None else callbacks.wrap(rhs.jacobian)
-    rtol, atol = both_tolerances(rtol, atol, rhs.size)
-    integrator = (
-        ode(f, jacobian)
-        .set_integrator(
-            name,
-            rtol=rtol,
-            atol=atol,
-            nsteps=options.max_num_steps,
-            first_step=signed_first_step(options, ts),
-            max_step=options.max_step or 0.0,
-            **scipy_parameters,
-        )
-        ._integrator
+    callbacks = Callbacks(fortran_prints=True, goes_on=name == "vode" and is_translated(name))
+    rhs, options, statistics, ts = call.rhs, call.options, call.statistics, call.ts
+    # With NaN the corrector does not converge, and after ten tries VODE gives up.
+    f = callbacks.wrap(rhs, to_end=np.full(rhs.size, np.nan))
+    jacobian = None if rhs.jacobian is None else callbacks.wrap(rhs.jacobian, to_end=np.full((rhs.size, rhs.size), np.nan))
+    rtol, atol = both_tolerances(call.rtol, call.atol, rhs.size)
+    integrator = inner_integrator(
+        name,
+        rtol=rtol,
+        atol=atol,
+        nsteps=options.max_num_steps,
+        first_step=call.signed_first_step,
+        max_step=options.max_step or 0.0,
+        **scipy_parameters,
     )
     integrator.reset(rhs.size, jacobian is not None)
-    if hasattr(*scipy_lock):
-        # We hold that lock for the whole solve; a thread that waits for it has taken the handle that would be checked.
-        integrator.check_handle = _nothing
+    one_step = ONE_STEP
+    if options.stay_inside:
+        integrator.rwork[TCRIT] = ts[-1]
+        one_step = ONE_STEP_INSIDE
 
     def advance(itask, z, t, t_out):
         # What SciPy's own step() does; its warnings would not be attributed to us.
@@ -59,44 +58,71 @@ def solve_by_ode(name, scipy_lock, rhs, z0, ts, rtol, atol, options, statistics,
         return answer
 
     def fail(istate, t):
-        reason = step_limit_reason(options) if istate == EXCESS_WORK else integrator.messages.get(istate, f"istate = {istate}")
-        t_reached = integrator.rwork[TCUR] if integrator.iwork[NST] else t
-        raise SolverError(with_messages(reason, callbacks.messages), t_reached=float(t_reached))
+        reason = (
+            step_limit_reason(options, call.statistics.method)
+            if istate == EXCESS_WORK
+            else integrator.messages.get(istate, f"istate = {istate}")
+        )
+        call.fail(with_messages(reason, callbacks.messages), integrator.rwork[TCUR] if integrator.iwork[NST] else t)
+
+    def piece():
+        order = integrator.iwork[NQCUR if nordsieck_of_next_step else NQU]
+        scale = integrator.rwork[HCUR if nordsieck_of_next_step else HU]
+        array = integrator.rwork[NORDSIECK : NORDSIECK + (order + 1) * rhs.size].reshape(order + 1, rhs.size)
+        return Polynomial(float(integrator.rwork[TCUR]), float(scale), array.copy())
+
+    def state_at(t_out, z):
+        if integrator.rwork[TCUR] == t_out:
+            # The very end of a step, where VODE, on the way back, refuses to interpolate.
+            return integrator.rwork[NORDSIECK : NORDSIECK + rhs.size]
+        refuse_false_success(call, callbacks.messages)
+        return z
 
     def step(z, t, t_out):
-        z, t = advance(ONE_STEP, z, t, t_out)
-        statistics.add_step(t, integrator.rwork[HU], integrator.iwork[NQU])
+        z, t = advance(one_step, z, t, t_out)
+        call.accept(t, integrator.rwork[HU], integrator.iwork[NQU], z, piece)
         return z, t
 
     def solve():
-        zs = np.empty((len(ts), rhs.size))
-        zs[0] = z0
-        z, t = zs[0].copy(), float(ts[0])
+        z, t = call.zs[0].copy(), float(ts[0])
         reached, forwards = t, ts[-1] > ts[0]
         for i in range(1, len(ts)):
             t_out, steps_before = float(ts[i]), statistics.steps
-            while statistics.needs_step_by_step() and reached != t_out and (reached < t_out) == forwards:
+            while (call.needs_step_by_step() or options.stay_inside) and reached != t_out and (reached < t_out) == forwards:
                 if statistics.steps - steps_before == options.max_num_steps:
                     fail(EXCESS_WORK, t)
                 z, reached = step(z, t, t_out)
                 t = reached
-            z, t = advance(TO_OUTPUT_TIME, z, t, t_out)
-            zs[i] = z
-        return zs
+            if not options.stay_inside:
+                z, t = advance(TO_OUTPUT_TIME, z, t, t_out)
+                call.zs[i] = state_at(t_out, z)
+            else:
+                call.zs[i] = z if reached == t_out else piece()(t_out)
+            call.done = i + 1
 
     try:
-        return run_exclusively(scipy_lock, solve)
+        run_exclusively(scipy_lock, solve)
     finally:
-        _read_statistics(integrator, statistics)
+        _read_statistics(integrator, call)
+
+
+def refuse_false_success(call, messages):
+    """Raise SolverError where the code says that it has succeeded and prints that it could not interpolate.
+
+    LSODA does so when its first step is zero, and hands back the start as every state.
+    """
+    if "intdy" in messages.lower() or "dvindy" in messages.lower():
+        raise SolverError(with_messages("the integrator took no step of any length", messages), t_reached=float(call.ts[0]))
 
 
 def _nothing():
     """What scipy.integrate.ode hands its routines in place of a Jacobian, too."""
 
 
-def _read_statistics(integrator, statistics):
+def _read_statistics(integrator, call):
+    statistics = call.statistics
     statistics.nje = int(integrator.iwork[NJE])
-    if statistics.t is None:
+    if not call.keeps_steps():
         statistics.steps = int(integrator.iwork[NST])
         if statistics.steps:
             statistics.last_step = float(integrator.rwork[HU])

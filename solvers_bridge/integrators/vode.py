@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .base import Integrator, check_dense_workspace
-from .fortran import VODE_LOCK
+from .base import COMMON_OPTIONS, Integrator, check_dense_workspace
 from .multistep import solve_by_ode
+from .scipy_private import VODE_LOCK
 
 HIGHEST_ORDER = {"adams": 12, "bdf": 5}
 
@@ -13,21 +13,26 @@ class Vode(Integrator):
     """method "adams" or "bdf".
 
     jacobian None: functional (fixed-point) iteration, SciPy's default; work space 20 + 16 n (adams) or 20 + 9 n (bdf) numbers,
-    so any size goes. "diagonal", "finite_difference" and "autodiff": chord iteration with that Jacobian.
+    so any size goes. "diagonal", "finite_difference" (with bands: of a banded matrix), "autodiff" or a function: chord iteration
+    with that Jacobian.
     """
 
-    known_options = ("first_step", "max_step", "max_num_steps", "max_order", "jacobian")
+    known_options = ("first_step", "max_step", "max_num_steps", "max_order", "jacobian", "bands", *COMMON_OPTIONS)
     restart_from_last_step = False
 
-    def highest_order(self, method):
-        """The greatest max_order of a method."""
-        return HIGHEST_ORDER[method]
+    @property
+    def highest_order(self):
+        """The greatest max_order."""
+        return HIGHEST_ORDER[self.name]
 
-    def solve(self, rhs, z0, ts, rtol, atol, options, statistics):
-        parameters = {"method": statistics.method, "order": options.max_order or HIGHEST_ORDER[statistics.method]}
+    def solve(self, call):
+        options = call.options
+        parameters = {"method": self.name, "order": options.max_order or self.highest_order}
         if options.jacobian == "diagonal":
             parameters.update(lband=0, uband=0)
+        elif options.bands is not None:
+            parameters.update(lband=options.bands[0], uband=options.bands[1], with_jacobian=True)
         elif options.jacobian is not None:
-            check_dense_workspace(statistics.method, rhs.size, options.jacobian, words_per_entry=2)
+            check_dense_workspace(self.name, call.rhs.size, options.jacobian, words_per_entry=2)
             parameters["with_jacobian"] = True
-        return solve_by_ode("vode", VODE_LOCK, rhs, z0, ts, rtol, atol, options, statistics, **parameters)
+        solve_by_ode(call, "vode", VODE_LOCK, nordsieck_of_next_step=False, **parameters)

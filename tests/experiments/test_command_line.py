@@ -99,7 +99,7 @@ def test_crops_decay_and_validation_are_the_options_chosen(tmp_path):
     assert record["history"][0]["steps"] == 75  # batches of 20 from the 1,500 images left
     assert record["configuration"]["weight_decay"] == 0.1
     weights = training.load_weights(tmp_path / "weights" / f"table1_mnist-{path.stem}.npz")
-    initial = supervised.init_mlp(np.random.default_rng(0))
+    initial = supervised.init_mlp(np.random.default_rng(0), mnist.FORMAT)
     assert np.linalg.norm(weights["hidden"]["weight"]) < np.linalg.norm(initial["hidden"]["weight"]) / 2
 
 
@@ -151,7 +151,7 @@ def test_weights_of_a_run_evaluate_to_its_errors(few_digits, tmp_path, capsys, m
 
 
 def test_weights_are_evaluated_with_another_solver(few_digits, tmp_path, capsys):
-    training.save_weights(tmp_path / "mine.npz", supervised.init_odenet(np.random.default_rng(1)))
+    training.save_weights(tmp_path / "mine.npz", supervised.init_odenet(np.random.default_rng(1), mnist.FORMAT))
     arguments = ["evaluate", "table1_mnist", "--weights", str(tmp_path / "mine.npz")]
     evaluations = []
     for solver in ([], ["--method", "dopri5", "--tolerance", "1e-1"]):

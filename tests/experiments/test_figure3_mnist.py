@@ -43,7 +43,7 @@ def trained(monkeypatch, tmp_path):
     monkeypatch.setattr(mnist, "load_sample", lambda: few)
     monkeypatch.setitem(figure3_mnist.PRESETS, "quick", SMALL)
     weights = table1_mnist.weights_path(tmp_path, "quick-seed0")
-    training.save_weights(weights, supervised.init_odenet(np.random.default_rng(5), channels=4))
+    training.save_weights(weights, supervised.init_odenet(np.random.default_rng(5), mnist.FORMAT, channels=4))
     record = tmp_path / "runs" / "table1_mnist" / "quick-seed0.json"
     record.parent.mkdir(parents=True)
     record.write_text(
@@ -77,7 +77,8 @@ def test_a_small_network_is_measured_whole(trained, capsys):
     assert metrics["ratio/lsoda/1e-01/mean/initial/batch_5"] > 0 and metrics["nfe_backward/adams/1e-02/sum"] > 0
     factors = {row["method"]: row["tolerance_factor"] for row in rows if row["part"] == "state"}
     parameters = sum(
-        leaf.size for leaf in training.tree_leaves(supervised.init_odenet(np.random.default_rng(0), channels=4)["dynamics"])
+        leaf.size
+        for leaf in training.tree_leaves(supervised.init_odenet(np.random.default_rng(0), mnist.FORMAT, channels=4)["dynamics"])
     )
     states = 5 * 6 * 6 * 4
     assert factors == {"adams": pytest.approx(math.sqrt((2 * states + parameters + 1) / states)), "lsoda": 1.0}
@@ -103,7 +104,7 @@ def test_without_weights_or_their_record_an_error_names_the_command_that_makes_t
 
 def test_weights_of_another_network_are_refused(trained, capsys):
     folder, arguments = trained
-    training.save_weights(folder / "weights" / "other.npz", supervised.init_mlp(np.random.default_rng(0)))
+    training.save_weights(folder / "weights" / "other.npz", supervised.init_mlp(np.random.default_rng(0), mnist.FORMAT))
     (folder / "runs" / "table1_mnist" / "other.json").write_text("{}")
     assert command_line.main([*arguments, "--weights", str(folder / "weights" / "other.npz")]) == 1
     assert "does not hold weights of an ODE-Net" in capsys.readouterr().err

@@ -85,9 +85,10 @@ def test_the_memorys_answer_follows_its_slope(slope, words):
 
 def test_the_augmented_system_has_as_many_unknowns_as_the_network_says():
     from original_repro import supervised
+    from original_repro.datasets.mnist import FORMAT
     from original_repro.training import tree_leaves
 
-    dynamics = supervised.init_odenet(np.random.default_rng(0), channels=8)["dynamics"]
+    dynamics = supervised.init_odenet(np.random.default_rng(0), FORMAT, channels=8)["dynamics"]
     parameters = sum(leaf.size for leaf in tree_leaves(dynamics))
     assert questions.adjoint_unknowns(3, 8) == 2 * 3 * 36 * 8 + parameters + 1
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from original_repro import layers
+from original_repro import fast_convolutions, layers
 
 
 def normal(rng, *shape):
@@ -277,9 +277,11 @@ def test_winograd_conv_and_its_gradient_agree_with_the_direct_one(sides, channel
         return tf.nn.conv2d(x, weight, 1, "SAME")
 
     expected = direct(*arguments)
-    np.testing.assert_allclose(layers.winograd_conv(*arguments), expected, atol=1e-11)
+    np.testing.assert_allclose(fast_convolutions.winograd_conv(*arguments), expected, atol=1e-11)
     y_bar = normal(rng, *expected.shape)
-    for gradient, reference in zip(vjp(layers.winograd_conv, arguments, y_bar), vjp(direct, arguments, y_bar), strict=True):
+    for gradient, reference in zip(
+        vjp(fast_convolutions.winograd_conv, arguments, y_bar), vjp(direct, arguments, y_bar), strict=True
+    ):
         np.testing.assert_allclose(gradient, reference, atol=1e-11)
 
 
@@ -287,7 +289,7 @@ def test_winograd_conv_in_float32_is_good_to_the_stated_digits():
     rng = np.random.default_rng(16)
     x, weight = normal(rng, 8, 6, 6, 64), normal(rng, 3, 3, 64, 64)
     expected = tf.nn.conv2d(x, weight, 1, "SAME")
-    actual = layers.winograd_conv(x.astype(np.float32), weight.astype(np.float32))
+    actual = fast_convolutions.winograd_conv(x.astype(np.float32), weight.astype(np.float32))
     error = np.abs(np.asarray(actual, np.float64) - expected).max()
     assert error <= 2e-5 * np.abs(expected).max()
 
@@ -295,7 +297,7 @@ def test_winograd_conv_in_float32_is_good_to_the_stated_digits():
 @pytest.mark.parametrize(("sides", "kernel"), [((7, 6), (3, 3)), ((6, 6), (2, 2)), ((6, 6), (3, 1)), ((5, 5), (5, 5))])
 def test_winograd_conv_refuses_what_one_tile_does_not_hold(sides, kernel):
     with pytest.raises(ValueError, match="odd square kernel and static sides of at most"):
-        layers.winograd_conv(np.zeros((1, *sides, 2)), np.zeros((*kernel, 2, 2)))
+        fast_convolutions.winograd_conv(np.zeros((1, *sides, 2)), np.zeros((*kernel, 2, 2)))
 
 
 def test_winograd_time_conv_agrees_with_the_direct_one():

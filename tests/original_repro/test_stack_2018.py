@@ -22,6 +22,7 @@ import scipy
 from autograd import grad
 from autograd.tracer import getval
 
+from original_repro.datasets.mnist import FORMAT
 from solvers_bridge import TensorFlowDynamics, odeint, record_solves
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -250,7 +251,7 @@ def odenet_parameters(part, seed):
     from original_repro import supervised
 
     params = {}
-    for layer, leaves in supervised.init_odenet(np.random.default_rng(0))[part].items():
+    for layer, leaves in supervised.init_odenet(np.random.default_rng(0), FORMAT)[part].items():
         params[layer] = {}
         for name, leaf in leaves.items():
             u = uniform(seed, leaf.shape)
@@ -330,7 +331,7 @@ def test_odenet_layer(entry, conv_dynamics):
 def network_of_today():
     from original_repro import supervised
 
-    return supervised.OdeNet(winograd=False)  # the convolutions of 2018 were direct ones
+    return supervised.OdeNet(FORMAT, winograd=False)  # the convolutions of 2018 were direct ones
 
 
 @pytest.mark.parametrize("entry", trace("odenet_step")["steps"], ids=lambda entry: entry["name"])

@@ -5,6 +5,8 @@ import pytest
 import tensorflow as tf
 
 from original_repro import supervised
+from original_repro.datasets.images import ImageFormat
+from original_repro.datasets.mnist import FORMAT
 
 
 def as_float64(params):
@@ -13,13 +15,13 @@ def as_float64(params):
 
 @pytest.fixture(scope="module")
 def params():
-    return supervised.init_odenet(np.random.default_rng(0))
+    return supervised.init_odenet(np.random.default_rng(0), FORMAT)
 
 
 @pytest.fixture(scope="module")
 def small_dynamics():
     rng = np.random.default_rng(1)
-    dynamics = supervised.init_odenet(rng, channels=6)["dynamics"]
+    dynamics = supervised.init_odenet(rng, FORMAT, channels=6)["dynamics"]
     return tf.nest.map_structure(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape), dynamics)
 
 
@@ -60,7 +62,7 @@ def vjp(function, arguments, y_bar):
 )
 def test_networks_have_the_parameters_of_table_1(init, count, reported):
     """The paper gives no list of layers; this is the authors' later, public architecture. The RK-Net's are the ODE-Net's."""
-    params = init(np.random.default_rng(0))
+    params = init(np.random.default_rng(0), FORMAT)
     assert supervised.parameter_count(params) == count == pytest.approx(reported, rel=0.06)
     assert {leaf.dtype for leaf in tf.nest.flatten(params)} == {np.dtype(np.float32)}
 
@@ -72,7 +74,7 @@ def test_parameters_of_the_odenet_by_part(params):
 
 def test_shapes_from_images_to_logits(params):
     images = np.random.default_rng(2).uniform(size=(5, 28, 28, 1)).astype(np.float32)
-    z = supervised.stem(params["stem"], images)
+    z = supervised.stem(params["stem"], images, FORMAT)
     dz_dt = supervised.conv_dynamics(0.5, z, params["dynamics"])
     logits = supervised.head(params["head"], z)
     assert (z.shape, dz_dt.shape, logits.shape) == ((5, 6, 6, 64), (5, 6, 6, 64), (5, 10))
@@ -83,7 +85,7 @@ def test_samples_do_not_see_each_other(params):
     images = np.random.default_rng(3).uniform(size=(3, 28, 28, 1)).astype(np.float32)
 
     def predict(images):
-        z = supervised.stem(params["stem"], images)
+        z = supervised.stem(params["stem"], images, FORMAT)
         return supervised.head(params["head"], z + supervised.conv_dynamics(0.5, z, params["dynamics"])).numpy()
 
     np.testing.assert_allclose(predict(images)[1:2], predict(images[1:2]), atol=1e-5)
@@ -141,7 +143,7 @@ def test_a_step_down_the_gradient_lowers_the_loss(params):
     images, labels = rng.uniform(size=(4, 28, 28, 1)).astype(np.float32), np.array([3, 1, 4, 1])
 
     def loss(params):
-        z = supervised.stem(params["stem"], images)
+        z = supervised.stem(params["stem"], images, FORMAT)
         z = z + supervised.conv_dynamics(1.0, z, params["dynamics"])
         return supervised.head_loss(params["head"], z, labels)[0]
 
@@ -155,7 +157,7 @@ def test_a_step_down_the_gradient_lowers_the_loss(params):
 
 def rknet_loss(params, images, labels, steps=2):
     """The RK-Net with the textbook's Runge-Kutta method, in TensorFlow."""
-    z = supervised.stem(params["stem"], images, groups=2)
+    z = supervised.stem(params["stem"], images, FORMAT, groups=2)
     f = functools.partial(supervised.conv_dynamics, params=params["dynamics"], groups=2)
     h = 1 / steps
     for t in np.arange(steps) * h:
@@ -169,24 +171,28 @@ def rknet_loss(params, images, labels, steps=2):
 @pytest.mark.parametrize(
     "net, init, loss",
     [
-        (supervised.RkNet(groups=2), functools.partial(supervised.init_odenet, channels=4), rknet_loss),
+        (supervised.RkNet(FORMAT, groups=2), functools.partial(supervised.init_odenet, channels=4), rknet_loss),
         (
-            supervised.RkNet(steps=1, groups=2),
+            supervised.RkNet(FORMAT, steps=1, groups=2),
             functools.partial(supervised.init_odenet, channels=4),
             functools.partial(rknet_loss, steps=1),
         ),
         (
-            supervised.ResNet(groups=2),
+            supervised.ResNet(FORMAT, groups=2),
             functools.partial(supervised.init_resnet, channels=4, blocks=2),
-            functools.partial(supervised.resnet_loss, groups=2),
+            functools.partial(supervised.resnet_loss, image_format=FORMAT, groups=2),
         ),
-        (supervised.Mlp(), functools.partial(supervised.init_mlp, hidden=7), supervised.mlp_loss),
+        (
+            supervised.Mlp(FORMAT),
+            functools.partial(supervised.init_mlp, hidden=7),
+            functools.partial(supervised.mlp_loss, image_format=FORMAT),
+        ),
     ],
     ids=["rknet", "rknet of one step", "resnet", "mlp"],
 )
 def test_loss_and_gradient_agree_with_finite_differences_in_float64(net, init, loss):
     rng = np.random.default_rng(9)
-    params = tf.nest.map_structure(lambda leaf: (leaf + 0.1 * rng.normal(size=leaf.shape)).astype(np.float32), init(rng))
+    params = tf.nest.map_structure(lambda leaf: (leaf + 0.1 * rng.normal(size=leaf.shape)).astype(np.float32), init(rng, FORMAT))
     images, labels = rng.uniform(size=(5, 28, 28, 1)).astype(np.float32), np.array([3, 1, 4, 1, 5], np.uint8)
     direction = tf.nest.map_structure(lambda leaf: rng.normal(size=leaf.shape), params)
 
@@ -205,7 +211,7 @@ def test_loss_and_gradient_agree_with_finite_differences_in_float64(net, init, l
 
 
 def test_rknet_counts_the_evaluations_of_both_ways(monkeypatch):
-    net, params = supervised.RkNet(groups=2), supervised.init_odenet(np.random.default_rng(10), channels=4)
+    net, params = supervised.RkNet(FORMAT, groups=2), supervised.init_odenet(np.random.default_rng(10), FORMAT, channels=4)
     augmented, times = net.dynamics.augmented, []
 
     def counted(shape, structure):
@@ -228,14 +234,18 @@ def test_rknet_counts_the_evaluations_of_both_ways(monkeypatch):
 @pytest.mark.parametrize(
     "net, init, evaluations",
     [
-        (supervised.RkNet(steps=3, groups=2), functools.partial(supervised.init_odenet, channels=4), {"nfe_forward": 12.0}),
-        (supervised.Mlp(), supervised.init_mlp, {}),
+        (
+            supervised.RkNet(FORMAT, steps=3, groups=2),
+            functools.partial(supervised.init_odenet, channels=4),
+            {"nfe_forward": 12.0},
+        ),
+        (supervised.Mlp(FORMAT), supervised.init_mlp, {}),
     ],
     ids=["rknet", "mlp"],
 )
 def test_evaluation_goes_over_all_examples(net, init, evaluations):
     rng = np.random.default_rng(11)
-    params, images, labels = init(rng), rng.uniform(size=(6, 28, 28, 1)).astype(np.float32), rng.integers(10, size=6)
+    params, images, labels = init(rng, FORMAT), rng.uniform(size=(6, 28, 28, 1)).astype(np.float32), rng.integers(10, size=6)
     loss, correct = net.loss(params, images, labels)
     evaluation = net.evaluate(params, images, labels, batch_size=2)
     assert evaluation == {
@@ -246,3 +256,51 @@ def test_evaluation_goes_over_all_examples(net, init, evaluations):
     }
     with pytest.raises(ValueError, match="batch_size must divide the 6 examples, got 4"):
         net.evaluate(params, images, labels, batch_size=4)
+
+
+COLOURED = ImageFormat(12, 10, 3, classes=4, mean=(0.5, 0.4, 0.3), deviation=(0.2, 0.3, 0.25))
+
+
+@pytest.mark.parametrize(
+    "network, init",
+    [
+        (
+            functools.partial(supervised.OdeNet, groups=2, method="dop853", rtol=1e-8, atol=1e-8),
+            functools.partial(supervised.init_odenet, channels=4),
+        ),
+        (functools.partial(supervised.RkNet, groups=2), functools.partial(supervised.init_odenet, channels=4)),
+        (functools.partial(supervised.ResNet, groups=2), functools.partial(supervised.init_resnet, channels=4, blocks=1)),
+        (supervised.Mlp, functools.partial(supervised.init_mlp, hidden=5)),
+    ],
+    ids=["odenet", "rknet", "resnet", "mlp"],
+)
+def test_images_of_other_sizes_channels_and_classes(network, init):
+    """A network of images standardised by channel is that of the standardised ones with mean 0 and deviation 1."""
+    rng = np.random.default_rng(12)
+    params, images, labels = init(rng, COLOURED), rng.uniform(size=(4, *COLOURED.shape)).astype(np.float32), np.arange(4)
+    metrics, gradient = network(COLOURED).value_and_grad(params, images, labels)
+    standardised = ((images - COLOURED.mean) / COLOURED.deviation).astype(np.float32)
+    other, other_gradient = network(ImageFormat(12, 10, 3, classes=4)).value_and_grad(params, standardised, labels)
+    assert metrics["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    for one, two, leaf in zip(*map(tf.nest.flatten, (gradient, other_gradient, params)), strict=True):
+        assert one.shape == leaf.shape
+        np.testing.assert_allclose(one, two, rtol=1e-2, atol=1e-4)
+
+
+def test_states_too_large_for_winograd_are_solved_the_direct_way():
+    large, rng = ImageFormat(32, 32, 3, classes=10), np.random.default_rng(13)
+    params, images = supervised.init_odenet(rng, large, channels=4), rng.uniform(size=(2, *large.shape)).astype(np.float32)
+    losses = [
+        supervised.OdeNet(large, groups=2, winograd=winograd).loss(params, images, np.array([0, 9]))[0]
+        for winograd in (True, False)
+    ]
+    assert losses[0] == losses[1] and np.isfinite(losses[0])
+
+
+def test_formats_that_make_no_network_are_refused():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="image_format must have sides of at least 6 pixels"):
+        supervised.init_resnet(rng, ImageFormat(5, 28, 1, classes=10))
+    for make in (lambda: supervised.OdeNet("adams"), lambda: supervised.Mlp(10), lambda: supervised.init_mlp(rng, (28, 28, 1))):
+        with pytest.raises(TypeError, match="image_format must be an ImageFormat"):
+            make()

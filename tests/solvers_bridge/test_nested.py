@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solvers_bridge import odeint
-from solvers_bridge.nested import flatten
+from solvers_bridge.nested import flatten, is_differentiable
 
 Layer = namedtuple("Layer", "weights bias")
 
@@ -53,7 +53,7 @@ def same(a, b):
 def test_there_and_back(name):
     leaves, structure = flatten(TREES[name])
     assert structure.count == len(leaves)
-    assert all(np.asarray(leaf).dtype.kind == "f" for leaf in leaves)
+    assert all(is_differentiable(leaf) == (np.asarray(leaf).dtype.kind == "f") for leaf in leaves)
     same(structure.unflatten(leaves), TREES[name])
     same(structure.unflatten(tuple(leaves)), TREES[name])
 
@@ -100,7 +100,6 @@ def test_structures_are_equal_and_hashable_whatever_the_leaves(name):
         ([1], [2]),
         ([1], [1.0]),
         ([1], [True]),
-        ([np.array([1, 2])], [np.array([[1, 2]])]),
         ([np.int32(1)], [np.int64(1)]),
         ((1.0, 1.0), Layer(1.0, 1.0)),
         ([], ()),
@@ -111,19 +110,13 @@ def test_structures_that_differ(a, b):
     assert flatten(a)[1] != flatten(b)[1]
 
 
-def test_a_constant_that_changes_afterwards_is_another_structure():
-    labels = np.array([1, 2])
-    before = flatten([labels])[1]
-    labels[0] = 5
-    assert flatten([labels])[1] != before
-
-
-def test_integer_arrays_as_leaves():
+def test_integer_arrays_are_leaves():
     tree = {"labels": np.array([1, 2]), "count": 3, "x": np.ones(2)}
-    leaves, structure = flatten(tree, integer_arrays_are_leaves=True)
+    leaves, structure = flatten(tree)
     assert [leaf.dtype.kind for leaf in leaves] == ["i", "f"]
     same(structure.unflatten(leaves), tree)
-    assert flatten({**tree, "labels": np.array([7, 8])}, integer_arrays_are_leaves=True)[1] == structure
+    assert [is_differentiable(leaf) for leaf in leaves] == [False, True]
+    assert flatten({**tree, "labels": np.array([7, 8])})[1] == structure
 
 
 def test_ordered_dicts_keep_their_order():

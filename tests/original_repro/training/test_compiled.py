@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from original_repro import training
-from original_repro.compiled_training import rmsprop_chunk
+from original_repro.training.compiled import rmsprop_chunk
 
 TARGET = np.array([1.0, -2.0, 3.0], np.float32)
 
@@ -116,3 +116,15 @@ def test_counts_below_one_are_named(name):
         fit(**{"schedule": training.constant(0.1), name: 0})
     with pytest.raises(ValueError, match="steps must be a whole number from 1"):
         rmsprop_chunk(noisy_loss, 0)
+
+
+@pytest.mark.parametrize("seed", [2**31, 2**32 + 9])
+def test_seeds_that_would_draw_as_others_are_refused(seed):
+    with pytest.raises(ValueError, match=f"seed must be at least 0 and below 2.*got {seed}"):
+        fit(seed=seed)
+
+
+def test_steps_that_would_draw_as_others_are_refused():
+    params = start()
+    with pytest.raises(ValueError, match="first_step"):
+        CHUNK(params, training.rmsprop().init(params), 2**31 - 20, 0.1, 0)

@@ -1,45 +1,14 @@
-"""Dealing with SciPy's Fortran: one solve at a time, its messages kept off the screen, exceptions carried through it."""
+"""What the Fortran prints is kept off the screen, and what func raises comes through it unchanged."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import stat
 import tempfile
-import threading
 import warnings
 
-import numpy as np
-import scipy
-from scipy.integrate import _dop, _ode, _odepack_py, _vode
-
-from ..statistics import SolverError
-
-
-def provenance():
-    """Which integrator binaries this SciPy holds: {"scipy": version, "vode": kind, "lsoda": kind, "dop": kind}.
-
-    kind is "fortran" (f2py modules, SciPy before 1.17) or "c" (the C translations from 1.17 on).
-    """
-    binaries = {"vode": getattr(_vode, "dvode", None), "dop": getattr(_dop, "dopri5", None), "lsoda": _ode.lsoda.runner}
-    kinds = {name: "fortran" if type(binary).__name__ == "fortran" else "c" for name, binary in binaries.items()}
-    return {"scipy": scipy.__version__, **kinds}
-
-
-def warn_of_c_translations():
-    """One RuntimeWarning if this SciPy's integrators are not the Fortran ones that this package stands for."""
-    found = provenance()
-    translated = [name for name in ("vode", "lsoda", "dop") if found[name] != "fortran"]
-    if translated:
-        warnings.warn(
-            f"SciPy {found['scipy']} has C translations of {', '.join(translated)} instead of the Fortran "
-            "integrators of the paper; results may differ (dop853 takes other steps). "
-            "Install 'scipy>=1.11,<1.17' for the Fortran.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-
+from .blas_threads import loaded_libraries
 
 _our_filter = None
 
@@ -54,109 +23,6 @@ def ignore_scipy_warnings():
     if _our_filter is None or not warnings.filters or warnings.filters[0] is not _our_filter:
         warnings.filterwarnings("ignore", category=Warning, module=r"solvers_bridge\.integrators\.")
         _our_filter = warnings.filters[0]
-
-
-# Re-entrant only so that it can tell whether this thread holds it: nobody takes it twice.
-_solving = threading.RLock()
-
-VODE_LOCK = (_ode, "VODE_LOCK")
-LSODA_LOCK = (_ode, "LSODA_LOCK")
-ODEPACK_LOCK = (_odepack_py, "ODE_LOCK")
-
-
-def _nested_error(what):
-    return SolverError(
-        f"{what} was started inside the right-hand side of a VODE or LSODA solve, whose COMMON blocks it "
-        "would overwrite; use dopri5, dop853, radau or a fixed-grid method for one of the two"
-    )
-
-
-def run_exclusively(scipy_lock, solve):
-    """solve() as the only VODE or LSODA solve of the process.
-
-    Other threads wait, also those that call SciPy themselves. A solve inside it by the same thread, through this package or
-    through SciPy, raises SolverError. scipy_lock: module and name of the lock with which newer SciPy guards the same routine.
-    """
-    if _solving._is_owned():
-        raise _nested_error("A VODE or LSODA solve")
-    module, name = scipy_lock
-    with _solving:
-        theirs = getattr(module, name, None)
-        if theirs is None:
-            return _with_one_blas_thread(solve)
-        if isinstance(theirs, _Guard):
-            theirs = theirs.lock  # An interrupt had come between a solve and its end.
-        with theirs:
-            try:
-                setattr(module, name, _Guard(theirs))
-                return _with_one_blas_thread(solve)
-            finally:
-                setattr(module, name, theirs)
-
-
-def _with_one_blas_thread(solve):
-    """solve() while SciPy's own OpenBLAS, which VODE calls for vector sums, keeps to one thread.
-
-    The vectors are bound by memory, and OpenBLAS's threads would wait, spinning, for the cores that the graphs compute on.
-    NumPy's OpenBLAS is another one, and keeps its threads.
-    """
-    get, set_to = _openblas_threads()
-    before = get()
-    try:
-        set_to(1)
-        return solve()
-    finally:
-        set_to(before)
-
-
-@functools.cache
-def _openblas_threads():
-    """(get, set) of the number of threads of the OpenBLAS in SciPy's wheel; without effect where there is none."""
-    for path in _loaded_libraries("openblas"):
-        if "scipy.libs" in path:
-            library = ctypes.CDLL(path)
-            for prefix, suffix in (("scipy_", ""), ("scipy_", "64_"), ("", ""), ("", "64_")):
-                try:
-                    return (
-                        getattr(library, f"{prefix}openblas_get_num_threads{suffix}"),
-                        getattr(library, f"{prefix}openblas_set_num_threads{suffix}"),
-                    )
-                except AttributeError:
-                    continue
-    return lambda: 1, lambda threads: None
-
-
-def _loaded_libraries(name):
-    """Paths of the shared libraries of this process that have name in theirs; none where the system does not say."""
-    try:
-        with open("/proc/self/maps") as maps:
-            return sorted({line.split()[-1] for line in maps if name in line.rpartition("/")[2]})
-    except OSError:
-        return []
-
-
-class _Guard:
-    """Stands in for SciPy's lock during a solve, which holds it: lets SciPy's own use of it by the solve through, once at a time.
-
-    A second use by the same thread comes from inside the right-hand side: an error, where the lock would wait for itself.
-    """
-
-    def __init__(self, lock):
-        self.lock, self.entered = lock, False
-
-    def __enter__(self):
-        if not _solving._is_owned():
-            self.lock.acquire()
-        elif self.entered:
-            raise _nested_error("scipy.integrate's VODE or LSODA")
-        else:
-            self.entered = True
-
-    def __exit__(self, *_):
-        if _solving._is_owned():
-            self.entered = False
-        else:
-            self.lock.release()
 
 
 class _Sink:
@@ -226,7 +92,7 @@ def _gfortran_flush():
     """libgfortran's flush of all units, or None where it is not found."""
     try:
         # PyDLL keeps the GIL, so that no other thread prints meanwhile.
-        functions = [ctypes.PyDLL(path)._gfortran_flush_i4 for path in _loaded_libraries("libgfortran")]
+        functions = [ctypes.PyDLL(path)._gfortran_flush_i4 for path in loaded_libraries("libgfortran")]
     except (OSError, AttributeError):
         return None
     return (lambda: [function(None) for function in functions]) if functions else None
@@ -244,23 +110,37 @@ def _prints_at_once():
 _PRINTED_AT_ONCE_WHEN_LOADED = _prints_at_once()
 
 
+# Called by ctypes, it raises an exception that is set already: an interrupt as a C routine called, which took no notice of it.
+_raise_pending = ctypes.pythonapi["PyErr_Occurred"]
+_raise_pending.restype = None
+
+
 class Callbacks:
     """Python functions for Fortran to call, during one solve.
 
     Fortran's text goes to a sink, and from there into messages; what Python code prints in callbacks does not. An exception in a
     callback comes out of call unchanged, without the line that f2py prints about it.
+
+    goes_on: the routine is a C translation that does not end at an exception, but calls again. It is kept from seeing any: after
+    one, function is called no more, and the routine, given what makes it end, returns to call.
     """
 
-    def __init__(self, fortran_prints):
+    def __init__(self, fortran_prints, goes_on=False):
         self.sink = _sink()
         self.fortran_prints = fortran_prints
+        self.goes_on = goes_on
         self.at_once = fortran_prints and (_PRINTED_AT_ONCE_WHEN_LOADED or _prints_at_once() or self.sink.flush_fortran is None)
         self.exception = None
         self.messages = ""
 
-    def wrap(self, function):
-        """function(t, z) as a callback. (f2py reads the number of arguments off the signature.)"""
+    def wrap(self, function, to_end=None):
+        """function(t, z) as a callback. (f2py reads the number of arguments off the signature.)
+
+        to_end: what is returned, after an exception, to a routine that goes on.
+        """
         sink = self.sink
+        if self.goes_on:
+            return self._wrap_for_one_that_goes_on(function, to_end)
 
         def callback(t, z):
             try:
@@ -279,13 +159,29 @@ class Callbacks:
 
         return callback_with_stdout if self.at_once else callback
 
+    def _wrap_for_one_that_goes_on(self, function, to_end):
+        def callback(t, z):
+            try:
+                _raise_pending()
+                if self.exception is None:
+                    return function(t, z)
+            except BaseException as exception:
+                if self.exception is None:
+                    self.exception = exception
+            return to_end
+
+        return callback
+
     def call(self, routine, *args):
         """routine(*args), raising what a callback raised."""
         ignore_scipy_warnings()
         try:
             if self.at_once:
                 self.sink.turn(1)
-            return routine(*args)
+            answer = routine(*args)
+            if self.exception is not None:
+                raise self.exception
+            return answer
         except BaseException:
             if self.exception is not None:
                 raise self.exception  # noqa: B904  (the exception's own context and cause stay as they were)
@@ -316,15 +212,3 @@ class Callbacks:
 def with_messages(reason, messages):
     """reason, and what Fortran printed, if it printed anything."""
     return f"{reason} [Fortran: {messages}]" if messages else reason
-
-
-def tolerance(value, size):
-    """A tolerance as SciPy's f2py wrappers take it: a number, or a vector of one number an unknown."""
-    return float(value) if np.ndim(value) == 0 else np.broadcast_to(np.asarray(value, float), (size,)).copy()
-
-
-def both_tolerances(rtol, atol, size):
-    """rtol and atol as two numbers or two vectors: Hairer's codes and VODE want both of one kind."""
-    if np.ndim(rtol) == np.ndim(atol) == 0:
-        return float(rtol), float(atol)
-    return tuple(np.broadcast_to(np.asarray(value, float), (size,)).copy() for value in (rtol, atol))

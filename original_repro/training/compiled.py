@@ -2,7 +2,9 @@
 
 import tensorflow as tf
 
-from original_repro.training import tree_map
+from .trees import tree_map
+
+NUMBERS = 2**31  # of seeds and of steps: both are int32 in the graph
 
 
 def rmsprop_chunk(loss, steps, *, decay=0.9, momentum=0.0, epsilon=1e-7):
@@ -11,7 +13,8 @@ def rmsprop_chunk(loss, steps, *, decay=0.9, momentum=0.0, epsilon=1e-7):
     loss(params, seed) -> scalar tensor in TensorFlow operations that XLA compiles; seed (2,) int32 is the run's seed and
     the number of the step, for stateless random numbers. The function returned is
     advance(params, state, first_step, learning_rate, seed) -> (params, state, mean of the losses),
-    with NumPy arrays in the nestings of params and of the optimiser's state, and the run's seed as a whole number.
+    with NumPy arrays in the nestings of params and of the optimiser's state, and the run's seed as a whole number; it raises
+    ValueError for a seed or a step that int32 does not hold, which would draw as another does.
     """
     if type(steps) is not int or steps < 1:
         raise ValueError(f"steps must be a whole number from 1, got {steps!r}")
@@ -37,6 +40,9 @@ def rmsprop_chunk(loss, steps, *, decay=0.9, momentum=0.0, epsilon=1e-7):
         return total / steps, params, square, step
 
     def advance(params, state, first_step, learning_rate, seed):
+        for name, number in (("seed", seed), ("first_step + steps", first_step + steps)):
+            if not 0 <= number < NUMBERS:
+                raise ValueError(f"{name} must be at least 0 and below 2**31 for compiled training; got {number}")
         tensors = [tree_map(tf.constant, tree) for tree in (params, state["square"], state["step"])]
         mean, params, square, step = graph(
             *tensors, tf.constant(first_step, tf.int32), tf.constant(learning_rate, tf.float32), tf.constant(seed, tf.int32)

@@ -1,0 +1,125 @@
+"""Convolutions in TensorFlow that are faster than TensorFlow's own at the sizes of the paper's ODE-Net, with equal results."""
+
+import functools
+import math
+from fractions import Fraction
+
+import numpy as np
+import tensorflow as tf
+
+# Where Winograd's algorithm evaluates polynomials, in the order of taking them; infinity is one more. Small fractions lose
+# the fewest digits.
+WINOGRAD_POINTS = tuple(map(Fraction, ("0", "1", "-1", "1/2", "-1/2", "2", "-2")))
+
+
+def halving_conv(x, weight, padding):
+    """Convolution of stride 2 with an even kernel size, whose derivatives take half the time of TensorFlow's own.
+
+    Squares of 2 x 2 pixels taken as one pixel of four times the channels make it a convolution of stride 1 and half the size.
+    Its derivative by the weight is a few matrix products, that by x a convolution of stride 1. x has static sides.
+    """
+    half, channels_in, channels_out = weight.shape[0] // 2, *weight.shape[2:]
+    sides = [(side + 2 * padding) // 2 - half + 1 for side in x.shape[1:3]]
+    # What lies beyond is under no kernel.
+    used = [2 * (side + half - 1) for side in sides]
+    margins = [(padding, side - padding - length) for side, length in zip(used, x.shape[1:3], strict=True)]
+
+    def fit(x, margins):
+        x = tf.pad(x, [(0, 0), *((max(before, 0), max(after, 0)) for before, after in margins), (0, 0)])
+        (top, bottom), (left, right) = ((max(-before, 0), max(-after, 0)) for before, after in margins)
+        return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
+
+    @tf.custom_gradient
+    def convolve(x, weight):
+        def backward(y_bar):
+            squares = tf.nn.space_to_depth(fit(x, margins), 2)
+            flat = tf.reshape(y_bar, (-1, channels_out))
+            products = [
+                tf.matmul(
+                    tf.reshape(squares[:, i : i + sides[0], j : j + sides[1]], (-1, 4 * channels_in)), flat, transpose_a=True
+                )
+                for i in range(half)
+                for j in range(half)
+            ]
+            weight_bar = tf.reshape(tf.stack(products), (half, half, 2, 2, channels_in, channels_out))
+            weight_bar = tf.reshape(tf.transpose(weight_bar, (0, 2, 1, 3, 4, 5)), weight.shape)
+            kernel = tf.reshape(weight, (half, 2, half, 2, channels_in, channels_out))
+            kernel = tf.reshape(tf.transpose(kernel, (0, 2, 5, 1, 3, 4)), (half, half, channels_out, 4 * channels_in))
+            full = [(0, 0), (half - 1, half - 1), (half - 1, half - 1), (0, 0)]
+            x_bar = tf.nn.depth_to_space(tf.nn.conv2d(y_bar, tf.reverse(kernel, (0, 1)), 1, full), 2)
+            return fit(x_bar, [(-before, -after) for before, after in margins]), weight_bar
+
+        return tf.nn.conv2d(x, weight, 2, [(0, 0), (padding, padding), (padding, padding), (0, 0)]), backward
+
+    return convolve(x, weight)
+
+
+def winograd_conv(x, weight):
+    """The convolution tf.nn.conv2d(x, weight, 1, "SAME") of small images, by matrix products alone (Winograd 1980).
+
+    x (batch, height, width, channels_in) with static sides that make at most 8 with the kernel's, less 1; weight (size, size,
+    channels_in, channels_out) with odd size. An image is one tile: in each direction its polynomial and the kernel's are
+    evaluated at some points, multiplied there, and interpolated. At 6 x 6 pixels and size 3 that is 64 products a pair of
+    channels, where the direct way has 324; so are the derivatives. In float32 the result is good to about 1e-5 of its
+    largest value, the direct one to 1e-6. Raises ValueError for other sizes.
+    """
+    size = weight.shape[0]
+    height, width = x.shape[1:3]
+    if size % 2 == 0 or weight.shape[1] != size or not winograd_fits((height, width), size):
+        raise ValueError(
+            f"winograd_conv needs an odd square kernel and static sides of at most {_most_pixels(size)} with this one,"
+            f" got a kernel {tuple(weight.shape[:2])} and an image {(height, width)}"
+        )
+    rows, columns = _winograd_matrices(height, size), _winograd_matrices(width, size)
+    to_image, to_points, kernel_to_points = (tf.constant(np.kron(*pair), x.dtype) for pair in zip(rows, columns, strict=True))
+    channels_in, channels_out = weight.shape[2:]
+    points = to_points.shape[0]
+    pixels_first = tf.transpose(tf.reshape(x, (-1, height * width, channels_in)), (1, 0, 2))
+    values = tf.matmul(to_points, tf.reshape(pixels_first, (height * width, -1)))
+    kernel_values = tf.matmul(kernel_to_points, tf.reshape(weight, (size**2, -1)))
+    products = tf.matmul(
+        tf.reshape(values, (points, -1, channels_in)), tf.reshape(kernel_values, (points, channels_in, channels_out))
+    )
+    y = tf.matmul(to_image, tf.reshape(products, (points, -1)))
+    y = tf.transpose(tf.reshape(y, (height * width, -1, channels_out)), (1, 0, 2))
+    return tf.reshape(y, (-1, height, width, channels_out))
+
+
+def winograd_fits(sides, size):
+    """Whether `winograd_conv` takes images of these sides, with a kernel of this size; a side that is None is not known."""
+    return all(side and side <= _most_pixels(size) for side in sides)
+
+
+def _most_pixels(size):
+    return len(WINOGRAD_POINTS) + 2 - size
+
+
+@functools.lru_cache
+def _winograd_matrices(outputs, size):
+    """(A, B, G) with A ((G g) * (B x)) the correlation of x (outputs,), zero-padded by size // 2, with g (size,); float64.
+
+    Toom and Cook's multiplication of polynomials, transposed: exact in rational numbers.
+    """
+    finite = WINOGRAD_POINTS[: outputs + size - 2]
+    scales = [math.prod(point - other for other in finite if other != point) for point in finite]
+    to_image = [[point**i for point in finite] + [Fraction(i == outputs - 1)] for i in range(outputs)]
+    kernel_to_points = [[point**i / scale for i in range(size)] for point, scale in zip(finite, scales, strict=True)]
+    kernel_to_points.append([Fraction(i == size - 1) for i in range(size)])
+    to_points = [_coefficients([other for other in finite if other != point]) + [Fraction(0)] for point in finite]
+    to_points.append(_coefficients(finite))
+    padding = size // 2
+    return (
+        np.array(to_image, float),
+        np.array(to_points, float)[:, padding : padding + outputs],
+        np.array(kernel_to_points, float),
+    )
+
+
+def _coefficients(roots):
+    """Coefficients of the polynomial with leading coefficient 1 and these roots, lowest power first."""
+    coefficients = [Fraction(1)]
+    for root in roots:
+        coefficients = [
+            low - root * high for low, high in zip([Fraction(0), *coefficients], [*coefficients, Fraction(0)], strict=True)
+        ]
+    return coefficients

@@ -1,0 +1,321 @@
+"""What callers of odeint give, checked before any work: arguments -> Problem. Names the argument and what would be right."""
+
+from __future__ import annotations
+
+import math
+
+import autograd.numpy as anp
+import numpy as np
+from autograd.tracer import getval, isbox
+
+from .dynamics import AutogradDynamics, Dynamics
+from .integrators import INTEGRATORS, Integrator, Options
+from .integrators.dop import Dop
+from .integrators.fixed_grid import FixedGrid
+from .nested import LEAF, Layout, flatten, flatten_state
+from .solve import Problem, Solver, are_close
+from .statistics import warn_user
+
+ADJOINT_ONLY_OPTIONS = ("reconstruction", "checkpoint", "restart", "norm")
+RECONSTRUCTIONS = ("auto", "solve", "interpolate")
+# Squares of tolerances below it vanish, and LSODA's first step with them.
+LEAST_ATOL = 1e-150
+# Tighter than rounding in float32 lets a reverse solve follow.
+TIGHT_FOR_FLOAT32 = 1e-8
+
+
+def check(func, y0, t, params, method, rtol, atol, options, adjoint_method, adjoint_rtol, adjoint_atol, adjoint_options):
+    """(problem, leaves of y0, t, leaves of params, times to store besides t); values that autograd traces stay traced.
+
+    Raises ValueError or TypeError.
+    """
+    dynamics = checked_dynamics(func)
+    y0_leaves, layout = checked_state(y0)
+    t = checked_times(t)
+    leaves, structure = flatten(params)
+    integrator = checked_method(method, "method")
+    solver = Solver(
+        integrator,
+        checked_tolerance(rtol, layout, "rtol"),
+        checked_tolerance(atol, layout, "atol"),
+        checked_options(integrator, options),
+    )
+    discrete = adjoint_method == "discrete"
+    if discrete and not isinstance(integrator, (FixedGrid, Dop)):
+        raise ValueError(
+            "adjoint_method='discrete' backpropagates through the steps of an explicit Runge-Kutta method: method must be "
+            f"euler, midpoint, rk4, dopri5 or dop853, got {method!r}"
+        )
+    solver, stored = _jumps_on_the_grid(solver, getval(t))
+    reverse_method = method if discrete or adjoint_method is None else adjoint_method
+    adjoint_solver, special = _checked_adjoint(solver, layout, reverse_method, adjoint_rtol, adjoint_atol, adjoint_options)
+    if getattr(getattr(dynamics, "dtype", None), "name", None) == "float32" and np.min(solver.rtol) <= TIGHT_FOR_FLOAT32:
+        warn_user(
+            f"rtol = {np.min(solver.rtol):g} is tighter than float32 dynamics can be integrated to: rounding will cost the "
+            "reverse solve many times the evaluations; use dtype='float64' or a looser rtol"
+        )
+    problem = Problem(
+        dynamics,
+        layout,
+        structure,
+        solver,
+        adjoint_solver,
+        reconstruction=special["reconstruction"],
+        discrete=discrete,
+        warm_restart=special["restart"] == "warm",
+        seminorm=special["norm"] == "seminorm",
+    )
+    return problem, y0_leaves, t, leaves, [*stored, *_checkpoints(special["checkpoint"], getval(t))]
+
+
+def _checkpoints(count, times):
+    return np.linspace(times[0], times[-1], count + 2)[1:-1] if count and len(times) > 1 else []
+
+
+def _jumps_on_the_grid(solver, times):
+    """solver with jumps between the first time and the last, each at an output time if it is too close to one; and the others."""
+    low, high = min(times[0], times[-1]), max(times[0], times[-1])
+    jumps, stored = [], []
+    for jump in solver.options.jump_t:
+        close = [time for time in times if are_close(float(time), jump)]
+        if close:
+            jumps.append(float(close[0]))
+        elif low < jump < high:
+            jumps.append(jump)
+            stored.append(jump)
+    return solver._replace(options=solver.options._replace(jump_t=tuple(jumps))), stored
+
+
+def checked_dynamics(func):
+    """func as Dynamics."""
+    if isinstance(func, Dynamics):
+        return func
+    if not callable(func):
+        raise TypeError(f"func must be a function (t, y, params) -> dy/dt or a TensorFlowDynamics, got {type(func).__name__}")
+    return AutogradDynamics(func)
+
+
+def checked_state(y0):
+    """(leaves, layout) of y0: float64 arrays, or boxes."""
+    leaves, structure = flatten_state(y0)
+    several = structure is not LEAF
+    leaves = [_checked_array(leaf, f"an array in y0 (number {i})" if several else "y0") for i, leaf in enumerate(leaves)]
+    return leaves, Layout.of(leaves, structure)
+
+
+def _checked_array(leaf, name):
+    if not isbox(leaf):
+        leaf = _as_array(leaf, name)
+    value = np.asarray(getval(leaf))
+    if value.dtype.kind == "c":
+        raise TypeError(
+            f"{name} must be real; for a complex state pass numpy.stack([y0.real, y0.imag]) and give func the same form"
+        )
+    if value.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be an array of real numbers, got dtype {value.dtype}")
+    if value.size == 0:
+        raise ValueError(f"{name} must hold at least one number, got shape {value.shape}")
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name} must be finite, got {np.sum(~np.isfinite(value))} entries that are not")
+    return leaf if isbox(leaf) else leaf.astype(np.float64)
+
+
+def _as_array(value, name):
+    try:
+        return anp.array(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array of real numbers: {error}") from error
+
+
+def checked_times(t):
+    """t as an array of float64, or a box: increasing or decreasing, with repetitions."""
+    if not isbox(t):
+        t = _as_array(t, "t")
+    value = np.asarray(getval(t))
+    if value.dtype.kind not in "fiu":
+        raise TypeError(f"t must be an array of real numbers, got dtype {value.dtype}")
+    if value.ndim != 1 or value.size == 0:
+        raise ValueError(f"t must be one-dimensional with at least one time, got shape {value.shape}")
+    if not np.isfinite(value).all():
+        raise ValueError(f"t must be finite, got {value[~np.isfinite(value)][0]}")
+    differences = np.diff(value.astype(np.float64))
+    if not (np.all(differences >= 0) or np.all(differences <= 0)):
+        raise ValueError("t must be increasing or decreasing, got times in no order")
+    return t if isbox(t) else t.astype(np.float64)
+
+
+def checked_method(method, name) -> Integrator:
+    """The integrator of a name."""
+    if not isinstance(method, str) or method not in INTEGRATORS:
+        raise ValueError(f"{name} must be one of {', '.join(INTEGRATORS)}, got {method!r}")
+    return INTEGRATORS[method]
+
+
+def checked_tolerance(value, layout, name):
+    """A tolerance as a float, or as a vector (n,) of one number an unknown."""
+    if layout.structure is not LEAF and isinstance(value, (dict, list, tuple)):
+        parts = [
+            np.broadcast_to(np.asarray(checked_tolerance(part, Layout(LEAF, (shape,)), name)), (math.prod(shape),))
+            for part, shape in zip(layout.leaves_of(value), layout.shapes)
+        ]
+        return np.concatenate(parts)
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a positive number or an array of them, got {value!r}") from None
+    if not (np.isfinite(array).all() and (array > 0).all()):
+        zero = (
+            "; for none but a relative tolerance take a number far below all that matters, 1e-100 say"
+            if name[-4:] == "atol"
+            else ""
+        )
+        raise ValueError(f"{name} must be positive and finite, got {value!r}{zero}")
+    if name.endswith("atol") and array.min() < LEAST_ATOL:
+        raise ValueError(f"{name} must be at least {LEAST_ATOL:g}, below which squares vanish in the integrators, got {value!r}")
+    if array.ndim == 0:
+        return float(array)
+    if layout.structure is not LEAF:
+        raise ValueError(f"{name} must be a number, or numbers and arrays nested like y0, got an array of shape {array.shape}")
+    shape = layout.shapes[0]
+    try:
+        return np.broadcast_to(array, shape).reshape(-1).copy()
+    except ValueError:
+        raise ValueError(f"{name} has shape {array.shape}, which does not broadcast to that of y0, {shape}") from None
+
+
+def checked_options(integrator, options, name="options"):
+    """Options from the user's dict. Raises ValueError or TypeError naming the entry and what would be right."""
+    if options is None:
+        return Options()
+    if not isinstance(options, dict):
+        raise TypeError(f"{name} must be a dict, got {type(options).__name__}")
+    unknown = [key for key in options if key not in integrator.known_options]
+    if unknown:
+        raise ValueError(
+            f"{name} of method {integrator.name!r}: unknown {', '.join(map(repr, unknown))}; "
+            f"known are {', '.join(integrator.known_options)}"
+        )
+    checked = {
+        key: CHECKS[key](value, f"{name}[{key!r}]", integrator)
+        for key, value in options.items()
+        if value is not None or key == "jacobian"
+    }
+    bands, jacobian = checked.get("bands"), checked.get("jacobian")
+    if bands is not None and (jacobian is None or jacobian == "diagonal"):
+        raise ValueError(
+            f"{name}['bands'] needs {name}['jacobian'] to be 'finite_difference', 'autodiff' or a function, got {jacobian!r}"
+        )
+    return Options(**checked)
+
+
+def _jacobian(value, where, integrator):
+    if callable(value) or value is None or (isinstance(value, str) and value in integrator.jacobians):
+        return value
+    raise ValueError(
+        f"{where} must be one of {', '.join(map(repr, integrator.jacobians))} or a function (t, y, params) -> matrix for method "
+        f"{integrator.name!r}, got {value!r}"
+    )
+
+
+def _bands(value, where, integrator):
+    try:
+        lower, upper = (_whole(number, where, least=0) for number in value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where} must be (lower, upper), two whole numbers from 0, got {value!r}") from None
+    return lower, upper
+
+
+def _steps(value, where, integrator):
+    return _whole(value, where, least=1)
+
+
+def _order(value, where, integrator):
+    return _whole(value, where, least=1, most=integrator.highest_order)
+
+
+def _whole(value, where, least, most=None):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{where} must be an integer, got {value!r}")
+    if value < least or (most is not None and value > most):
+        raise ValueError(f"{where} must be at least {least}{f' and at most {most}' if most else ''}, got {value}")
+    return int(value)
+
+
+def _positive(value, where, integrator):
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{where} must be a positive number, got {value!r}") from None
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{where} must be positive and finite, got {value!r}")
+    return number
+
+
+def _times(value, where, integrator):
+    try:
+        times = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{where} must be an array of times, got {value!r}") from None
+    if times.ndim != 1 or not np.isfinite(times).all():
+        raise ValueError(f"{where} must be a one-dimensional array of finite times, got {value!r}")
+    return tuple(float(time) for time in np.unique(times))
+
+
+def _flag(value, where, integrator):
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{where} must be True or False, got {value!r}")
+    return bool(value)
+
+
+CHECKS = {
+    "first_step": _positive,
+    "max_step": _positive,
+    "step_size": _positive,
+    "max_num_steps": _steps,
+    "max_order": _order,
+    "jacobian": _jacobian,
+    "bands": _bands,
+    "jump_t": _times,
+    "stay_inside": _flag,
+    "progress": _flag,
+}
+
+
+def _checked_adjoint(solver, layout, method, rtol, atol, options):
+    """The Solver of the reverse sweep, and its special options as a dict."""
+    if options is not None and not isinstance(options, dict):
+        raise TypeError(f"adjoint_options must be a dict, got {type(options).__name__}")
+    options = dict(options or {})
+    special = {
+        "reconstruction": _one_of(RECONSTRUCTIONS, options.pop("reconstruction", "auto"), "reconstruction"),
+        "restart": _one_of(("fresh", "warm"), options.pop("restart", "fresh"), "restart"),
+        "norm": _one_of((None, "seminorm"), options.pop("norm", None), "norm"),
+        "checkpoint": options.pop("checkpoint", 0),
+    }
+    checkpoint = special["checkpoint"]
+    if isinstance(checkpoint, bool) or not isinstance(checkpoint, (int, np.integer)) or checkpoint < 0:
+        raise ValueError(f"adjoint_options['checkpoint'] must be a number of states, 0 or more, got {checkpoint!r}")
+    integrator = solver.integrator if method is None else checked_method(method, "adjoint_method")
+    unknown = [key for key in options if key not in integrator.known_options]
+    if unknown:
+        raise ValueError(
+            f"adjoint_options: unknown {', '.join(map(repr, unknown))}; known are "
+            f"{', '.join(ADJOINT_ONLY_OPTIONS + integrator.known_options)}"
+        )
+    checked = checked_options(integrator, options, "adjoint_options")
+    if integrator is solver.integrator:
+        inherited = solver.options
+        # A user's Jacobian is that of func, not that of the augmented system; nor has that one its bands.
+        inherited = inherited._replace(jacobian="autodiff" if callable(inherited.jacobian) else inherited.jacobian, bands=None)
+        checked = inherited._replace(**{key: getattr(checked, key) for key in options})
+    # Where func jumps and where it may be called is a matter of func, whatever the method.
+    checked = checked._replace(jump_t=solver.options.jump_t, stay_inside=checked.stay_inside or solver.options.stay_inside)
+    rtol = solver.rtol if rtol is None else checked_tolerance(rtol, layout, "adjoint_rtol")
+    atol = solver.atol if atol is None else checked_tolerance(atol, layout, "adjoint_atol")
+    return Solver(integrator, rtol, atol, checked), special
+
+
+def _one_of(known, value, key):
+    if value not in known:
+        raise ValueError(f"adjoint_options[{key!r}] must be {' or '.join(map(repr, known))}, got {value!r}")
+    return value

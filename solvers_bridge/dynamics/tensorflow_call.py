@@ -1,0 +1,99 @@
+"""Calling a TensorFlow graph at the least cost a call: the private entry points, each checked once, with the public way behind.
+
+The only file of this package that uses private names of TensorFlow. What is gone in a TensorFlow is done without, more slowly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+
+class StateGraph:
+    """A compiled function (t, z, leaves) -> flat tensor, called with float64 arrays at the least cost a call.
+
+    t and z travel together as one vector in the graph's dtype; the answer comes back as float64.
+    """
+
+    def __init__(self, function, num_sent, leaf_specs, dtype, device):
+        self.num_sent, self.dtype, self.device = num_sent, dtype, device
+        self.numpy_dtype = dtype.as_numpy_dtype
+
+        def graph(tz, *leaves):
+            with tf.device(device):
+                return tf.cast(function(tz[num_sent], tz[:num_sent], list(leaves)), tf.float64)
+
+        specs = [tf.TensorSpec([num_sent + 1], dtype), *(tf.TensorSpec(*spec) for spec in leaf_specs)]
+        self.evaluate = _compiled(graph, specs)
+
+    def bind(self, leaves):
+        """call(t, z) -> float64 array, for leaves that are tensors on the device."""
+        evaluate, num_sent = self.evaluate, self.num_sent
+        tz, tensor = _input_tensor(num_sent + 1, self.numpy_dtype, self.device)
+
+        def bound(t, z):
+            tz[:num_sent] = z[:num_sent]
+            tz[num_sent] = t
+            return evaluate(tf.constant(tz) if tensor is None else tensor, leaves)
+
+        return bound
+
+
+def _input_tensor(size, dtype, device):
+    """An array and a tensor that shares its memory, so that a new state is sent by being written; or None for the tensor.
+
+    TensorFlow shares memory that is aligned to 64 bytes. Only where the graph runs on the host: another device may keep a copy.
+    """
+    buffer = np.empty(size * np.dtype(dtype).itemsize + 64, np.uint8)
+    start = -buffer.ctypes.data % 64
+    array = buffer[start : start + size * np.dtype(dtype).itemsize].view(dtype)
+    if device != "CPU:0":
+        return array, None
+    try:
+        from tensorflow.python.framework import ops
+
+        tensor = ops.EagerTensor(array, HOST, None)
+        return array, tensor if np.shares_memory(tensor._numpy(), array) else None
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return array, None
+
+
+HOST = "/job:localhost/replica:0/task:0/device:CPU:0"
+
+
+def _compiled(graph, specs):
+    """evaluate(first, rest) -> array, for a tensor and a list of tensors, of a function compiled for the given TensorSpecs."""
+    concrete = tf.function(graph).get_concrete_function(*specs)
+    if not _has_convolution(concrete.graph):
+        concrete = tf.function(graph, jit_compile=True).get_concrete_function(*specs)
+    return _fast_evaluate(concrete, specs) or (lambda first, rest: concrete(first, *rest).numpy())
+
+
+def _fast_evaluate(concrete, specs):
+    """evaluate(first, rest) by TensorFlow's own C entry point, or None if this TensorFlow does not take it.
+
+    The public call spends several times as long on checking a signature that is fixed here as a small graph on its work.
+    """
+    try:
+        from tensorflow.python import pywrap_tfe
+        from tensorflow.python.eager import context
+
+        handle, name = context.context()._handle, concrete._inference_function.name
+        execute, captured = pywrap_tfe.TFE_Py_Execute, list(concrete.captured_inputs)
+
+        def evaluate(first, rest):
+            (output,) = execute(handle, None, name, [first, *rest, *captured], (), 1)
+            return output._numpy()  # what numpy() copies
+
+        evaluate.keep = concrete  # TensorFlow forgets the function when its last Python owner goes.
+        first, *rest = [tf.zeros(spec.shape, spec.dtype) for spec in specs]
+        np.testing.assert_array_equal(evaluate(first, rest), concrete(first, *rest).numpy())
+        return evaluate
+    except (ImportError, AttributeError, TypeError, ValueError, AssertionError, tf.errors.OpError):
+        return None
+
+
+def _has_convolution(graph):
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    return any("Conv" in node.op for node in nodes)

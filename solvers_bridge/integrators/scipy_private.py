@@ -1,0 +1,45 @@
+"""What SciPy keeps private and the bridge cannot do without: its Fortran modules, their locks, and ode's inner integrator.
+
+Nothing else in this package names a private part of SciPy. One that is gone is said in a sentence, at the import of the package.
+"""
+
+from __future__ import annotations
+
+import scipy
+from scipy.integrate import ode
+
+try:
+    from scipy.integrate import _dop, _ode, _odepack_py, _vode
+except ImportError as error:
+    raise ImportError(
+        f"SciPy {scipy.__version__} no longer has the modules behind scipy.integrate.ode and odeint that solvers_bridge drives "
+        f"({error}); install 'scipy>=1.15,<1.17'"
+    ) from error
+
+# Module and name of the lock with which SciPy guards each routine.
+VODE_LOCK = (_ode, "VODE_LOCK")
+LSODA_LOCK = (_ode, "LSODA_LOCK")
+ODEPACK_LOCK = (_odepack_py, "ODE_LOCK")
+
+
+def binaries():
+    """The compiled routines behind "vode", "lsoda" and "dop", or None for one that this SciPy does not have."""
+    return {
+        "vode": getattr(_vode, "dvode", None),
+        "lsoda": getattr(_ode.lsoda, "runner", None),
+        "dop": getattr(_dop, "dopri5", None),
+    }
+
+
+def inner_integrator(name, **parameters):
+    """The object inside scipy.integrate.ode that runs a Fortran code; its reset(size, has_jacobian) lays out the work space."""
+    integrator = getattr(ode(None).set_integrator(name, **parameters), "_integrator", None)
+    if integrator is None or not hasattr(integrator, "run"):
+        raise RuntimeError(f"SciPy {scipy.__version__} has no integrator {name!r} of the form that solvers_bridge drives")
+    # We hold SciPy's lock for the whole solve; a thread that waits for it has taken the handle that would be checked.
+    integrator.check_handle = _nothing
+    return integrator
+
+
+def _nothing():
+    return None

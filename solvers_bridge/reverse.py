@@ -1,0 +1,213 @@
+"""Reverse sweeps on flat float64 arrays: the adjoint method with z(t) solved backwards, or known, or through the steps taken."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import numpy as np
+
+from .adjoint import Augmented, reverse_sweep, seminorm_without_state, without_state
+from .dynamics.base import num_params
+from .interpolant import Interpolant
+from .solve import adjoint_problem, are_close, jacobian_of, solve
+from .statistics import warn_user
+
+# A reverse solve has lost z(t) where it ends further from the stored state than this, in units of atol + rtol |z| (RMS). Measured
+# by `python -m experiments run reverse_instability`: ordinary training stays below 70, wrong gradients begin above 1e5.
+LOST_GAP = 1e3
+# The same for a fixed grid, which has no tolerance: in thousandths of the greatest component.
+LOST_GAP_ON_GRID = 100.0
+
+
+def gradient(problem, t, zs, zs_bar, leaves, wants_t):
+    """Cotangents (z0_bar (n,), t_bar (T,), theta_bar (P,)) of the states zs (T, n) that forward found at t, given zs_bar (T, n).
+
+    wants_t: whether anybody asks for t_bar; where nobody does, a df/dt that is not finite is none of their concern.
+    """
+    if not np.isfinite(zs_bar).all():
+        rows = np.flatnonzero(~np.isfinite(zs_bar).all(axis=1))
+        raise ValueError(
+            f"the gradient that reached odeint from what was computed of its states is not finite, first at output {rows[0]} "
+            f"(t = {float(t[rows[0]])!r}); look there, the solve itself is sound"
+        )
+    t = np.asarray(t, dtype=np.float64)
+    reverse = _Reverse(problem, t, zs, leaves, wants_t)
+    segment = reverse.through_steps if problem.discrete else reverse.segment
+    bars = reverse_sweep(segment, reverse.slope, t, zs, zs_bar, reverse.augmented.p, _is_zero)
+    reverse.tell()
+    return bars
+
+
+def _is_zero(a, theta_bar):
+    return not (np.any(a) or np.any(theta_bar))
+
+
+class _Reverse:
+    """One reverse sweep: parameters sent and bound once, the step size kept if restarts are warm, and what went wrong."""
+
+    def __init__(self, problem, t, zs, leaves, wants_t):
+        self.problem, self.t, self.zs, self.wants_t = problem, t, zs, wants_t
+        self.leaves, self.sent = leaves, problem.dynamics.send(leaves)
+        self.augmented = Augmented(problem.layout.size, num_params(leaves))
+        self.adjoint = adjoint_problem(problem, leaves)
+        self.f = problem.dynamics.bind(problem.layout, problem.structure, self.sent)
+        self.f_augmented = self._without_unwanted(
+            self.adjoint.dynamics.bind(self.adjoint.layout, self.adjoint.structure, self.sent)
+        )
+        self.restart_step = None
+        self.greatest_gap, self.gap_at = 0.0, None
+
+    def slope(self, t, z):
+        """f at an output time, for t_bar."""
+        dz = np.array(self.f(t, z))
+        return dz if self.wants_t else np.where(np.isfinite(dz), dz, 0.0)
+
+    def _without_unwanted(self, f_augmented):
+        if self.wants_t:
+            return f_augmented
+
+        def rhs(t, s):
+            ds = f_augmented(t, s)
+            if not np.isfinite(ds[-1]):
+                ds = np.array(ds)
+                ds[-1] = 0.0
+            return ds
+
+        return rhs
+
+    def segment(self, i, a, theta_bar, t0_bar):
+        """[a, a_theta, a_t] at t[i - 1] from those at t[i]."""
+        if are_close(self.t[i], self.t[i - 1]):
+            return a, theta_bar, t0_bar
+        way = self.problem.reconstruction
+        if way == "interpolate":
+            return self._with_known_state(i, a, theta_bar, t0_bar)
+        s = self.augmented.join(self.zs[i], a, theta_bar, t0_bar)
+        try:
+            # Where z(t) is being lost, func overflows: nothing that a user could do anything about.
+            with np.errstate(all="ignore") if way == "auto" else nullcontext():
+                s = self._solve(self.adjoint.solver, self.f_augmented, s, i, jacobian_of(self.adjoint, self.leaves, self.sent))
+        except Exception as error:
+            statistics = getattr(error, "statistics", None)
+            if statistics is not None:
+                statistics.reconstruction_gap = np.inf
+            if way == "solve":
+                raise
+            return self._with_known_state(i, a, theta_bar, t0_bar)
+        z, *bars = self.augmented.split(s)
+        gap = self._gap(z, i)
+        self.statistics.reconstruction_gap = gap
+        if gap > (LOST_GAP if self.adjoint.solver.integrator.adaptive else LOST_GAP_ON_GRID):
+            if way == "auto":
+                return self._with_known_state(i, a, theta_bar, t0_bar)
+            if gap > self.greatest_gap:
+                self.greatest_gap, self.gap_at = gap, (float(self.t[i]), float(self.t[i - 1]))
+        return bars
+
+    def _solve(self, solver, rhs, s, i, jacobian):
+        """s at t[i - 1] from s at t[i], with the step size of the segment before if restarts are warm."""
+        times = self.t[[i, i - 1]]
+        if self.restart_step is not None:
+            first_step = min(self.restart_step, abs(float(times[1] - times[0])))
+            solver = solver._replace(options=solver.options._replace(first_step=first_step))
+        warm = self.problem.warm_restart and solver.integrator.adaptive
+        wants_first_step = warm and not solver.integrator.restart_from_last_step
+        states, self.statistics = solve(solver, rhs, s, times, "backward", jacobian, wants_first_step=wants_first_step)
+        if warm:
+            statistics = self.statistics
+            self.restart_step = abs(statistics.last_step if solver.integrator.restart_from_last_step else statistics.first_step)
+        return states[-1]
+
+    def _gap(self, z, i):
+        """How far z, found anew, is from the stored state: RMS in units of the tolerance."""
+        stored, solver = self.zs[i - 1], self.problem.adjoint_solver
+        unit = solver.atol + solver.rtol * np.abs(stored)
+        if not solver.integrator.adaptive:
+            unit = max(1e-3 * np.abs(stored).max(), np.finfo(float).tiny)
+        with np.errstate(over="ignore"):
+            gap = float(np.sqrt(np.mean(((z - stored) / unit) ** 2)))
+        return gap if np.isfinite(gap) else np.inf
+
+    def _with_known_state(self, i, a, theta_bar, t0_bar):
+        """The segment as an equation of [a, a_theta, a_t] alone, with z(t) from the interpolant of the forward solve."""
+        state = self._interpolant(i)
+        augmented, n = self.augmented, self.augmented.n
+        zero_z = np.zeros(n)
+
+        def rhs(t, w):
+            return self.f_augmented(t, np.concatenate([state(t), w]))[n:]
+
+        def jacobian(t, w):
+            # The right-hand side is linear in a, and depends on nothing else that is unknown.
+            matrix = np.zeros((len(w), len(w)))
+            s = np.concatenate([state(t), zero_z, np.zeros(augmented.p + 1)])
+            for j in range(n):
+                s[n + j] = 1.0
+                matrix[:, j] = self.f_augmented(t, s)[n:]
+                s[n + j] = 0.0
+            return matrix
+
+        solver, wants_jacobian = self._solver_without_state()
+        w = np.concatenate([a, theta_bar, np.reshape(t0_bar, 1)])
+        w = self._solve(solver, rhs, w, i, jacobian if wants_jacobian else None)
+        return w[:n], w[n:-1], w[-1]
+
+    def _solver_without_state(self):
+        """The reverse solver for [a, a_theta, a_t], and whether it takes the Jacobian that is at hand."""
+        means, augmented = self.adjoint.adjoint_solver, self.augmented
+        rtol, atol = (value if np.ndim(value) == 0 else value[augmented.n :] for value in (means.rtol, means.atol))
+        if self.problem.seminorm:
+            rtol, atol = seminorm_without_state(augmented, rtol, atol, means.integrator.rms_norm)
+        options = means.options._replace(stay_inside=True)
+        # LSODA and Radau iterate with a whole matrix where nothing is said; VODE does not.
+        dense_by_default = options.jacobian is None and means.integrator.name in ("lsoda", "radau")
+        dense_by_default = dense_by_default and without_state(augmented) <= 2_000
+        wants_jacobian = options.jacobian in ("finite_difference", "autodiff") or dense_by_default
+        if wants_jacobian:
+            options = options._replace(jacobian="autodiff")
+        return means._replace(rtol=rtol, atol=atol, options=options), wants_jacobian
+
+    def _interpolant(self, i):
+        """z(t) between t[i - 1] and t[i]: what the forward solve kept, or a forward solve made again."""
+        kept = self.problem.keep
+        if kept is not None and kept.interpolant:
+            return kept.interpolant
+        interpolant, solver = Interpolant(), self.problem.solver
+        jacobian = jacobian_of(self.problem, self.leaves, self.sent)
+        solve(solver, self.f, self.zs[i - 1], self.t[[i - 1, i]], "recomputed", jacobian, interpolant=interpolant)
+        return interpolant
+
+    def through_steps(self, i, a, theta_bar, t0_bar):
+        """The segment by backpropagation through the steps that the forward solve took: the gradient of those steps, exactly.
+
+        Of an explicit Runge-Kutta method: k_i = f(t + c_i h, Y_i), Y_i = z + h sum_j a_ij k_j, z_next = z + h sum_i b_i k_i.
+        Step sizes count as given; dL/dt0 = -a . f(t0, z0) is that of the exact flow.
+        """
+        tableau, n = self.problem.solver.integrator.tableau, self.augmented.n
+        zero = np.zeros(self.augmented.p + 1)
+        theta_bar = np.array(theta_bar)
+        for t, h, z, ks in reversed(self.problem.keep.tape[i - 1]):
+            a_next, a = a, np.array(a)
+            stage_bars = np.zeros_like(ks)
+            for k in range(len(ks) - 1, -1, -1):
+                k_bar = h * (tableau.b[k] * a_next + tableau.a[k + 1 :, k] @ stage_bars[k + 1 :])
+                if not k_bar.any():
+                    continue
+                stage = z + h * (tableau.a[k, :k] @ ks[:k])
+                bars = self.f_augmented(t + tableau.c[k] * h, np.concatenate([stage, -k_bar, zero]))[n:]
+                stage_bars[k] = bars[:n]
+                theta_bar += bars[n:-1]
+                a += bars[:n]
+        if i == 1:
+            t0_bar = -np.dot(a, self.slope(self.t[0], self.zs[0]))
+        return a, theta_bar, t0_bar
+
+    def tell(self):
+        """Warn of what the gradient suffered from."""
+        if self.gap_at is not None:
+            warn_user(
+                f"the reverse solve of {self.adjoint.solver.integrator.name} lost z(t) between t = {self.gap_at[0]!r} and "
+                f"{self.gap_at[1]!r}: it ended {self.greatest_gap:.1e} tolerances away from the stored state, so the gradient "
+                "may be wrong. adjoint_options={'reconstruction': 'auto'} or 'interpolate' takes z(t) from the forward solve "
+                "instead; 'checkpoint': K helps where the loss is slow."
+            )

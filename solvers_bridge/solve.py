@@ -1,0 +1,286 @@
+"""Forward solves on flat float64 arrays; reverse.py has the way back. Knows no autodiff framework: every door calls these two."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from .adjoint import Augmented
+from .dynamics.base import Dynamics, leaf_tuple, num_params
+from .integrators import Call, Integrator, Options, RightHandSide
+from .interpolant import Interpolant
+from .nested import Layout, Structure
+from .progress import Progress
+from .statistics import SolverError, new_statistics, publish
+
+# Output times nearer to each other than this many units in the last place are one: the integrators cannot step between them.
+CLOSE_TIMES = 16
+# Times this many intervals away from zero are counted from the start: steps in them would lose their digits.
+FAR_TIMES = 1e5
+
+
+class Solver(NamedTuple):
+    """An integrator with its tolerances (numbers, or vectors of one number an unknown) and options."""
+
+    integrator: Integrator
+    rtol: object
+    atol: object
+    options: Options
+
+
+class Problem(NamedTuple):
+    """Everything about a solve that is not differentiated.
+
+    reconstruction: "auto", "solve" or "interpolate", how the reverse sweep knows z(t); discrete: whether it goes back through the
+    steps that were taken. keep: where the forward solve leaves what the reverse sweep will want, if it is to; see Kept.
+    """
+
+    dynamics: Dynamics
+    layout: Layout
+    structure: Structure
+    solver: Solver
+    adjoint_solver: Solver
+    reconstruction: str = "auto"
+    discrete: bool = False
+    warm_restart: bool = False
+    seminorm: bool = False
+    keep: Kept | None = None
+    direction: str = "forward"
+
+
+class Kept:
+    """What one forward solve keeps for its reverse sweep: its interpolant, or its steps."""
+
+    def __init__(self, interpolant=None, tape=None):
+        self.interpolant, self.tape = interpolant, tape
+
+
+def forward(problem, z0, t, leaves):
+    """States (T, n) of problem at times t (T,) from z0 (n,); what problem.keep asks for is left there."""
+    sent = problem.dynamics.send(leaves)
+    rhs = problem.dynamics.bind(problem.layout, problem.structure, sent)
+    jacobian = jacobian_of(problem, leaves, sent)
+    interpolant = tape = None
+    if problem.keep is not None:
+        problem.keep.interpolant = interpolant = None if problem.discrete else Interpolant()
+        problem.keep.tape = tape = [] if problem.discrete else None
+    return solve(problem.solver, rhs, z0, t, problem.direction, jacobian, interpolant=interpolant, tape=tape)[0]
+
+
+def solve(solver, rhs, z0, t, direction, jacobian=None, *, wants_first_step=False, interpolant=None, tape=None):
+    """(states (T, n), SolveStatistics of the last integrator call) at times t (T,), which may repeat.
+
+    One call of the integrator, or one for each piece between times at which func jumps. Raises SolverError where the end is not
+    reached, with the times and states that were.
+    """
+    t = np.asarray(t, dtype=np.float64)
+    first_of_close = _first_of_close_times(t)
+    grid = np.unique(first_of_close)
+    row = np.searchsorted(grid, first_of_close)
+    ts, zs = t[grid], np.empty((len(grid), z0.size))
+    zs[0] = z0
+    statistics = new_statistics(direction, solver.integrator.name, z0.size)
+    intervals = None if tape is None else []
+    wanted = _Wanted(direction, wants_first_step, interpolant, intervals)
+    bounds = [0, *(1 + np.flatnonzero(np.isin(ts[1:-1], solver.options.jump_t))), len(ts) - 1]
+    for start, end in zip(bounds, bounds[1:]) if len(ts) > 1 else ():
+        inside, options = _inside(ts[start], ts[end], solver.options)
+        piece = slice(start, end + 1)
+        try:
+            statistics = _solve_piece(solver._replace(options=options), rhs, jacobian, ts[piece], zs[piece], inside, wanted)
+        except SolverError as error:
+            if error.ts is not None:
+                reached = row < start + len(error.ts)
+                error.ts, error.ys = t[reached], zs[row[reached]]
+            raise
+    if tape is not None:
+        tape[:] = _spread(intervals, grid, len(t))
+    return zs[row], statistics
+
+
+def _spread(intervals, grid, count):
+    """Steps for each of count - 1 intervals, given those between the times numbered in grid: none where times are close."""
+    spread = [[] for _ in range(count - 1)]
+    for end, steps in zip(grid[1:], intervals):
+        spread[end - 1] = steps
+    return spread
+
+
+def _first_of_close_times(t):
+    """For each time the number of the first of those that it is too close to to be solved apart from; mostly its own."""
+    first = np.arange(len(t))
+    if len(t) > 1 and np.any(np.abs(np.diff(t)) <= CLOSE_TIMES * np.spacing(np.abs(t).max())):
+        for i in range(1, len(t)):
+            before = first[i - 1]
+            if abs(t[i] - t[before]) <= CLOSE_TIMES * np.spacing(max(abs(t[i]), abs(t[before]))):
+                first[i] = before
+    return first
+
+
+def are_close(t0, t1):
+    """Whether two times are too close to each other to be solved apart."""
+    return abs(t1 - t0) <= CLOSE_TIMES * np.spacing(max(abs(t0), abs(t1)))
+
+
+def _inside(start, end, options):
+    """Times outside of which func is not to be called on the way from start to end, or None; and the options that keep it so.
+
+    At a time at which func jumps, its value is asked for on this side of it only.
+    """
+    if not options.stay_inside and not options.jump_t:
+        return None, options
+    low = np.nextafter(start, end) if start in options.jump_t else start
+    high = np.nextafter(end, start) if end in options.jump_t else end
+    return (float(low), float(high)), options._replace(stay_inside=True)
+
+
+class _Wanted(NamedTuple):
+    """What of a solve is to be told or kept."""
+
+    direction: str
+    first_step: bool
+    interpolant: Interpolant | None
+    tape: list | None
+
+
+def _solve_piece(solver, rhs, jacobian, ts, zs, inside, wanted):
+    """Fill zs (T, n), whose first row is the start, by one call of the integrator; returns its SolveStatistics.
+
+    An integrator may evaluate func beyond the last time and interpolate back; where func has no value there, the solve is made
+    again, staying inside.
+    """
+    call = _new_call(solver, rhs, jacobian, ts, zs, inside, wanted)
+    try:
+        return _run(solver.integrator, call)
+    except Exception as error:
+        failed_at = call.rhs.trouble_t
+        if inside is None and failed_at is not None and not min(ts[0], ts[-1]) <= failed_at <= max(ts[0], ts[-1]):
+            for kept in (wanted.interpolant, wanted.tape):
+                if kept is not None:
+                    kept.clear()
+            solver = solver._replace(options=solver.options._replace(stay_inside=True))
+            return _solve_piece(solver, rhs, jacobian, ts, zs, (float(ts[0]), float(ts[-1])), wanted)
+        if isinstance(error, SolverError) and error.statistics is call.statistics and wanted.direction == "forward":
+            error.ts, error.ys = ts[: call.done], zs[: call.done]
+        raise
+
+
+def _new_call(solver, rhs, jacobian, ts, zs, inside, wanted):
+    name, size = solver.integrator.name, zs.shape[1]
+    origin = float(ts[0]) if np.abs(ts).max() > FAR_TIMES * abs(ts[-1] - ts[0]) else 0.0
+    statistics, interpolant = new_statistics(wanted.direction, name, size), wanted.interpolant
+    if statistics.dense_output is not None:
+        interpolant = statistics.dense_output = statistics.dense_output if interpolant is None else interpolant
+    watch = Progress(name, ts[0], ts[-1]) if solver.options.progress else None
+    return Call(
+        rhs=RightHandSide(rhs, size, jacobian, origin, inside, watch),
+        ts=ts - origin,
+        zs=zs,
+        rtol=solver.rtol,
+        atol=solver.atol,
+        options=solver.options,
+        statistics=statistics,
+        wants_first_step=wanted.first_step,
+        interpolant=interpolant,
+        tape=wanted.tape,
+    )
+
+
+def _run(integrator, call):
+    """One call of an integrator, timed and published; a failure comes out as a complete SolverError."""
+    statistics, rhs = call.statistics, call.rhs
+    start = time.perf_counter()
+    try:
+        integrator.solve(call)
+        if not np.isfinite(call.zs).all():
+            reason = rhs.trouble or "the integrator returned a state that is not finite"
+            call.done = int(np.argmin(np.isfinite(call.zs).all(axis=1)))
+            raise SolverError(reason, t_reached=rhs.last_t)
+    except SolverError as error:
+        # One that has statistics already comes from a solve inside func, and goes on unchanged.
+        if error.statistics is None:
+            error.statistics = statistics
+            error.t_reached = float(call.ts[0]) + rhs.origin if error.t_reached is None else error.t_reached
+        raise
+    finally:
+        statistics.wall_seconds = time.perf_counter() - start
+        statistics.nfe = rhs.nfe
+        if rhs.watch is not None:
+            rhs.watch.close()
+        publish(statistics)
+    return statistics
+
+
+def jacobian_of(problem, leaves, sent):
+    """jacobian(t, z) -> (n, n), or packed by bands, as options ask for it; None where the integrator sees to it."""
+    options = problem.solver.options
+    if options.jacobian == "autodiff":
+        return _packed(_lazy_jacobian(problem, sent), options.bands)
+    if not callable(options.jacobian):
+        return None
+    n, params = problem.layout.size, problem.structure.unflatten(leaves)
+
+    def jacobian(t, z):
+        matrix = np.asarray(options.jacobian(t, problem.layout.unpack(z, np.reshape), params), dtype=np.float64)
+        banded = None if options.bands is None else (sum(options.bands) + 1, n)
+        if matrix.shape not in ((n, n), banded):
+            right = f"({n}, {n})" if banded is None else f"({n}, {n}), or {banded} packed by bands,"
+            raise ValueError(f"options['jacobian'] must return an array of shape {right} got {matrix.shape}")
+        return matrix
+
+    return _packed(jacobian, options.bands)
+
+
+def _packed(jacobian, bands):
+    """jacobian with its bands as rows, entry (i, j) in row upper + i - j, where bands = (lower, upper) are given."""
+    if bands is None:
+        return jacobian
+    lower, upper = bands
+
+    def packed(t, z):
+        matrix = jacobian(t, z)
+        if matrix.shape[0] != matrix.shape[1]:
+            return matrix
+        rows = np.zeros((lower + upper + 1, len(matrix)))
+        for offset in range(-lower, upper + 1):
+            diagonal = np.diagonal(matrix, offset)
+            start = max(offset, 0)
+            rows[upper - offset, start : start + len(diagonal)] = diagonal
+        return rows
+
+    return packed
+
+
+def _lazy_jacobian(problem, leaves):
+    """jacobian(t, z) that is bound at its first call, after the integrator has seen whether a dense matrix fits."""
+    bound = None
+
+    def jacobian(t, z):
+        nonlocal bound
+        if bound is None:
+            bound = problem.dynamics.bind_jacobian(problem.layout, problem.structure, leaves)
+        return bound(t, z)
+
+    return jacobian
+
+
+def adjoint_problem(problem, leaves):
+    """The augmented system of problem as a problem of its own, whose adjoint is solved by the same means."""
+    augmented = Augmented(problem.layout.size, num_params(leaves))
+    means = problem.adjoint_solver
+    means = means._replace(rtol=augmented.tolerance(means.rtol), atol=augmented.tolerance(means.atol))
+    solver = means
+    if problem.seminorm:
+        rtol, atol = augmented.seminorm(means.rtol, means.atol, means.integrator.rms_norm)
+        solver = means._replace(rtol=rtol, atol=atol)
+    return problem._replace(
+        dynamics=problem.dynamics.augmented(problem.layout, problem.structure),
+        layout=Layout.flat(augmented.size),
+        structure=leaf_tuple(len(leaves)),
+        solver=solver,
+        adjoint_solver=means,
+        direction="backward",
+        keep=None,
+    )

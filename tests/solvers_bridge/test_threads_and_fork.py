@@ -1,0 +1,111 @@
+"""Solves in several threads, ours and SciPy's, and in forked processes."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+from autograd import grad
+
+from tests.helpers import FIXED, HANG, Y0, assert_decays, run_script, solve
+
+
+def test_threads_of_mixed_methods_and_gradients():
+    def work(k, method, failures):
+        try:
+            rate, t = 0.5 + k / 10, np.linspace(0.0, 1.0, 6)
+
+            def final(rate, y0):
+                return solve(
+                    lambda t, y, rate: -rate * y,
+                    y0,
+                    t,
+                    method,
+                    params=rate,
+                    options={"step_size": 0.01} if method in FIXED else {},
+                )[-1, 0]
+
+            for _ in range(4):
+                np.testing.assert_allclose(final(rate, Y0), np.exp(-rate), rtol=1e-6)
+                np.testing.assert_allclose(grad(final)(rate, Y0), -np.exp(-rate), rtol=1e-6)
+                np.testing.assert_allclose(grad(final, 1)(rate, Y0), [np.exp(-rate), 0], rtol=1e-6, atol=1e-9)
+        except BaseException as error:
+            failures.append((method, repr(error)))
+
+    failures, interval = [], sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for round_ in (
+            ("adams", "adams", "lsoda", "dopri5"),
+            ("bdf", "lsoda", "radau", "rk4"),
+            ("dop853", "dopri5", "adams", "lsoda"),
+        ):
+            threads = [threading.Thread(target=work, args=(k, method, failures), daemon=True) for k, method in enumerate(round_)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(HANG)
+                assert not thread.is_alive(), "a thread hangs"
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failures, failures
+    assert_decays(solve())
+
+
+@pytest.mark.parametrize("method", ("adams", "lsoda"))
+@pytest.mark.parametrize("steps", (False, True))
+def test_a_thread_with_scipys_own_integrators_beside_ours(method, steps):
+    done = run_script(
+        """
+        import sys, threading
+        import numpy as np, scipy.integrate
+        from solvers_bridge import odeint, record_solves
+        sys.setswitchinterval(1e-5)
+        stop, theirs = threading.Event(), []
+        f = lambda t, y: -y
+        def scipy_alone():
+            while not stop.is_set():
+                theirs.append(scipy.integrate.odeint(lambda y, t: -y, [1.0], [0.0, 1.0], rtol=1e-8, atol=1e-8)[-1, 0])
+                for name in ("vode", "lsoda"):
+                    solver = scipy.integrate.ode(f).set_integrator(name, rtol=1e-8, atol=1e-8)
+                    theirs.append(solver.set_initial_value([1.0]).integrate(1.0)[0])
+        thread = threading.Thread(target=scipy_alone, daemon=True)
+        thread.start()
+        t = np.linspace(0.0, 1.0, 40)
+        for _ in range(30):
+            with record_solves(steps=sys.argv[2] == "True"):
+                ys = odeint(lambda t, y, params: -y, [1.0, 2.0], t, method=sys.argv[1])
+            np.testing.assert_allclose(ys, np.exp(-t)[:, None] * [1.0, 2.0], rtol=1e-5)
+        stop.set()
+        thread.join(60)
+        assert theirs
+        np.testing.assert_allclose(theirs, np.exp(-1), rtol=1e-6)
+        """,
+        method,
+        steps,
+    )
+    assert done.stderr == ""
+
+
+def test_a_forked_process_has_messages_and_streams_of_its_own():
+    """Parent and child fail at the same time: each error has all of its own Fortran's text, and nothing reaches the streams."""
+    done = run_script("""
+        import os
+        import numpy as np
+        from solvers_bridge import SolverError, odeint
+        def message():
+            try:
+                odeint(lambda t, y, params: y**2, 1.0, [0.0, 2.0], method="adams", options={"max_num_steps": 5000})
+            except SolverError as error:
+                return error.reason
+        np.seterr(all="ignore")
+        expected = message()
+        assert "Fortran" in expected
+        child = os.fork()
+        for _ in range(10):
+            assert message() == expected
+        if not child:
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        """)
+    assert done.stdout == done.stderr == ""

@@ -1,0 +1,103 @@
+"""A wheel of this repository, installed elsewhere: the library alone, and the commands, in a folder that is another's repository."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+NOT_SOURCES = shutil.ignore_patterns(".*", "build", "mutants", "checkpoints", "*.egg-info", "__pycache__", "figures")
+GIT = ["git", "-c", "user.name=another", "-c", "user.email=another@example.org"]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """Somebody else's repository, with a wheel of ours installed below it, in site/."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    sources = shutil.copytree(CHECKOUT, folder / "sources", ignore=NOT_SOURCES)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, sources], check=True)
+    shutil.rmtree(sources)
+    another = folder / "another"
+    another.mkdir()
+    (another / "readme.txt").write_text("not ours\n")
+    for arguments in (["init", "--quiet"], ["add", "readme.txt"], ["commit", "--quiet", "--message", "another"]):
+        subprocess.run([*GIT, *arguments], cwd=another, check=True)
+    [wheel] = folder.glob("neural_ode_repro-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", another / "site", wheel], check=True)
+    return another
+
+
+def run(repository, cwd, *arguments):
+    """What Python with these arguments does in cwd, with the installed wheel before everything else."""
+    environment = {**os.environ, "PYTHONPATH": str(repository / "site"), "MPLBACKEND": "Agg"}
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def command(repository, cwd, *arguments):
+    """What the console script of the wheel does in cwd."""
+    return run(repository, cwd, repository / "site" / "bin" / "neural-ode-repro", *arguments)
+
+
+def test_the_library_alone_solves_and_differentiates(repository, tmp_path):
+    program = """
+import sys
+import autograd.numpy as np
+from autograd import grad
+import solvers_bridge
+loss = lambda rate: solvers_bridge.odeint(lambda t, y, rate: -rate * y, np.array([2.0]), [0.0, 1.0], rate)[-1, 0]
+print(solvers_bridge.__file__, "tensorflow" in sys.modules, loss(0.5), grad(loss)(0.5))
+"""
+    ran = run(repository, tmp_path, "-c", program)
+    assert ran.returncode == 0, ran.stderr
+    path, tensorflow, value, gradient = ran.stdout.split()
+    assert Path(path).is_relative_to(repository / "site") and tensorflow == "False"
+    assert float(value) == pytest.approx(1.2130613194252668, rel=1e-6)  # 2 exp(-1/2)
+    assert float(gradient) == pytest.approx(-1.2130613194252668, rel=1e-6)
+
+
+def test_every_module_of_the_checkout_is_in_the_wheel(repository):
+    packages = ("solvers_bridge", "original_repro", "experiments")
+    ours = {path.relative_to(CHECKOUT) for name in packages for path in (CHECKOUT / name).rglob("*.py")}
+    theirs = {path.relative_to(repository / "site") for name in packages for path in (repository / "site" / name).rglob("*.py")}
+    assert ours == theirs
+    assert (repository / "site" / "solvers_bridge" / "py.typed").is_file()
+
+
+def test_a_report_of_nothing_and_one_of_our_records(repository, tmp_path):
+    ran = command(repository, tmp_path, "report")
+    assert ran.returncode == 0, ran.stderr
+    entries = json.loads((CHECKOUT / "results" / "reported.json").read_text())
+    assert f"{len(entries)} are not measured yet" in (tmp_path / "results" / "README.md").read_text()
+    shutil.copytree(repository / "site" / "experiments" / "results", tmp_path / "ours")
+    ran = command(repository, tmp_path, "report", "--out", "ours")
+    assert ran.returncode == 0, ran.stderr
+    sentence = next(
+        line for line in (CHECKOUT / "results" / "README.md").read_text().splitlines() if "numbers and claims" in line
+    )
+    assert sentence in (tmp_path / "ours" / "README.md").read_text()
+
+
+def test_a_record_does_not_name_the_repository_around_it(repository):
+    ran = command(repository, repository, "run", "integrator_fidelity", "--preset", "quick")
+    assert ran.returncode == 0, ran.stderr
+    record = json.loads((repository / "results" / "runs" / "integrator_fidelity" / "quick-seed0.json").read_text())
+    assert record["git_commit"] is None
+    assert record["configuration"]["compared_with"] == "the committed record"
+
+
+def test_weights_come_with_the_wheel_where_the_folder_has_none(repository, tmp_path):
+    arguments = ["evaluate", "table1_mnist", "--model", "mlp", "--preset", "paper", "--data", str(tmp_path)]
+    ran = command(repository, tmp_path, *arguments)
+    weights = repository / "site" / "experiments" / "results" / "weights" / "table1_mnist-paper-seed0-model=mlp.npz"
+    assert f"taking what comes with the project, {weights}" in ran.stderr
+    # The weights were taken in; what this empty folder lacks is MNIST.
+    assert ran.returncode == 1 and "MnistNotFound" in ran.stderr
+    ran = command(repository, tmp_path, *arguments, "--out", "mine")
+    assert ran.returncode == 1 and "no weights at mine" in ran.stderr
