@@ -207,7 +207,7 @@ def _check_seed(seed):
 
 
 def _check_params(params):
-    leaves, structure = flatten(params, integer_arrays_are_leaves=True)
+    leaves, structure = flatten(params)
     for leaf in [*leaves, *structure.constants]:
         if not isinstance(leaf, (np.ndarray, np.floating)) or leaf.dtype.kind != "f":
             kind = leaf.dtype if isinstance(leaf, np.ndarray) else type(leaf).__name__

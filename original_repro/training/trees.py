@@ -13,11 +13,11 @@ def tree_map(function, tree, *others):
     Floating-point numbers count as arrays; integers and booleans that are none stay as they are. Raises ValueError where the
     nestings differ, TypeError where `tree` holds anything but numbers and arrays.
     """
-    leaves, structure = flatten(tree, "tree", integer_arrays_are_leaves=True)
+    leaves, structure = flatten(tree, "tree")
     columns = [structure.leaves_of(other) for other in others]
     return structure.unflatten([function(*row) for row in zip(leaves, *columns)])
 
 
 def tree_leaves(tree):
     """The arrays of a nesting, in its order, as a list; what counts as one is as in `tree_map`."""
-    return flatten(tree, "tree", integer_arrays_are_leaves=True)[0]
+    return flatten(tree, "tree")[0]
