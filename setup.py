@@ -28,6 +28,7 @@ setup(
     packages=find_packages(include=["solvers_bridge*", "original_repro*", "experiments*"]),
     package_data={
         "solvers_bridge": ["py.typed"],
+        "solvers_bridge.dynamics.native": ["*.cpp", "*.h"],
         "original_repro": ["stack_2018/*"],
         "original_repro.datasets": ["mnist_sample.npz"],
     },

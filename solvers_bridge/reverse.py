@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import numpy as np
 
 from .adjoint import Augmented, reverse_sweep, seminorm_without_state, without_state
 from .dynamics.base import num_params
 from .interpolant import Interpolant
 from .solve import adjoint_problem, are_close, jacobian_of, solve
-from .statistics import warn_user
+from .statistics import SolverError, warn_user
 
 # A reverse solve has lost z(t) where it ends further from the stored state than this, in units of atol + rtol |z| (RMS). Measured
 # by `python -m experiments run reverse_instability`: ordinary training stays below 70, wrong gradients begin above 1e5.
 LOST_GAP = 1e3
 # The same for a fixed grid, which has no tolerance: in thousandths of the greatest component.
 LOST_GAP_ON_GRID = 100.0
+# Growth of z beyond both ends of a segment at which a reverse solve is given up: integrators would follow it to overflow.
+BLOWN_UP = 1e6
 
 
 def gradient(problem, t, zs, zs_bar, leaves, wants_t):
@@ -84,9 +84,13 @@ class _Reverse:
             return self._with_known_state(i, a, theta_bar, t0_bar)
         s = self.augmented.join(self.zs[i], a, theta_bar, t0_bar)
         try:
-            # Where z(t) is being lost, func overflows: nothing that a user could do anything about.
-            with np.errstate(all="ignore") if way == "auto" else nullcontext():
-                s = self._solve(self.adjoint.solver, self.f_augmented, s, i, jacobian_of(self.adjoint, self.leaves, self.sent))
+            jacobian = jacobian_of(self.adjoint, self.leaves, self.sent)
+            if way == "auto":
+                # Where z(t) is being lost, func overflows: nothing that a user could do anything about.
+                with np.errstate(all="ignore"):
+                    s = self._solve(self.adjoint.solver, self._until_lost(i), s, i, jacobian)
+            else:
+                s = self._solve(self.adjoint.solver, self.f_augmented, s, i, jacobian)
         except Exception as error:
             statistics = getattr(error, "statistics", None)
             if statistics is not None:
@@ -103,6 +107,20 @@ class _Reverse:
             if gap > self.greatest_gap:
                 self.greatest_gap, self.gap_at = gap, (float(self.t[i]), float(self.t[i - 1]))
         return bars
+
+    def _until_lost(self, i):
+        """f_augmented, which gives up where z is so great that there is no way back to the stored state."""
+        n, evaluations = self.augmented.n, 0
+        limit = BLOWN_UP * max(np.abs(self.zs[i]).max(), np.abs(self.zs[i - 1]).max(), np.finfo(float).tiny)
+
+        def rhs(t, s):
+            nonlocal evaluations
+            evaluations += 1
+            if evaluations % 16 == 0 and np.abs(s[:n]).max() > limit:
+                raise SolverError(f"the state has grown {BLOWN_UP:g} times on the way back")
+            return self.f_augmented(t, s)
+
+        return rhs
 
     def _solve(self, solver, rhs, s, i, jacobian):
         """s at t[i - 1] from s at t[i], with the step size of the segment before if restarts are warm."""

@@ -1,6 +1,7 @@
 """Calling a TensorFlow graph at the least cost a call: the private entry points, each checked once, with the public way behind.
 
-The only file of this package that uses private names of TensorFlow. What is gone in a TensorFlow is done without, more slowly.
+Besides native, the only place in this package that uses private names of TensorFlow. What is gone in a TensorFlow is done
+without, more slowly.
 """
 
 from __future__ import annotations
