@@ -1,13 +1,13 @@
 """One training of one model on images, of Augmented Neural ODEs, that goes on from its checkpoint.
 
 A task is a dict of plain values (see TASK). Settings are the paper's: pixels in [0, 1] and nothing else, batches of 256, Adam
-at a constant 1e-3, dopri5 at 1e-3 with the adjoint at the same tolerance, time-dependent field. The sizes that the paper matches by
-their numbers of parameters are SIZES. Data sets that end in _half are means of 2 x 2 pixels, and are named as that wherever they
-appear.
+at a constant 1e-3, dopri5 at 1e-3 with the adjoint at the same tolerance, time-dependent field. The sizes that the paper matches
+by their numbers of parameters are SIZES. Data sets that end in _half are means of 2 x 2 pixels, and are named as that wherever
+they appear.
 
-Every record of the history, an epoch or so many steps, has the training loss and accuracy, evaluations forwards and backwards, and
-the test loss, accuracy and evaluations: which epoch is read decides some of the paper's comparisons. A run whose solve fails is a
-result; `failed` says where and why, and the history until then is kept.
+Every record of the history, an epoch or so many steps, has the training loss and accuracy, evaluations forwards and backwards,
+and the test loss, accuracy and evaluations: which epoch is read decides some of the paper's comparisons. A run whose solve fails
+is a result; `failed` says where and why, and the history until then is kept.
 """
 
 from pathlib import Path
