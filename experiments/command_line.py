@@ -1,44 +1,52 @@
-"""The command line: list | run NAME | evaluate NAME | bench | report."""
+"""The command line: list | run NAME | evaluate NAME | bench | report. All of argparse is here."""
 
 import argparse
+import difflib
 import os
-import shutil
 import sys
-from pathlib import Path
+import time
+from dataclasses import fields
 
 from tabulate import tabulate
 
-from . import (
-    figure3_mnist,
+from . import Places, Settings
+from .comparison import bench
+from .fidelity import integrator_fidelity
+from .harness import records
+from .harness.run_all import run_all
+from .harness.workers import available_cores
+from .neural_ode import (
+    figure3,
     figure4_flows,
     figure5_flows,
     figure7_poisson,
     figures8to10_latent_ode,
-    integrator_fidelity,
     latent_restarts,
-    report,
     table1_depth,
     table1_mnist,
     table2_latent_ode,
 )
-from .run_all import run_all
-from .workers import available_cores
+from .report import registry, verdict_tables, write
 
-EXPERIMENTS = {
-    module.NAME: module
+# In the order of the report.
+REPORTED = tuple(
+    module.EXPERIMENT
     for module in (
         table1_mnist,
         table1_depth,
-        figure3_mnist,
+        figure3,
         figure4_flows,
         figure5_flows,
         table2_latent_ode,
-        figures8to10_latent_ode,
         figure7_poisson,
+        figures8to10_latent_ode,
         latent_restarts,
+        bench,
         integrator_fidelity,
     )
-}
+)
+# `bench` is a command of its own.
+EXPERIMENTS = {experiment.name: experiment for experiment in REPORTED if experiment is not bench.EXPERIMENT}
 
 
 def main(argv=None):
@@ -47,8 +55,20 @@ def main(argv=None):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow's default on processors with AVX-512 only; without them its convolutions gain from it no less.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser = _parser()
+    if words[:1] in (["run"], ["evaluate"]) and len(words) > 1 and not words[1].startswith("-"):
+        _check_name(parser, words[1], [*EXPERIMENTS, *(["all"] if words[0] == "run" else [])])
+    arguments = parser.parse_args(words)
     return arguments.handler(arguments) or 0
+
+
+def _check_name(parser, name, names):
+    """End with status 2 and the nearest names where there is none such."""
+    if name not in names:
+        near = [one for one in names if one.startswith(name)] or difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`python -m experiments list` shows them all"
+        parser.error(f"no experiment is called {name!r}; {hint}")
 
 
 def _parser():
@@ -57,17 +77,22 @@ def _parser():
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("list", help="the experiments").set_defaults(handler=_list)
-    run = commands.add_parser("run", help="run an experiment, or all of them")
-    names = run.add_subparsers(required=True, metavar="NAME")
-    for name, module in EXPERIMENTS.items():
+    run = commands.add_parser("run", help="run an experiment, or all of them; without a name: list")
+    run.set_defaults(handler=_list)
+    names = run.add_subparsers(metavar="NAME")
+    for name, experiment in EXPERIMENTS.items():
         one = names.add_parser(
-            name, help=module.TITLE, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=experiment.title,
+            description=experiment.description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        _add_common_arguments(one)
-        module.add_arguments(one)
-        one.set_defaults(handler=_run, name=name, parser=one)
+        _add_settings(one, experiment.settings)
+        _add_checkpoints(one)
+        one.set_defaults(handler=_run, name=name)
     every = names.add_parser("all", help="every experiment with its own defaults, and in its variants where it has them")
-    _add_common_arguments(every)
+    _add_settings(every, Settings)
+    _add_checkpoints(every)
     every.add_argument(
         "--workers",
         type=int,
@@ -78,38 +103,40 @@ def _parser():
     every.set_defaults(handler=_run_all, parser=every)
     evaluate = commands.add_parser("evaluate", help="measure again with the weights that a run left")
     names = evaluate.add_subparsers(required=True, metavar="NAME")
-    for name, module in EXPERIMENTS.items():
-        one = names.add_parser(name, help=module.TITLE)
-        _add_preset_arguments(one)
-        if hasattr(module, "evaluate"):
-            module.add_evaluation_arguments(one)
-        one.set_defaults(handler=_evaluate, name=name, parser=one)
-    bench = commands.add_parser("bench", help="timings and memory of the bridge, beside other libraries where installed")
-    bench.add_argument("--out", type=Path, default=Path("results"), help="folder for the record (default: results)")
-    bench.set_defaults(handler=_bench)
+    for name, experiment in EXPERIMENTS.items():
+        one = names.add_parser(name, help=experiment.title)
+        _add_settings(one, experiment.evaluation_settings)
+        one.set_defaults(handler=_evaluate, name=name)
+    timings = commands.add_parser("bench", help="timings and memory of the bridge, beside other libraries where installed")
+    _add_out(timings, "folder for the record (default: results)")
+    timings.set_defaults(handler=_bench)
     make_report = commands.add_parser("report", help="write OUT/README.md from the records in OUT/runs")
-    make_report.add_argument("--out", type=Path, default=Path("results"), help="folder of the records (default: results)")
+    _add_out(make_report, "folder of the records (default: results)")
     make_report.set_defaults(handler=_report)
     return parser
 
 
-def _add_common_arguments(parser):
-    _add_preset_arguments(parser)
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="folder from which a stopped run goes on")
+def _add_settings(parser, settings):
+    """An argument for each option of a class of Settings, and --out."""
+    for option in settings.options():
+        parser.add_argument(
+            option.flag,
+            type=_seed if option.name == "seed" else option.type,
+            default=option.default,
+            choices=option.choices,
+            metavar=option.metavar,
+            help=option.help,
+        )
+    _add_out(parser, "folder for records, figures and weights (default: results)")
+
+
+def _add_out(parser, help):
+    parser.add_argument("--out", default=Places.out, help=help)
+
+
+def _add_checkpoints(parser):
+    parser.add_argument("--checkpoints", default=Places.checkpoints, help="folder from which a stopped run goes on")
     parser.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint")
-
-
-def _add_preset_arguments(parser):
-    parser.add_argument(
-        "--preset", choices=("quick", "paper"), default="quick", help="quick (default): minutes; paper: the paper's setting"
-    )
-    parser.add_argument("--seed", type=_seed, default=0, help="a whole number from 0 (default: 0)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), help="folder for records, figures and weights (default: results)"
-    )
-
-
-COMMON_ARGUMENTS = ("preset", "seed", "out", "checkpoints", "fresh", "handler", "name", "parser")
 
 
 def _seed(text):
@@ -118,82 +145,96 @@ def _seed(text):
     return int(text)
 
 
+def settings_and_places(arguments, settings):
+    """The Settings and Places of parsed arguments. Raises ValueError for a value of no sense."""
+    given = vars(arguments)
+    return (
+        settings(**{option.name: given[option.name] for option in settings.options()}),
+        Places(**{field.name: given[field.name] for field in fields(Places) if field.name in given}),
+    )
+
+
 def _list(arguments):
-    for name, module in EXPERIMENTS.items():
-        print(f"{name}\n    {module.TITLE}")
+    rows = [
+        [
+            experiment.name,
+            experiment.source,
+            experiment.shows,
+            *(
+                records.how_long(experiment.name, Settings(preset=preset)) or experiment.takes.get(preset, "")
+                for preset in ("quick", "paper")
+            ),
+        ]
+        for experiment in EXPERIMENTS.values()
+    ]
+    headers = ["name", "of the paper", "shows", "quick", "paper"]
+    print(tabulate(rows, headers, maxcolwidths=[None, None, 52, None, None], disable_numparse=True))
+    print("\nquick, paper: about how long each preset takes on two cores. `python -m experiments run NAME --help` tells more.")
 
 
 def _run(arguments):
-    module = EXPERIMENTS[arguments.name]
-    stem = run_name(arguments, arguments.parser, module.LOCATION_ARGUMENTS)
-    if arguments.fresh:
-        (arguments.checkpoints / arguments.name / f"{stem}.npz").unlink(missing_ok=True)
-        shutil.rmtree(arguments.checkpoints / arguments.name / stem, ignore_errors=True)  # of an experiment of many fits
-    path = _result(arguments.name, lambda: module.run(arguments, stem))
-    if path is None:
+    experiment, begun = EXPERIMENTS[arguments.name], time.time()
+    record = _result(arguments, experiment.settings, experiment.run)
+    if record is None:
         return 1
+    settings, places = settings_and_places(arguments, experiment.settings)
+    path = places.record(experiment.name, settings.stem)
+    print(tabulate(sorted(record["metrics"].items()), headers=["metric", "measured"], floatfmt=".4g"))
+    print(f"\n{verdict_tables.lines_of(registry.judge_all(places.out), path, record)}\n")
     print(f"record: {path}")
-    print(report.summary(path))
+    for figure in sorted(places.figure(experiment.name, "").parent.glob(f"{experiment.name}-*")):
+        if figure.stat().st_mtime >= begun:
+            print(f"figure: {figure}")
 
 
 def _evaluate(arguments):
-    module = EXPERIMENTS[arguments.name]
-    if not hasattr(module, "evaluate"):
-        able = ", ".join(name for name, other in EXPERIMENTS.items() if hasattr(other, "evaluate"))
+    experiment = EXPERIMENTS[arguments.name]
+    if experiment.evaluate is None:
+        able = ", ".join(name for name, other in EXPERIMENTS.items() if other.evaluate)
         print(f"{arguments.name}: keeps no weights to evaluate; {able} does", file=sys.stderr)
         return 1
-    stem = run_name(arguments, arguments.parser, module.LOCATION_ARGUMENTS + module.EVALUATION_ARGUMENTS)
-    metrics = _result(arguments.name, lambda: module.evaluate(arguments, stem))
+    metrics = _result(arguments, experiment.evaluation_settings, experiment.evaluate)
     if metrics is None:
         return 1
     print(tabulate(metrics.items(), headers=["metric", "measured"], floatfmt=".5g"))
 
 
-def _result(name, experiment):
-    """What experiment() returns, or None where it raises an error of ours, which is printed in a line."""
+def _result(arguments, settings, measure):
+    """What measure(settings, places) returns, or None where it raises an error of ours, which is printed in a line."""
     try:
-        return experiment()
+        return measure(*settings_and_places(arguments, settings))
     except (ValueError, TypeError, RuntimeError, FloatingPointError, FileNotFoundError) as error:
         # Errors of ours name the argument and what would be right; anything else deserves its traceback.
         if not type(error).__module__.startswith(("builtins", "solvers_bridge", "original_repro")):
             raise
-        print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{arguments.name}: {type(error).__name__}: {error}", file=sys.stderr)
         return None
 
 
 def _run_all(arguments):
     if arguments.workers < 1:
         arguments.parser.error(f"--workers must be a whole number from 1, got {arguments.workers}")
+    settings, places = settings_and_places(arguments, Settings)
     options = [
         "--preset",
-        arguments.preset,
+        settings.preset,
         "--seed",
-        str(arguments.seed),
+        str(settings.seed),
         "--out",
-        str(arguments.out),
+        str(places.out),
         "--checkpoints",
-        str(arguments.checkpoints),
-        *(["--fresh"] if arguments.fresh else []),
+        str(places.checkpoints),
+        *(["--fresh"] if places.fresh else []),
     ]
-    return run_all(EXPERIMENTS, options, arguments.workers, arguments.checkpoints / "logs")
-
-
-def run_name(arguments, parser, location_arguments):
-    """<preset>-seed<N>, and every option that differs from its default, so that no record overwrites another's."""
-    chosen = [
-        f"{name}={value}"
-        for name, value in sorted(vars(arguments).items())
-        if name not in COMMON_ARGUMENTS + location_arguments and value != parser.get_default(name)
-    ]
-    return "-".join([arguments.preset, f"seed{arguments.seed}", *(text.replace("/", "_") for text in chosen)])
+    return run_all(EXPERIMENTS, options, arguments.workers, places.checkpoints / "logs")
 
 
 def _bench(arguments):
-    from . import bench
-
-    bench.run(arguments.out)
+    places = Places(out=arguments.out)
+    bench.run(Settings(), places)
+    print(f"\nrecord: {places.record(bench.NAME, Settings().stem)}")
 
 
 def _report(arguments):
-    for path in report.write(arguments.out):
+    for path in write.write(arguments.out, REPORTED):
         print(f"report: {path}")

@@ -11,8 +11,11 @@ import json
 import numpy as np
 import pytest
 
-from experiments import command_line, figure3_mnist, registry, table1_depth, table1_mnist
-from experiments.records import REPOSITORY, read_records, record_path
+from experiments import Places, command_line
+from experiments.harness.records import REPOSITORY, read_records
+from experiments.neural_ode import table1_depth, table1_mnist
+from experiments.neural_ode.figure3.laboratory import Laboratory
+from experiments.report import registry
 from original_repro import training
 from original_repro.datasets import mnist
 
@@ -54,7 +57,7 @@ def test_no_verdict_has_changed():
 def test_a_changed_record_is_noticed(change, message):
     entry = next(entry for entry in registry.read() if entry["id"] == "table1-odenet-error")
     path, record = (
-        record_path(RESULTS, "table1_mnist", "paper-seed0"),
+        Places(RESULTS).record("table1_mnist", "paper-seed0"),
         {
             "experiment": "table1_mnist",
             "preset": "paper",
@@ -92,18 +95,13 @@ QUICK_BANDS = {
 }
 
 
-def arguments_of(*words):
-    return command_line._parser().parse_args([str(word) for word in words])
-
-
 @pytest.mark.slow
 @needs_mnist
 @pytest.mark.parametrize("model", table1_mnist.MODELS)
 def test_kept_weights_make_the_recorded_errors(model):
-    arguments = arguments_of("evaluate", "table1_mnist", "--model", model, "--preset", "paper", "--out", RESULTS)
-    stem = "paper-seed0" if model == "odenet" else f"paper-seed0-model={model}"
-    recorded = json.loads(record_path(RESULTS, "table1_mnist", stem).read_text())["metrics"]
-    measured = table1_mnist.evaluate(arguments, stem)
+    settings = table1_mnist.EvaluationSettings(model=model, preset="paper")
+    recorded = json.loads(Places(RESULTS).record("table1_mnist", settings.stem).read_text())["metrics"]
+    measured = table1_mnist.evaluate(settings, Places(RESULTS))
     # Another processor rounds otherwise, which may move a digit that lies between two classes.
     assert measured["errors"] == pytest.approx(recorded["errors"], abs=2)
     assert measured["examples"] == recorded["examples"] == 10_000
@@ -113,14 +111,14 @@ def test_kept_weights_make_the_recorded_errors(model):
 @needs_mnist
 @pytest.mark.parametrize("method", ["adams", "lsoda"])
 def test_a_condition_of_figure_3c_has_the_recorded_evaluations(method):
-    record = json.loads(record_path(RESULTS, "figure3_mnist", "paper-seed0").read_text())
-    settings, weights = record["configuration"], table1_mnist.weights_path(RESULTS, "paper-seed0")
+    record = json.loads(Places(RESULTS).record("figure3_mnist", "paper-seed0").read_text())
+    settings, weights = record["configuration"], Places(RESULTS).weights("table1_mnist", "paper-seed0")
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == settings["weights_sha256"], (
         "Figure 3 was measured with other weights than those kept: run figure3_mnist --preset paper again"
     )
-    *_, images, labels = table1_mnist._load(settings["data"], None)
+    *_, images, labels = table1_mnist.load_images(settings["data"], None)
     order = np.random.default_rng(record["seed"]).permutation(len(labels))
-    laboratory = figure3_mnist.Laboratory(settings, training.load_weights(weights), images[order], labels[order], record["seed"])
+    laboratory = Laboratory(settings, training.load_weights(weights), images[order], labels[order], record["seed"])
     task = {"part": "backward", "weights": "trained", "batch_size": 1, "method": method, "tolerance": 1e-4, "reduction": "mean"}
     (recorded,) = (row for row in record["history"] if task.items() <= row.items())
     measured = laboratory.measure(task, [])
@@ -131,7 +129,7 @@ def test_a_condition_of_figure_3c_has_the_recorded_evaluations(method):
 @pytest.mark.slow
 @pytest.mark.parametrize("model, setting", [("odenet", 1e-1), ("odenet", 1e-3), ("rknet", 4)])
 def test_a_training_step_takes_the_recorded_memory(model, setting):
-    record = json.loads(record_path(RESULTS, "table1_depth", "paper-seed0").read_text())
+    record = json.loads(Places(RESULTS).record("table1_depth", "paper-seed0").read_text())
     (recorded,) = (point for point in record["history"] if (point["model"], point["setting"]) == (model, setting))
     settings = {name: record["configuration"][name] for name in ("batch_size", "channels", "memory_steps")}
     measured = table1_depth.measure_in_fresh_process(model=model, setting=setting, seed=record["seed"], timed_steps=1, **settings)
@@ -150,6 +148,6 @@ def test_a_quick_run_gives_the_recorded_numbers(path, tmp_path):
     _, options = record["command"].split(f"run {record['experiment']}")
     words = ["run", record["experiment"], *options.split(), "--out", tmp_path, "--checkpoints", tmp_path / "checkpoints"]
     assert command_line.main([str(word) for word in words]) == 0
-    measured = json.loads(record_path(tmp_path, record["experiment"], path.stem).read_text())["metrics"]
+    measured = json.loads(Places(tmp_path).record(record["experiment"], path.stem).read_text())["metrics"]
     for metric, band in QUICK_BANDS[record["experiment"]].items():
         assert measured[metric] == pytest.approx(record["metrics"][metric], **band), metric

@@ -2,11 +2,15 @@
 
 import functools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from experiments import command_line, table1_mnist
+from experiments import Places, command_line
+from experiments.harness.records import REPOSITORY
+from experiments.neural_ode import table1_mnist
 from original_repro import supervised, training
 from original_repro.datasets import mnist
 
@@ -15,6 +19,32 @@ def test_list_names_every_experiment(capsys):
     assert command_line.main(["list"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in command_line.EXPERIMENTS)
+    seconds = json.loads(Places(REPOSITORY / "results").record("table1_mnist", "paper-seed0").read_text())["wall_seconds"]
+    (row,) = (line for line in printed.splitlines() if line.startswith("table1_mnist"))
+    assert "Table 1" in row and row.split()[-2:] == [f"{seconds / 60:.0f}", "min"]
+    assert command_line.main(["run"]) == 0
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    "words, hint",
+    [
+        (["run", "table2"], "did you mean table2_latent_ode?"),
+        (["run", "figure4_flow"], "did you mean figure4_flows?"),
+        (["evaluate", "tabel1_mnist"], "did you mean table1_mnist"),
+        (["evaluate", "all"], "`python -m experiments list` shows them all"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(words, hint, capsys):
+    with pytest.raises(SystemExit) as info:
+        command_line.main(words)
+    assert info.value.code == 2 and hint in capsys.readouterr().err
+
+
+def test_the_package_loads_neither_tensorflow_nor_torch():
+    code = "import sys, experiments.command_line; print([name for name in ('tensorflow', 'torch', 'matplotlib.pyplot') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -31,7 +61,9 @@ def test_list_names_every_experiment(capsys):
 )
 def test_a_record_is_named_by_every_option_that_matters(arguments, name):
     parsed = command_line._parser().parse_args(["run", "table1_mnist", *arguments])
-    assert command_line.run_name(parsed, parsed.parser, table1_mnist.LOCATION_ARGUMENTS) == name
+    settings, places = command_line.settings_and_places(parsed, table1_mnist.RunSettings)
+    assert settings.stem == name
+    assert places.record("table1_mnist", name).name == f"{name}.json"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +101,10 @@ def test_a_run_writes_record_and_figure_and_a_second_one_goes_on_from_its_checkp
     assert all(epoch["train"]["nfe_forward"] > 0 and epoch["train"]["nfe_backward"] > 0 for epoch in record["history"])
     assert (tmp_path / "figures" / "table1_mnist-quick-seed0.png").stat().st_size > 10_000
     assert (tmp_path / "weights" / "table1_mnist-quick-seed0.npz").exists()
-    assert str(path) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"record: {path}" in printed and f"figure: {tmp_path / 'figures' / 'table1_mnist-quick-seed0.png'}" in printed
+    (line,) = (line for line in printed.splitlines() if line.startswith("Table 1: ODE-Net, test error"))
+    assert "0.42 %" in line and "(quick, not a paper-preset measurement)" in line and "not measured" in line
     assert command_line.main(arguments) == 0
     again = json.loads(path.read_text())
     assert again["history"] == record["history"]
@@ -186,3 +221,46 @@ def test_an_experiment_without_weights_says_so(capsys):
 def test_options_of_the_odenet_are_refused_for_other_models(few_digits, tmp_path, capsys):
     assert command_line.main(["run", "table1_mnist", "--model", "mlp", "--tolerance", "1e-5", *folders(tmp_path)]) == 1
     assert "--method and --tolerance go with --model odenet, not mlp" in capsys.readouterr().err
+
+
+def test_an_experiment_runs_from_python_with_plain_values_and_returns_its_record(few_digits, tmp_path):
+    settings = table1_mnist.RunSettings(model="mlp", epochs=1, validation=0, data="nowhere")
+    places = Places(out=tmp_path, checkpoints=str(tmp_path / "checkpoints"))
+    record = table1_mnist.EXPERIMENT.run(settings, places)
+    assert record == json.loads((tmp_path / "runs" / "table1_mnist" / "quick-seed0-epochs=1-model=mlp.json").read_text())
+    assert record["command"] == (
+        "python -m experiments run table1_mnist --model mlp --data nowhere --epochs 1 "
+        f"--out {tmp_path} --checkpoints {tmp_path / 'checkpoints'}"
+    )
+    words = record["command"].split()[3:]
+    assert command_line.settings_and_places(command_line._parser().parse_args(words), table1_mnist.RunSettings) == (
+        settings,
+        places,
+    )
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"preset": "big"}, "--preset must be one of quick, paper, got 'big'"),
+        ({"seed": -1}, "--seed must be a whole number from 0, got -1"),
+        ({"seed": 1.5}, "--seed must be a whole number from 0, got 1.5"),
+        ({"seed": None}, "--seed must be a whole number from 0, got None"),
+        ({"model": "lenet"}, "--model must be one of odenet, resnet, rknet, mlp, got 'lenet'"),
+        ({"tolerance": "tight"}, "--tolerance must be a float, got 'tight'"),
+        ({"crop_padding": True}, "--crop-padding must be a whole number from 0, got True"),
+    ],
+)
+def test_plain_values_of_no_sense_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        table1_mnist.RunSettings(**given)
+
+
+@pytest.mark.parametrize(
+    "experiment", [*command_line.EXPERIMENTS.values(), command_line.bench.EXPERIMENT], ids=lambda one: one.name
+)
+def test_every_experiment_says_what_it_is(experiment):
+    assert experiment.settings().stem == "quick-seed0"
+    assert all(about.help for about in experiment.settings.options())
+    assert experiment.shows and experiment.source and experiment.description and experiment.takes["quick"]
+    assert experiment.evaluate is None or experiment.evaluation_settings().stem == "quick-seed0"

@@ -6,14 +6,14 @@ import runpy
 import pytest
 import scipy
 
-from experiments.records import REPOSITORY
+from experiments.harness.records import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
 
 
 @pytest.mark.skipif(scipy.__version__ != "1.16.3", reason="the README shows what SciPy 1.16.3 prints")
 def test_what_the_c_translations_script_prints(capsys):
-    runpy.run_path(str(REPOSITORY / "experiments" / "c_translations.py"))
+    runpy.run_path(str(REPOSITORY / "experiments" / "fidelity" / "c_translations.py"))
     assert capsys.readouterr().out.strip() in README
 
 

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from experiments.records import REPOSITORY
+from experiments.harness.records import REPOSITORY
 from original_repro.training import load_checkpoint, tree_leaves
 
 

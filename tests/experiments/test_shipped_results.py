@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import records
+from experiments.harness import records
 
 GIT = ["git", "-c", "user.name=one", "-c", "user.email=one@example.org"]
 

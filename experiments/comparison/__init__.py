@@ -1,0 +1,1 @@
+"""The bridge beside modern libraries, timed in one run."""

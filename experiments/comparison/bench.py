@@ -1,0 +1,119 @@
+"""Timings and memory of the bridge, from one run: beside bare convolutions, autograd's own odeint and torchdiffeq.
+
+Candidates of a table take turns, round by round, so that noise on the machine hits all alike; trust ratios more than seconds.
+The ODE layer is that of the ODE-Net at its initialisation, its z(0) made by the stem from real digits, its cotangent by the head
+and the mean cross-entropy. The memory of a training step is measured in a fresh process for each tolerance.
+"""
+
+import time
+
+from .. import Experiment, Section
+from ..harness import records
+from ..harness.tables import markdown_table
+from .goals import GOALS
+
+NAME = "bench"
+LAYER_ROUNDS, GRAPH_ROUNDS, SMALL_ROUNDS, FLOW_ROUNDS, LATENT_ROUNDS = 5, 40, 10, 5, 2
+
+
+def run(settings, places):
+    """Measure everything, print it, write the record bench/quick-seed0.json; returns the record."""
+    # They import TensorFlow, which takes seconds.
+    from . import bench_flows, bench_latent, bench_layer, bench_memory, bench_small
+
+    begun = time.perf_counter()
+    layer = bench_layer.make_layer(bench_layer.BATCH, bench_layer.CHANNELS)
+    metrics = {
+        **bench_layer.bench_layer(layer, LAYER_ROUNDS),
+        **bench_layer.bench_processes(bench_layer.BATCH, LAYER_ROUNDS),
+        **bench_layer.bench_graphs(layer, GRAPH_ROUNDS),
+        **bench_small.bench_small(SMALL_ROUNDS),
+        **bench_layer.bench_torchdiffeq(layer, LAYER_ROUNDS),
+        **bench_flows.bench_flow(FLOW_ROUNDS),
+        **bench_latent.bench_latent(LATENT_ROUNDS),
+        **bench_memory.bench_memory(bench_memory.BATCH, bench_memory.CHANNELS),
+    }
+    configuration = {
+        "batch": bench_layer.BATCH,
+        "channels": bench_layer.CHANNELS,
+        "tolerance": bench_layer.TOLERANCE,
+        "small_tolerance": bench_small.SMALL_TOLERANCE,
+        "memory_tolerances": bench_memory.MEMORY_TOLERANCES,
+        "goals": GOALS,
+        "threads": bench_layer.threads(),
+        "rounds": {
+            "layer": LAYER_ROUNDS,
+            "graphs": GRAPH_ROUNDS,
+            "small": SMALL_ROUNDS,
+            "flow": FLOW_ROUNDS,
+            "latent": LATENT_ROUNDS,
+        },
+    }
+    return records.record_run(
+        NAME,
+        settings,
+        places,
+        configuration=configuration,
+        metrics=metrics,
+        history=[],
+        wall_seconds=time.perf_counter() - begun,
+        command=NAME,
+    )
+
+
+ROWS = (  # what, metric, its goal's name, how to print it
+    ("graph of f over its two bare convolutions, time", "graph_f_ratio", "f", "{:.2f}"),
+    ("fused graph of f and all VJPs over the same", "graph_fused_vjp_ratio", "fused_vjp", "{:.2f}"),
+    ("ODE layer, share of the forward solve outside graphs", "layer_adams_outside_graphs_forward", None, "{:.0%}"),
+    ("ODE layer, share of the reverse solve outside graphs", "layer_adams_outside_graphs_backward", None, "{:.0%}"),
+    (
+        "ODE-Net, training step: times faster shared among two processes than with threads",
+        "training_shared_speedup",
+        None,
+        "{:.2f}",
+    ),
+    ("ODE layer, training step: ours over torchdiffeq's, time", "torchdiffeq_ratio", "torchdiffeq_ratio", "{:.2f}"),
+    (
+        "small problem, gradient: times faster than autograd's odeint, TensorFlow, LSODA",
+        "small_lsoda_tensorflow_gradient_speedup",
+        "small_speedup",
+        "{:.1f}",
+    ),
+    ("the same, TensorFlow, Adams with warm restarts", "small_adams_tensorflow_warm_gradient_speedup", "small_speedup", "{:.1f}"),
+    ("the same, autograd dynamics, LSODA", "small_lsoda_gradient_speedup", "small_speedup", "{:.1f}"),
+    ("peak memory of a training step, tolerance 1e-6 over 1e-2", "memory_ratio", "memory_ratio", "{:.3f}"),
+    ("evaluations of the same", "memory_evaluations_ratio", None, "{:.1f}"),
+    ("CNF, training iteration: times faster than torchdiffeq's adjoint", "flow_speedup", "flow_speedup", "{:.1f}"),
+    (
+        "latent ODE, gradient at 1e-5: times faster than torchdiffeq's adjoint",
+        "latent_speedup_loose",
+        "latent_speedup_loose",
+        "{:.1f}",
+    ),
+    ("the same at 1.5e-8", "latent_speedup_tight", "latent_speedup_tight", "{:.1f}"),
+)
+
+
+def table(found):
+    """The ratios of the record, beside their goals."""
+    record = records.first(found, NAME)
+    if not record:
+        return ""
+    metrics, goals = record["metrics"], record["configuration"]["goals"]
+    rows = [
+        [what, form.format(metrics[metric]), goals.get(goal, "")]
+        for what, metric, goal, form in ROWS
+        if metrics.get(metric) is not None
+    ]
+    return markdown_table(["medians of ratios in one run", "measured", "goal"], rows)
+
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    source="The bridge",
+    shows="its speed and memory, beside other libraries where installed",
+    run=run,
+    description=__doc__,
+    takes={"quick": "2 min"},
+    section=Section("The bridge's speed and memory", table, marker="bench"),
+)

@@ -1,0 +1,12 @@
+"""What the bridge is to reach in `bench`: ratios of medians, by the names of their rows."""
+
+GOALS = {
+    "f": 2.0,
+    "fused_vjp": 6.0,
+    "small_speedup": 8.0,
+    "torchdiffeq_ratio": 1.0,
+    "memory_ratio": 1.05,
+    "flow_speedup": 10.0,
+    "latent_speedup_loose": 10.0,
+    "latent_speedup_tight": 10.0,
+}

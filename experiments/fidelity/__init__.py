@@ -1,0 +1,1 @@
+"""How the integrators of SciPy's releases differ, Fortran and C."""

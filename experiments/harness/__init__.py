@@ -1,0 +1,1 @@
+"""What experiments share: records, worker processes, runs of all of them. It knows no paper."""

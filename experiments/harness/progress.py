@@ -1,0 +1,35 @@
+"""How far a list of measurements has come."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Progress:
+    """For a `with` statement: a bar on a terminal, elsewhere a line every half-minute, on standard error.
+
+    total: how many there are; what: their name; done: how many there are already.
+    """
+
+    LINE_SECONDS = 30.0
+
+    def __init__(self, total, what, done=0):
+        self.bar = tqdm(total=total, initial=done, desc=what, disable=None)
+        self.count, self.total, self.what, self.written_at = done, total, what, time.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.bar.close()
+
+    def done(self, last, always=False):
+        """Count one, which `last` describes; always: with a line of its own."""
+        self.count += 1
+        self.bar.update()
+        if always:
+            self.bar.write(last, file=sys.stderr)
+        elif self.bar.disable and time.monotonic() - self.written_at >= self.LINE_SECONDS:
+            print(f"{self.count} of {self.total} {self.what}, the last: {last}", file=sys.stderr, flush=True)
+            self.written_at = time.monotonic()

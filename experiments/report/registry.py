@@ -1,0 +1,180 @@
+"""The registry of the paper's numbers and claims, results/reported.json, and the verdict of the records on each.
+
+An entry has: id; source (table, figure or section); what; value (null for a claim without a number) and unit; reported, the value
+in words where it is not a number; measured_by: the experiment, its preset, the options of the run beyond preset and seed, and a
+part of the record's configuration; rule: name and parameters, of rules.py; note, if a choice needs a reason; headline, if it is
+in the main README's short table.
+
+A record is asked for by an entry if it is of that experiment and was run with exactly those options (its name says so), any seed.
+It counts if preset and configuration are the entry's as well. Where records that count differ in configuration, those of the
+newest one do, so that a mean over seeds is one of like runs.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from ..harness.records import RESULTS, read_records
+from . import rules
+
+PATH = RESULTS / "reported.json"
+REPRODUCED, NOT_REPRODUCED, NOT_MEASURED = "reproduced", "not reproduced", "not measured"
+NEEDED = {"id", "source", "what", "value", "unit", "measured_by", "rule"}
+ALLOWED = NEEDED | {"reported", "note", "headline"}
+MEASURED_BY = {"experiment", "preset", "options", "configuration"}
+# Parts of a configuration in which runs of several seeds differ by nature.
+OF_ONE_SEED = ("seed", "weights", "weights_sha256")
+
+
+class Verdict(NamedTuple):
+    """An entry judged: the verdict, the Finding or None, paths of the records used, and (path, reason) of those set aside.
+
+    quick: what the rule finds in quick records where none counts, for show only; or None.
+    """
+
+    entry: dict
+    verdict: str
+    finding: rules.Finding | None
+    records: list
+    set_aside: list
+    quick: rules.Finding | None = None
+
+
+def read(path=PATH):
+    """The entries. Raises ValueError, naming the entry, where one lacks a key, has an unknown one, or names no rule of ours."""
+    entries = json.loads(Path(path).read_text())
+    for entry in entries:
+        name = entry.get("id", "an entry without id")
+        if NEEDED - entry.keys() or entry.keys() - ALLOWED:
+            raise ValueError(f"{name}: lacks {sorted(NEEDED - entry.keys())}, unknown {sorted(entry.keys() - ALLOWED)}")
+        if entry["measured_by"].keys() != MEASURED_BY:
+            raise ValueError(f"{name}: measured_by needs {', '.join(sorted(MEASURED_BY))}")
+        if entry["rule"]["name"] not in rules.RULES:
+            raise ValueError(f"{name}: rule must be one of {', '.join(rules.RULES)}, got {entry['rule']['name']!r}")
+        if entry["value"] is None and "reported" not in entry:
+            raise ValueError(f"{name}: an entry without a value needs `reported`, the claim in words")
+    ids = [entry["id"] for entry in entries]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"ids occur twice: {sorted({one for one in ids if ids.count(one) > 1})}")
+    return entries
+
+
+def judge_all(out, entries=None):
+    """A Verdict for each entry from the records under out/runs."""
+    found = read_records(out)
+    return [judge(entry, found) for entry in (read() if entries is None else entries)]
+
+
+def judge(entry, found):
+    """The Verdict on an entry from records, a list of (path, record)."""
+    asked = [(path, record) for path, record in found if is_asked_for(entry, path, record)]
+    set_aside = [(path, reason) for path, record in asked if (reason := _mismatch(entry, record))]
+    counted = [(path, record) for path, record in asked if not _mismatch(entry, record)]
+    newest = max((record for _, record in counted), key=lambda record: record["date"], default=None)
+    set_aside += [(path, "an older configuration") for path, record in counted if not _alike(record, newest)]
+    counted = [(path, record) for path, record in counted if _alike(record, newest)]
+    quick = [record for _, record in asked if record["preset"] == "quick"]
+    if counted:
+        try:
+            finding = _apply(entry, [record for _, record in counted])
+        except rules.CannotJudge as error:
+            set_aside += [(path, str(error)) for path, _ in counted]
+        else:
+            verdict = REPRODUCED if finding.holds else NOT_REPRODUCED
+            return Verdict(entry, verdict, finding, [path for path, _ in counted], set_aside)
+    return Verdict(entry, NOT_MEASURED, None, [], set_aside, _for_show(entry, quick))
+
+
+def is_asked_for(entry, path, record):
+    """Whether a record is of the entry's experiment, with its options and no other, of any preset and seed."""
+    wanted = entry["measured_by"]
+    options = [f"{name}={value}" for name, value in sorted(wanted["options"].items())]
+    return record["experiment"] == wanted["experiment"] and path.stem == "-".join(
+        [record["preset"], f"seed{record['seed']}", *options]
+    )
+
+
+def unused(found, verdicts):
+    """(path, reason) of the records of the registry's experiments that no verdict uses."""
+    used = {path for verdict in verdicts for path in verdict.records}
+    experiments = {verdict.entry["measured_by"]["experiment"] for verdict in verdicts}
+    reasons = dict(pair for verdict in verdicts for pair in verdict.set_aside)
+    return [
+        (path, reasons.get(path, "run with options that no entry asks for"))
+        for path, record in found
+        if record["experiment"] in experiments and path not in used
+    ]
+
+
+def command(entry):
+    """The command that measures an entry."""
+    wanted = entry["measured_by"]
+    return " ".join(
+        [
+            "python -m experiments run",
+            wanted["experiment"],
+            "--preset",
+            wanted["preset"],
+            *(f"--{name} {value}" for name, value in wanted["options"].items()),
+        ]
+    )
+
+
+def as_json(verdicts, out):
+    """What results/verdicts.json holds: by id, the verdict, the measured numbers to six digits, and the records used."""
+    flat = {}
+    for verdict in verdicts:
+        finding = verdict.finding
+        numbers = (
+            {}
+            if finding is None
+            else {
+                "measured": _digits(finding.measured),
+                "deviation": _digits(finding.deviation),
+                "interval": finding.interval and [_digits(end) for end in finding.interval],
+                "detail": finding.detail,
+            }
+        )
+        flat[verdict.entry["id"]] = {
+            "verdict": verdict.verdict,
+            **numbers,
+            "records": [path.relative_to(out).as_posix() for path in verdict.records],
+        }
+    return flat
+
+
+def _apply(entry, records):
+    rule = entry["rule"]
+    return rules.RULES[rule["name"]](records, entry["value"], **rule["parameters"])
+
+
+def _for_show(entry, records):
+    try:
+        return _apply(entry, records) if records else None
+    except rules.CannotJudge:
+        return None
+
+
+def _mismatch(entry, record):
+    """Why a record does not count for an entry, in words; empty where it does."""
+    wanted = entry["measured_by"]
+    if record["preset"] != wanted["preset"]:
+        return f"{record['preset']} preset"
+    other = [
+        f"{name} {record['configuration'].get(name)!r} where {value!r} is asked for"
+        for name, value in wanted["configuration"].items()
+        if record["configuration"].get(name) != value
+    ]
+    return "another configuration: " + ", ".join(other) if other else ""
+
+
+def _alike(record, other):
+    """Whether two records are of the same configuration but for the seed."""
+    one, another = (
+        {name: value for name, value in each["configuration"].items() if name not in OF_ONE_SEED} for each in (record, other)
+    )
+    return one == another
+
+
+def _digits(value):
+    return None if value is None else float(f"{value:.6g}")

@@ -1,0 +1,132 @@
+"""Verdicts in words: counts of them, tables of them, and numbers with units."""
+
+from collections import Counter
+
+from tabulate import tabulate
+
+from ..harness.tables import markdown_table
+from . import registry, rules
+
+
+def counts(verdicts):
+    """How many of the paper's numbers and claims have which verdict, in a sentence."""
+    number = Counter(verdict.verdict for verdict in verdicts)
+    return (
+        f"Of {len(verdicts)} numbers and claims, {number[registry.REPRODUCED]} are reproduced, "
+        f"{number[registry.NOT_REPRODUCED]} are not, and {number[registry.NOT_MEASURED]} are not measured yet."
+    )
+
+
+def short_table(verdicts):
+    """The main README's table: the headline entries and whatever is not reproduced, with the counts of all."""
+    shown = [verdict for verdict in verdicts if verdict.entry.get("headline") or verdict.verdict == registry.NOT_REPRODUCED]
+    rows = [[_what(verdict.entry), reported(verdict.entry), measured(verdict), _bold(verdict.verdict)] for verdict in shown]
+    links = "All of them, with rules and records: [results/README.md](results/README.md), or results/report.html in a browser."
+    return f"{counts(verdicts)} {links}\n\n" + markdown_table(["what", "paper", "measured", "verdict"], rows)
+
+
+def lines_of(verdicts, path, record):
+    """The verdicts on the entries that ask for a record, as a table for the terminal; or why there is none."""
+    asked = [verdict for verdict in verdicts if registry.is_asked_for(verdict.entry, path, record)]
+    if not asked:
+        return "No number of results/reported.json is measured by this run."
+    rows = [[_what(verdict.entry), reported(verdict.entry), measured(verdict), verdict.verdict] for verdict in asked]
+    return tabulate(rows, ["what", "paper", "measured", "verdict"], disable_numparse=True)
+
+
+def verdict_table(verdicts, records, out):
+    """Everything there is to say of some verdicts; records: {path: record}."""
+    rows = []
+    for verdict in verdicts:
+        used = [records[path] for path in verdict.records]
+        rows.append(
+            [
+                _what(verdict.entry),
+                reported(verdict.entry),
+                measured(verdict),
+                _bold(verdict.verdict),
+                _rule(verdict.entry["rule"]),
+                f"`{registry.command(verdict.entry)}`",
+                ", ".join([*(link(path, out) for path in verdict.records), *_when(used)]),
+                verdict.entry.get("note", ""),
+            ]
+        )
+    return markdown_table(["what", "reported", "measured", "verdict", "rule", "command", "measured by", "note"], rows)
+
+
+def reported(entry):
+    """The paper's value, in words where it is a claim."""
+    return entry["reported"] if entry["value"] is None else number(entry["value"], entry["unit"])
+
+
+def measured(verdict):
+    """What was measured, in words: value, interval, deviation over seeds, and what the rule adds; quick ones are named such."""
+    if verdict.finding is not None:
+        seeds = len(verdict.records)
+        return _finding(verdict.finding, verdict.entry) + (f"; {seeds} seeds" if seeds > 1 else "")
+    if verdict.quick is not None:
+        return _finding(verdict.quick, verdict.entry) + " (quick, not a paper-preset measurement)"
+    return ""
+
+
+def number(value, unit, digits=4):
+    """A number with its unit: per cent for fractions, thousands in full, otherwise so many digits."""
+    if unit == "fraction":
+        return f"{100 * value:.2f} %"
+    return f"{value:,.0f} {unit}".strip() if abs(value) >= 1000 else f"{value:.{digits}g} {unit}".strip()
+
+
+def how(verdicts):
+    """What each rule in use asks for, and what counts."""
+    used = dict.fromkeys(verdict.entry["rule"]["name"] for verdict in verdicts)
+    lines = [
+        "A record counts for a number if it is of the experiment, preset, options and configuration that "
+        "`results/reported.json` asks for; records of several seeds count together. What was measured otherwise is "
+        "listed above and decides nothing. The rules, functions of `experiments/report/rules.py`:",
+        "",
+    ]
+    return "\n".join(lines + [f"- `{name}`: {rules.meaning(name)}." for name in used])
+
+
+def _what(entry):
+    return f"{entry['source']}: {entry['what']}"
+
+
+def _finding(finding, entry):
+    # A claim without a number needs no more digits than show it.
+    unit, digits = entry["unit"], 3 if entry["value"] is None else 4
+    text = number(finding.measured, unit, digits)
+    if finding.deviation is not None:
+        text += f" ± {number(finding.deviation, unit, 2)}"
+    if finding.interval is not None:
+        text += " ({} to {})".format(*(number(end, unit if unit == "fraction" else "", digits) for end in finding.interval))
+    # An ordering's count and its detail read as one: 7 of 9 pairs.
+    return f"{text}{' ' if finding.detail.startswith('of ') else '; '}{finding.detail}" if finding.detail else text
+
+
+def _rule(rule):
+    bounds = [
+        f"{name.replace('_', ' ')} {value:g}"
+        for name, value in rule["parameters"].items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]
+    return f"`{rule['name']}`" + (f" {', '.join(bounds)}" if bounds else "")
+
+
+def _when(records):
+    """Days and versions of records, each once."""
+    return dict.fromkeys([*sorted(record["date"][:10] for record in records), *map(versions, records)])
+
+
+def versions(record):
+    """What a record was measured with."""
+    return f"SciPy {record['versions']['scipy']} ({record['integrators']['vode']}), TensorFlow {record['versions']['tensorflow']}"
+
+
+def _bold(verdict):
+    return f"**{verdict}**" if verdict == registry.NOT_REPRODUCED else verdict
+
+
+def link(path, out):
+    """A record's name, linked."""
+    return f"[{path.parent.name}/{path.stem}]({path.relative_to(out).as_posix()})"

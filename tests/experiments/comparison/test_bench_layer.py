@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from experiments.comparison import bench_layer, side_by_side
+from solvers_bridge import odeint
+
+
+@pytest.fixture(scope="module")
+def layer():
+    return bench_layer.make_layer(batch=2, channels=4)
+
+
+def test_layer_has_the_shapes_of_an_odenet_of_its_size(layer):
+    assert layer.z0.shape == layer.z1_bar.shape == (2, 6, 6, 4)
+    assert layer.z0.dtype == np.float32
+    assert np.abs(layer.z1_bar).max() > 0
+
+
+def test_a_step_measures_solves_and_the_share_outside_graphs(layer):
+    step = layer.step()
+    z_bar, params_bar = step.gradient
+    assert z_bar.shape == layer.z0.shape
+    assert params_bar.keys() == layer.params.keys()
+    assert step.nfe_forward > 2 and step.nfe_backward > 2
+    assert step.seconds == step.forward + step.backward > 0
+    assert 0 < step.outside_forward < 1 and 0 < step.outside_backward < 1
+
+
+def test_timed_dynamics_are_the_same_dynamics(layer):
+    timed = side_by_side.TimedDynamics(layer.dynamics)
+    plain, through = (odeint(f, layer.z0, [0.0, 0.1], layer.params, rtol=1e-3, atol=1e-3) for f in (layer.dynamics, timed))
+    np.testing.assert_array_equal(plain, through)
+    assert timed.seconds > 0 and timed.adjoint is None
+
+
+def test_graph_calls_are_those_of_the_layer(layer):
+    calls = bench_layer.bound_graphs(layer)
+    n, p = layer.z0.size, sum(array.size for array in map(np.asarray, bench_layer.flatten(layer.params)[0]))
+    assert calls["f"]().shape == (n,)
+    assert calls["fused_vjp"]().shape == (2 * n + p + 1,)
+    np.testing.assert_allclose(calls["fused_vjp"]()[:n], calls["f"](), rtol=1e-5, atol=1e-5)
+    assert calls["two_convolutions"]().shape == layer.z0.shape
+
+
+def test_a_training_step_is_measured_in_one_process_and_shared(capsys):
+    metrics = bench_layer.bench_processes(4, 1, processes=2, model="mlp")
+    assert metrics["training_shared_speedup"] == pytest.approx(
+        metrics["training_one_process_step_seconds_median"] / metrics["training_shared_step_seconds_median"]
+    )
+    assert all(value > 0 for value in metrics.values())
+    assert "shared among 2 processes" in capsys.readouterr().out
+
+
+def test_torchdiffeq_computes_the_same_layer_and_small_problem(layer):
+    pytest.importorskip("torchdiffeq")
+    pytest.importorskip("torch").set_num_threads(1)
+    theirs = bench_layer.torch_layer(layer, tolerance=1e-6)().gradient[0].transpose(0, 2, 3, 1)
+    ours = layer.step(rtol=1e-6, atol=1e-6).gradient[0]
+    np.testing.assert_allclose(theirs, ours, atol=0.05 * np.abs(ours).max())
+
+
+def test_bench_without_torchdiffeq_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setattr(bench_layer, "torchdiffeq_is_installed", lambda: False)
+    assert bench_layer.bench_torchdiffeq(bench_layer.Layer(None, {}, np.zeros(1), np.zeros(1)), 1) == {}
+    assert 'pip install "neural-ode-repro[modern]"' in capsys.readouterr().out

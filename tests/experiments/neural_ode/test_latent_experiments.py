@@ -1,0 +1,213 @@
+"""Table 2, the cost of restarts, Figures 7 to 10: tiny runs, records, figures, and going on after a stop."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import command_line
+from experiments.harness import workers
+from experiments.neural_ode import figure7_poisson, figures8to10_latent_ode, latent_restarts, table2_figures, table2_latent_ode
+from original_repro import latent_ode, training
+
+SHORT = {"stages": [[25, 4], [100, 6]], "iterations_an_evaluation": 2, "batch_size": 10, "peak_rate": 1e-2, "clip_norm": 10.0}
+TINY = {
+    "points": (30,),
+    "trajectories": {"train": 20, "validation": 5, "test": 10},
+    "rnn": SHORT,
+    "latent_ode": {**SHORT, "few_times": 5},
+}
+
+
+def folders(tmp_path):
+    return ["--out", str(tmp_path), "--checkpoints", str(tmp_path / "checkpoints")]
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(table2_latent_ode, "PRESETS", {"quick": TINY, "paper": TINY})
+    monkeypatch.setattr(workers, "run_tasks", lambda function, tasks, workers: [function(task) for task in tasks])
+
+
+def test_table2_and_the_figures_of_its_weights(tiny, tmp_path, monkeypatch):
+    assert command_line.main(["run", "table2_latent_ode", *folders(tmp_path)]) == 0
+    record = read(tmp_path / "runs" / "table2_latent_ode" / "quick-seed0.json")
+    metrics = record["metrics"]
+    for kind in ("noisy", "clean"):
+        for model in ("rnn", "rnn_stepwise", "rnn_dt", "latent_ode"):
+            assert 0 < metrics[f"rmse_{model}_30_{kind}"] < 10
+        assert metrics[f"ratio_30_{kind}"] == metrics[f"rmse_latent_ode_30_{kind}"] / metrics[f"rmse_rnn_30_{kind}"]
+    assert {one["model"] for one in record["history"]} == {"rnn", "rnn_dt", "latent_ode"}
+    assert all(
+        [(epoch["stage"], epoch["steps"]) for epoch in one["history"]] == [(0, 2), (0, 4), (1, 2), (1, 4), (1, 6)]
+        for one in record["history"]
+    )
+    assert (tmp_path / "figures" / "table2_latent_ode-quick-seed0.png").stat().st_size > 10_000
+    assert not (tmp_path / "figures" / "table2_latent_ode-quick-noise.png").exists()
+    weights = training.load_weights(tmp_path / "weights" / "table2_latent_ode-quick-seed0.npz")
+    assert set(weights) == {"rnn_30", "rnn_dt_30", "latent_ode_30"}
+
+    monkeypatch.setitem(figures8to10_latent_ode.PRESETS, "quick", {"test": 12, "samples": 3})
+    assert command_line.main(["run", "figures8to10_latent_ode", *folders(tmp_path)]) == 0
+    metrics = read(tmp_path / "runs" / "figures8to10_latent_ode" / "quick-seed0.json")["metrics"]
+    assert 0 <= metrics["direction_probe_accuracy"] <= 1 and 0 <= metrics["band_coverage_further"] <= 1
+    assert metrics["imputation_rmse"] > 0 and metrics["reconstruction_rmse_10"] > 0
+    names = {path.name for path in (tmp_path / "figures").glob("figures8to10*.png")}
+    assert names == {
+        f"figures8to10_latent_ode-quick-seed0-{part}.png" for part in ("figure8", "figure8c", "figure9", "figure10", "bands")
+    }
+
+
+def test_errors_over_noise_are_drawn(tmp_path):
+    sizes, metrics = (
+        (30, 50),
+        {
+            f"rmse_{model}_{size}_{kind}": 0.2
+            for model in ("rnn", "latent_ode")
+            for size in (30, 50)
+            for kind in ("noisy", "clean")
+        },
+    )
+    levels = {0.1: [{"metrics": metrics}, {"metrics": metrics}], 0.3: [{"metrics": metrics}]}
+    table2_figures.draw_over_noise(levels, sizes, {"table2-latent-ode-30": 0.15}, tmp_path / "figures" / "noise.png")
+    assert (tmp_path / "figures" / "noise.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["figures8to10_latent_ode", "figure7_poisson"])
+def test_experiments_without_weights_name_the_command_that_makes_them(name, tmp_path, capsys):
+    assert command_line.main(["run", name, "--seed", "4", *folders(tmp_path)]) == 1
+    assert "`python -m experiments run table2_latent_ode --preset quick --seed 4" in capsys.readouterr().err
+
+
+def test_a_stopped_fit_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
+    task = {
+        "model": "latent_ode",
+        "points": 30,
+        "seed": 1,
+        "noise": 0.1,
+        "reverse": "rk4",
+        **TINY["latent_ode"],
+        "trajectories": TINY["trajectories"],
+    }
+    whole = table2_latent_ode.fit({**task, "checkpoint": str(tmp_path / "whole.npz")})
+    evaluate = table2_latent_ode.rmse
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(table2_latent_ode, "rmse", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        table2_latent_ode.fit({**task, "checkpoint": str(tmp_path / "stopped.npz")})
+    resumed = table2_latent_ode.fit({**task, "checkpoint": str(tmp_path / "stopped.npz")})
+    # The fourth evaluation was not saved, and the test is one more.
+    assert len(calls) == 4 + 2 + 1
+    assert resumed["test"] == whole["test"]
+    for one, other in zip(training.tree_leaves(resumed["params"]), training.tree_leaves(whole["params"]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_parameters_kept_are_those_with_the_least_validation_error(tmp_path):
+    best = table2_latent_ode._Best(str(tmp_path / "fit.npz"))
+    for error, value in ((3.0, 1.0), (1.0, 2.0), (2.0, 3.0)):
+        best.offer(error, {"weight": np.array([value])})
+    assert best.params() == {"weight": 2.0}
+    again = table2_latent_ode._Best(str(tmp_path / "fit.npz"))
+    again.offer(1.5, {"weight": np.array([4.0])})
+    assert again.params() == {"weight": 2.0}
+
+
+def test_fresh_removes_the_folder_of_checkpoints(tiny, tmp_path):
+    folder = tmp_path / "checkpoints" / "table2_latent_ode" / "quick-seed0"
+    assert command_line.main(["run", "table2_latent_ode", *folders(tmp_path)]) == 0
+    (folder / "left.npz").write_text("")
+    assert command_line.main(["run", "table2_latent_ode", *folders(tmp_path)]) == 0 and (folder / "left.npz").exists()
+    assert command_line.main(["run", "table2_latent_ode", "--fresh", *folders(tmp_path)]) == 0
+    assert folder.exists() and not (folder / "left.npz").exists()
+
+
+def test_restarts_are_measured_every_way(tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        latent_restarts.PRESETS,
+        "quick",
+        {"batch_size": 10, "rounds": 1, "trajectories": TINY["trajectories"], "training": TINY["latent_ode"]},
+    )
+    ways = {way: latent_restarts.WAYS[way] for way in ("paper", "dopri5", "rk4", "all_1e-5")}
+    monkeypatch.setattr(latent_restarts, "WAYS", ways)
+    monkeypatch.setattr(latent_restarts, "FEW_TIMES", 5)
+    assert command_line.main(["run", "latent_restarts", *folders(tmp_path)]) == 0
+    metrics = read(tmp_path / "runs" / "latent_restarts" / "quick-seed0.json")["metrics"]
+    assert metrics["nfe_backward_rk4"] == 4 * 99 and metrics["nfe_backward_paper"] > 1000
+    assert metrics["nfe_backward_few_times"] < 4 * 30
+    assert metrics["gradient_error_paper"] < 1e-5 and metrics["gradient_error_rk4"] < 1e-5
+    assert metrics["gradient_error_rk4"] < metrics["gradient_error_all_1e-5"] < 1e-2 < metrics["gradient_error_few_times"]
+    assert all(metrics[f"seconds_{way}"] > 0 for way in ways)
+
+
+def test_poisson_runs_record_likelihoods_beside_the_true_ones(tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        figure7_poisson.PRESETS,
+        "quick",
+        {
+            "alone": {"train": 10, "test": 100, "iterations": 10, "batch_size": 2, "peak_rate": 1e-2},
+            "together": {"train": 10, "test": 20, "iterations": 5, "batch_size": 2, "peak_rate": 1e-2},
+        },
+    )
+    training.save_weights(tmp_path / "mine.npz", {"latent_ode_30": latent_ode.init_latent_ode(np.random.default_rng(0))})
+    assert command_line.main(["run", "figure7_poisson", "--weights", str(tmp_path / "mine.npz"), *folders(tmp_path)]) == 0
+    metrics = read(tmp_path / "runs" / "figure7_poisson" / "quick-seed0.json")["metrics"]
+    assert metrics["events_per_sequence"] == pytest.approx(20, abs=3)
+    for part in ("", "together_"):
+        assert metrics[f"{part}log_likelihood_true"] > metrics[f"{part}log_likelihood_constant"]
+        assert metrics[f"{part}log_likelihood_true"] > metrics[f"{part}log_likelihood"]
+        assert metrics[f"{part}intensity_relative_l2"] > 0
+
+
+def test_intensity_error_and_areas_by_hand():
+    assert figure7_poisson.relative_l2(np.array([1.0, 3.0]), np.array([1.0, 2.0])) == pytest.approx(np.sqrt(1 / 5))
+    square = np.array([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]])
+    np.testing.assert_allclose(figures8to10_latent_ode.signed_area(square), [2.0])
+    np.testing.assert_allclose(figures8to10_latent_ode.signed_area(square[:, ::-1]), [-2.0])
+
+
+def test_a_probe_finds_a_direction_that_is_there():
+    rng = np.random.default_rng(0)
+    clockwise = rng.random(400) < 0.5
+    z0 = rng.normal(size=(400, 4))
+    assert 0.3 < figures8to10_latent_ode.direction_probe(z0, clockwise) < 0.7
+    planes = z0.copy()
+    planes[clockwise, :2], planes[~clockwise, 2:] = 0.0, 0.0
+    assert figures8to10_latent_ode.direction_probe(planes, clockwise) < 0.7
+    assert figures8to10_latent_ode.direction_probe(figures8to10_latent_ode.with_products(planes), clockwise) > 0.9
+    z0[:, 2] += np.where(clockwise, -8.0, 8.0)
+    assert figures8to10_latent_ode.direction_probe(z0, clockwise) == 1.0
+
+
+def test_the_walk_moves_the_coordinate_that_turns_most_spirals():
+    z0 = np.random.default_rng(1).normal(size=(400, 4))
+    # The third coordinate decides, but not where the first is large.
+    coordinate, share, walk = figures8to10_latent_ode.turning_coordinate(
+        z0, lambda z: np.where(z[:, 0] > 1, 1.0, np.sign(z[:, 2])), spirals=50, count=5
+    )
+    assert coordinate == 2 and share == np.mean(z0[:50, 0] <= 1)
+    base = z0[np.argmax(z0[:50, 0] <= 1)]
+    np.testing.assert_array_equal(walk[:, [0, 1, 3]], np.tile(base[[0, 1, 3]], (5, 1)))
+    np.testing.assert_allclose(walk[:, 2], np.linspace(*np.percentile(z0[:, 2], (2, 98)), 5))
+
+
+@pytest.mark.slow
+def test_table2_in_worker_processes_gives_the_same_numbers(monkeypatch, tmp_path):
+    monkeypatch.setattr(table2_latent_ode, "PRESETS", {"quick": TINY})
+    results = []
+    for name, number in (("one", "1"), ("two", "2")):
+        assert command_line.main(["run", "table2_latent_ode", "--workers", number, *folders(tmp_path / name)]) == 0
+        metrics = read(tmp_path / name / "runs" / "table2_latent_ode" / "quick-seed0.json")["metrics"]
+        results.append({key: value for key, value in metrics.items() if key.startswith(("rmse", "ratio"))})
+    assert results[0] == results[1]
