@@ -30,6 +30,6 @@ setup(
         "solvers_bridge": ["py.typed"],
         "solvers_bridge.dynamics.native": ["*.cpp", "*.h"],
         "original_repro": ["stack_2018/*"],
-        "original_repro.datasets": ["mnist_sample.npz"],
+        "original_repro.datasets": ["mnist_sample.npz", "mnist_test.npz"],
     },
 )

@@ -164,6 +164,7 @@ class Experiment:
     run(settings, places) -> record: measures, writes record and figures, returns the record; goes on from checkpoints.
     takes: {preset: about how long on two cores, in words}, of presets for which no committed record tells.
     evaluate(settings, places) -> metrics: measures again with the weights that a run left; evaluation_settings: its Settings.
+    kept: options of the runs of the paper preset whose weights come with the project.
     needs: the experiment whose run without options has to come before.  variants: options of further runs of `run all`.
     section: what the report prints of it.
     """
@@ -177,6 +178,7 @@ class Experiment:
     takes: dict[str, str] = dataclasses.field(default_factory=dict)
     evaluate: Callable[[Any, Places], dict] | None = None
     evaluation_settings: type[Settings] = Settings
+    kept: tuple[dict, ...] = ()
     needs: str | None = None
     variants: tuple[dict, ...] = ()
     section: Section | None = None

@@ -6,13 +6,25 @@ import os
 import sys
 import time
 from dataclasses import fields
+from pathlib import Path
 
 from tabulate import tabulate
 
 from . import Places, Settings
+from .augmented import (
+    figure3_swap,
+    figure5_losses,
+    figure6_features,
+    figure9_slice,
+    figure13_overfitting,
+    propositions,
+    table1_images,
+    weight_decay,
+)
 from .comparison import bench
 from .fidelity import integrator_fidelity
 from .harness import records
+from .harness.kept import measure_again
 from .harness.run_all import run_all
 from .harness.workers import available_cores
 from .neural_ode import (
@@ -41,6 +53,14 @@ REPORTED = tuple(
         figure7_poisson,
         figures8to10_latent_ode,
         latent_restarts,
+        figure3_swap,
+        figure5_losses,
+        figure6_features,
+        figure9_slice,
+        propositions,
+        weight_decay,
+        table1_images,
+        figure13_overfitting,
         bench,
         integrator_fidelity,
     )
@@ -58,7 +78,7 @@ def main(argv=None):
     words = sys.argv[1:] if argv is None else argv
     parser = _parser()
     if words[:1] in (["run"], ["evaluate"]) and len(words) > 1 and not words[1].startswith("-"):
-        _check_name(parser, words[1], [*EXPERIMENTS, *(["all"] if words[0] == "run" else [])])
+        _check_name(parser, words[1], [*EXPERIMENTS, "all"])
     arguments = parser.parse_args(words)
     return arguments.handler(arguments) or 0
 
@@ -107,6 +127,9 @@ def _parser():
         one = names.add_parser(name, help=experiment.title)
         _add_settings(one, experiment.evaluation_settings)
         one.set_defaults(handler=_evaluate, name=name)
+    every = names.add_parser("all", help="everything again whose weights come with the project, as records of the paper preset")
+    every.add_argument("--out", required=True, help="folder for the records")
+    every.set_defaults(handler=_evaluate_all, parser=every)
     timings = commands.add_parser("bench", help="timings and memory of the bridge, beside other libraries where installed")
     _add_out(timings, "folder for the record (default: results)")
     timings.set_defaults(handler=_bench)
@@ -197,6 +220,13 @@ def _evaluate(arguments):
     if metrics is None:
         return 1
     print(tabulate(metrics.items(), headers=["metric", "measured"], floatfmt=".5g"))
+
+
+def _evaluate_all(arguments):
+    if Path(arguments.out).resolve() == records.RESULTS.resolve():
+        arguments.parser.error("--out must be another folder than results, whose records are of whole runs")
+    for path in measure_again(EXPERIMENTS.values(), arguments.out):
+        print(f"record: {path}")
 
 
 def _result(arguments, settings, measure):

@@ -12,6 +12,7 @@ They hold of the exact flow. A solver at a loose tolerance may break each of the
 For an augmented model the flow is that of d + p dimensions; 1 and 2 then say nothing of the d that the data have.
 """
 
+import copy
 import math
 
 import numpy as np
@@ -36,6 +37,16 @@ class Flow:
         self.solver = {"method": method, "rtol": tolerance, "atol": tolerance, "options": {"max_num_steps": MOST_STEPS}}
         self.dynamics = TensorFlowDynamics(field, "float64")
         self.with_log_det = ContinuousFlow(with_trace(field), dtype="float64", **self.solver)
+
+    def but(self, *, params=None, tolerance=None):
+        """This flow with other parameters or at another tolerance, by the same compiled graphs."""
+        other = copy.copy(self)
+        other.params = self.params if params is None else params
+        if tolerance is not None:
+            other.solver = {**self.solver, "rtol": tolerance, "atol": tolerance}
+            other.with_log_det = copy.copy(self.with_log_det)
+            other.with_log_det.solver = other.solver
+        return other
 
     def __call__(self, z, together=1):
         """phi(z), float64 (points, D); of each `together` points that follow each other none is solved apart from the rest."""
@@ -188,8 +199,9 @@ def tolerance_ladder(field, params, z, tolerances=LADDER, *, method="dopri5", wi
     """
     z = np.asarray(z, np.float64)
     rows, last = [], None
+    any_tolerance = Flow(field, params, method=method, at_once=len(z))
     for tolerance in tolerances:
-        flow = Flow(field, params, tolerance=tolerance, method=method, at_once=len(z))
+        flow = any_tolerance.but(tolerance=tolerance)
         row = {
             **dict.fromkeys(("nfe", "reconstruction_rms", "reconstruction_max", "moved_since_last", "det_min", "det_trace_min")),
             "tolerance": tolerance,

@@ -10,7 +10,9 @@ measured until then is kept.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,14 +21,22 @@ from original_repro.datasets import toy_functions
 from original_repro.training import adam, constant, fit, load_checkpoint, minibatches, save_checkpoint, tree_map
 from solvers_bridge import SolverError
 
-# How each problem draws its points, its dimension, and whether there is a linear head.
+
+class Problem(NamedTuple):
+    """draw(rng) -> Points in dim dimensions; has_head: whether a linear map follows the ODE."""
+
+    draw: Callable
+    dim: int
+    has_head: bool
+
+
 PROBLEMS = {
-    "identity": (lambda rng: toy_functions.signs(rng, 500, flipped=False), 1, False),
-    "flip": (lambda rng: toy_functions.signs(rng, 500, flipped=True), 1, False),
-    "spheres1": (lambda rng: toy_functions.spheres(rng, 1), 1, True),
-    "spheres2": (lambda rng: toy_functions.spheres(rng, 2), 2, True),
-    "separable1": (lambda rng: toy_functions.separable(rng, 1), 1, True),
-    "separable2": (lambda rng: toy_functions.separable(rng, 2), 2, True),
+    "identity": Problem(lambda rng: toy_functions.signs(rng, 500, flipped=False), 1, False),
+    "flip": Problem(lambda rng: toy_functions.signs(rng, 500, flipped=True), 1, False),
+    "spheres1": Problem(lambda rng: toy_functions.spheres(rng, 1), 1, True),
+    "spheres2": Problem(lambda rng: toy_functions.spheres(rng, 2), 2, True),
+    "separable1": Problem(lambda rng: toy_functions.separable(rng, 1), 1, True),
+    "separable2": Problem(lambda rng: toy_functions.separable(rng, 2), 2, True),
 }
 MODELS = ("resnet", "node", "anode")
 TASK = {
@@ -65,8 +75,7 @@ def task(**settings):
 
 def points_of(task):
     """(training points, points for validation or None) of a task, as toy_functions.Points."""
-    draw, dim, _ = PROBLEMS[task["problem"]]
-    points = draw(np.random.default_rng([task["seed"], 0]))
+    points = PROBLEMS[task["problem"]].draw(np.random.default_rng([task["seed"], 0]))
     if not task["slice_removed"]:
         return points, None
     return toy_functions.without_slice(points)
@@ -156,11 +165,13 @@ def with_decay(grads, params, decay):
     return tree_map(lambda g, p: g + g.dtype.type(decay) * p, grads, params) if decay else grads
 
 
-def train_or_load(task_and_path):
-    """The result of `train(task)` from the file at the path where there is one of this task, else made and kept there."""
-    task, path = task_and_path
+def train_or_load(task, path, fresh=False):
+    """The result of `train(task)` from the file at the path where there is one of this task, else made and kept there.
+
+    fresh: made and kept in any case.
+    """
     path = Path(path)
-    if path.exists():
+    if path.exists() and not fresh:
         saved = load_checkpoint(path)
         if saved.get("task") == task:
             return saved["result"]
@@ -213,6 +224,17 @@ def judge(task, params, *, tolerances=flow_checks.LADDER, points=40, dense=1000)
         if not task["extra"]:
             answers["winding"] = flow_checks.winding_number(flow)
     return answers
+
+
+def swaps(task, kept, *, tolerance=flow_checks.TIGHT):
+    """[{"epoch", "gap", "squared_error", "huber"}] at a tight tolerance of a model without a head; kept: {epoch: params}."""
+    from original_repro.augmented import mlp_field
+
+    flow, rows = None, []
+    for epoch, params in sorted(kept.items()):
+        flow = flow_checks.Flow(mlp_field, params["field"], tolerance=tolerance) if flow is None else flow
+        rows.append({"epoch": epoch, **flow_checks.swap_errors(flow.but(params=params["field"]), task["extra"])})
+    return rows
 
 
 def _answers_of(task, params, tolerance):

@@ -56,8 +56,11 @@ def record_run(experiment, settings, places, *, configuration, metrics, history,
     )
 
 
-def write_record(path, *, experiment, preset, seed, command, configuration, metrics, history, wall_seconds):
-    """Write a record atomically and return it. Numbers that are not finite become null: JSON has no name for them."""
+def write_record(path, *, experiment, preset, seed, command, configuration, metrics, history, wall_seconds, **further):
+    """Write a record atomically and return it. Numbers that are not finite become null: JSON has no name for them.
+
+    further: entries that only some records have.
+    """
     record = {
         "experiment": experiment,
         "preset": preset,
@@ -72,6 +75,7 @@ def write_record(path, *, experiment, preset, seed, command, configuration, metr
         "versions": versions(),
         "integrators": provenance(),
         "host": host(),
+        **further,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_finite(record), indent=1, allow_nan=False) + "\n"

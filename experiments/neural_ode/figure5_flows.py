@@ -119,29 +119,16 @@ def fit(task):
     best = _Best(task["checkpoint"], lambda params: log_likelihoods(flow, params, split.validation).mean())
     history = fit_flow(task, flow, split.train, best)
     params = best.params()
-    mine = log_likelihoods(flow, params, split.test)
-    name = f"log_likelihood_{data}"
-    metrics = {
-        f"{name}_{kind}": float(mine.mean()),
-        f"{name}_{kind}_se": standard_error(mine),
+    metrics, reversal = test_metrics(data, kind, flow, params, split.test, settings[kind], flows)
+    metrics |= {
         f"iterations_{data}_{kind}": best.steps(history),
         f"seconds_{data}_{kind}": sum(row["seconds"] for row in history),
     }
+    name = f"log_likelihood_{data}"
     rows = [{"part": "training", "data": data, "flow": kind, **row} for row in history]
+    rows += [{"part": "reversal", "data": data, **row} for row in reversal]
     base = np.random.default_rng([task["seed"], 1]).normal(size=(BATCH, 2))
     if kind == "cnf":
-        true = circles_and_moons.log_density(data, split.test)
-        reversal = reversal_rows(params, settings[kind], split.test[:BATCH], flows)
-        at_training = next(
-            row for row in reversal if row["tolerance"] == settings[kind]["tolerance"] and row["dtype"] == "float32"
-        )
-        metrics |= {
-            f"{name}_true": float(true.mean()),
-            f"{name}_true_se": standard_error(true),
-            f"reversal_error_{data}_max": at_training["max"],
-            f"reversal_error_{data}_rms": at_training["rms"],
-        }
-        rows += [{"part": "reversal", "data": data, **row} for row in reversal]
         drawn = _over_time(flow, params, base, settings, flows)
     else:
         drawn = {"samples": [flow.sample(params, base)[0]], "images": [_image(lambda x: flow.log_density(params, x))]}
@@ -160,6 +147,42 @@ def fit(task):
         "test": split.test[:BATCH],
         **drawn,
     }
+
+
+def test_metrics(data, kind, flow, params, test, settings, flows):
+    """(metrics of one flow on test points (N, 2), rows of its reversal, which only a CNF has)."""
+    mine, name = log_likelihoods(flow, params, test), f"log_likelihood_{data}"
+    metrics = {f"{name}_{kind}": float(mine.mean()), f"{name}_{kind}_se": standard_error(mine)}
+    if kind != "cnf":
+        return metrics, []
+    true = circles_and_moons.log_density(data, test)
+    reversal = reversal_rows(params, settings, test[:BATCH], flows)
+    at_training = next(row for row in reversal if row["tolerance"] == settings["tolerance"] and row["dtype"] == "float32")
+    metrics |= {
+        f"{name}_true": float(true.mean()),
+        f"{name}_true_se": standard_error(true),
+        f"reversal_error_{data}_max": at_training["max"],
+        f"reversal_error_{data}_rms": at_training["rms"],
+    }
+    return metrics, reversal
+
+
+def evaluate(settings, places):
+    """The metrics of the flows whose weights the run left, on its test points. FileNotFoundError where there are none."""
+    from original_repro import flows
+
+    path = records.kept(places.weights(NAME, settings.stem))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no weights at {path}; `python -m experiments run {NAME} --preset {settings.preset}` leaves them"
+        )
+    preset, weights, metrics = PRESETS[settings.preset], training.load_weights(path), {}
+    for data in circles_and_moons.NAMES:
+        test = circles_and_moons.load(data, **preset["data"], seed=settings.seed).test
+        for kind in ("cnf", "nf"):
+            flow = _cnf(preset[kind], flows) if kind == "cnf" else flows.PlanarFlow("data_to_base")
+            metrics |= test_metrics(data, kind, flow, weights[data][kind], test, preset[kind], flows)[0]
+    return metrics
 
 
 class _Best:
@@ -392,5 +415,7 @@ EXPERIMENT = Experiment(
     description=__doc__,
     settings=RunSettings,
     takes={"quick": "3 min"},
+    evaluate=evaluate,
+    kept=({},),
     section=Section("Figure 5: maximum likelihood", table, marker="flows"),
 )

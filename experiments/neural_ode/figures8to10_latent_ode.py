@@ -12,6 +12,7 @@ predictive distribution, with the share of noisy points inside, within and beyon
 """
 
 import time
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,8 +37,49 @@ def run(settings, places):
     preset = PRESETS[settings.preset]
     model = _Model(weights[f"latent_ode_{POINTS}"])
     data = _test_set(settings.seed, preset["test"], POINTS)
+    metrics, found = measure(model, data, settings.seed, preset)
+    rnn = RnnOf(weights[f"rnn_{POINTS}"], data)
+    _draw_figure8(model, rnn, data, places.figure(NAME, f"{settings.stem}-figure8"))
+    _draw_figure8c(model, found.means, data, found.probes, places.figure(NAME, f"{settings.stem}-figure8c"))
+    _draw_figure9(model, found.walk, found.coordinate, data, places.figure(NAME, f"{settings.stem}-figure9"))
+    _draw_figure10(found.reconstructions, found.more, places.figure(NAME, f"{settings.stem}-figure10"))
+    _draw_bands(found.mean, found.deviation, data, metrics, places.figure(NAME, f"{settings.stem}-bands"))
+    record = records.record_run(
+        NAME,
+        settings,
+        places,
+        configuration={"data": f"spirals, noise {NOISE:g}", "points": POINTS, "weights": path.name, **preset},
+        metrics=metrics,
+        history=[],
+        wall_seconds=time.perf_counter() - begun,
+    )
+    return record
 
-    rng = np.random.default_rng(settings.seed)
+
+def evaluate(settings, places):
+    """The metrics of `run`, without its figures."""
+    _, weights = table2_latent_ode.kept_weights(settings, places)
+    preset = PRESETS[settings.preset]
+    model, data = _Model(weights[f"latent_ode_{POINTS}"]), _test_set(settings.seed, preset["test"], POINTS)
+    return measure(model, data, settings.seed, preset)[0]
+
+
+class _Found(NamedTuple):
+    """What the figures show: of the data's spirals, and of the same ones seen at fewer and at more points."""
+
+    means: np.ndarray
+    probes: dict
+    coordinate: int
+    walk: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+    more: dict
+    reconstructions: dict
+
+
+def measure(model, data, seed, preset):
+    """(metrics, _Found) of a latent ODE on Trajectories."""
+    rng = np.random.default_rng(seed)
     means = model.posterior(data)
     probes = {
         "linear": direction_probe(means, data.clockwise),
@@ -47,7 +89,7 @@ def run(settings, places):
     mean, deviation = model.predictive(data, np.concatenate([data.grid, data.further_times]), rng, preset["samples"])
     inside = np.abs(np.concatenate([data.noisy, data.further_noisy], 1) - mean) < NORMAL_95 * deviation
     steps = len(data.grid)
-    more = {points: _test_set(settings.seed, preset["test"], points) for points in FEWER_AND_MORE}
+    more = {points: _test_set(seed, preset["test"], points) for points in FEWER_AND_MORE}
     reconstructions = {points: model.generate(model.posterior(seen), seen.grid) for points, seen in more.items()}
     metrics = {
         "direction_probe_accuracy": probes["linear"],
@@ -62,23 +104,7 @@ def run(settings, places):
             for points, made in reconstructions.items()
         },
     }
-
-    rnn = RnnOf(weights[f"rnn_{POINTS}"], data)
-    _draw_figure8(model, rnn, data, places.figure(NAME, f"{settings.stem}-figure8"))
-    _draw_figure8c(model, means, data, probes, places.figure(NAME, f"{settings.stem}-figure8c"))
-    _draw_figure9(model, walk, coordinate, data, places.figure(NAME, f"{settings.stem}-figure9"))
-    _draw_figure10(reconstructions, more, places.figure(NAME, f"{settings.stem}-figure10"))
-    _draw_bands(mean, deviation, data, metrics, places.figure(NAME, f"{settings.stem}-bands"))
-    record = records.record_run(
-        NAME,
-        settings,
-        places,
-        configuration={"data": f"spirals, noise {NOISE:g}", "points": POINTS, "weights": path.name, **preset},
-        metrics=metrics,
-        history=[],
-        wall_seconds=time.perf_counter() - begun,
-    )
-    return record
+    return metrics, _Found(means, probes, coordinate, walk, mean, deviation, more, reconstructions)
 
 
 def direction_probe(z0, clockwise):
@@ -308,6 +334,9 @@ EXPERIMENT = Experiment(
     description=__doc__,
     settings=table2_latent_ode.WeightsSettings,
     takes={"quick": "1 min"},
+    evaluate=evaluate,
+    evaluation_settings=table2_latent_ode.WeightsSettings,
+    kept=({},),
     needs=table2_latent_ode.NAME,
     section=Section("Figures 8 to 10: latent ODE"),
 )

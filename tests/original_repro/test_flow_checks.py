@@ -37,6 +37,11 @@ def test_a_linear_flow_is_the_matrix_exponential_whatever_the_parts():
     np.testing.assert_allclose(turn.inverse(z), -z, atol=1e-7)
     np.testing.assert_allclose(turn(z, together=7), -z, atol=1e-7)
     np.testing.assert_allclose(turn.log_det(z), 0.0, atol=1e-7)
+    still = turn.but(params={"matrix": np.zeros((2, 2))})
+    np.testing.assert_array_equal(still(z), z)
+    np.testing.assert_allclose(turn(z), -z, atol=1e-7)
+    rough = turn.but(tolerance=1e-1)
+    assert 1e-7 < np.abs(rough(z) + z).max() < 1 and rough.with_log_det.solver["rtol"] == 0.1
     with pytest.raises(ValueError, match=r"points must have shape \(points, D\)"):
         turn(np.zeros(2))
 

@@ -1,5 +1,6 @@
 """MNIST's doors are faked here: a small set of files with digests of their own stands in for the real ones."""
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -293,6 +294,25 @@ def test_embedded_sample_needs_neither_tensorflow_nor_a_network():
         "assert not {'tensorflow', 'autograd', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(mnist.__file__).parents[2])
+
+
+def test_the_test_images_come_with_the_package(monkeypatch):
+    images, labels = mnist.load_test()
+    assert images.shape == (10000, 28, 28) and labels.shape == (10000,) and images.dtype == labels.dtype == np.uint8
+    assert not images.flags.writeable
+    sample = mnist.load_sample()
+    np.testing.assert_array_equal(images[labels == 3][:100], sample.test_images[sample.test_labels == 3])
+    monkeypatch.setattr(mnist, "TEST_FILE", "broken.npz")
+    monkeypatch.setattr(
+        mnist.np, "load", lambda *_, **__: contextlib.nullcontext({"test_images": images[::-1], "test_labels": labels})
+    )
+    monkeypatch.setattr(mnist.resources, "files", lambda _: Path(mnist.__file__).parents[0])
+    (Path(mnist.__file__).parents[0] / "broken.npz").touch()
+    try:
+        with pytest.raises(mnist.MnistCorrupt, match="broken.npz"):
+            mnist.load_test()
+    finally:
+        (Path(mnist.__file__).parents[0] / "broken.npz").unlink()
 
 
 def test_embedded_sample_can_be_made_again_bit_for_bit(tmp_path):

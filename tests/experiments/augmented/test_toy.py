@@ -51,13 +51,15 @@ def test_weight_decay_pulls_at_every_parameter():
 
 def test_a_result_is_kept_and_made_again_for_another_task(tmp_path, monkeypatch):
     task, path = quick(problem="spheres1", model="resnet"), tmp_path / "runs" / "one.npz"
-    first = toy.train_or_load((task, path))
+    first = toy.train_or_load(task, path)
     monkeypatch.setattr(toy, "train", lambda task: pytest.fail("trained again"))
-    again = toy.train_or_load((task, path))
+    again = toy.train_or_load(task, path)
     np.testing.assert_array_equal(again["iterations"]["loss"], first["iterations"]["loss"])
     assert again["epochs"] == first["epochs"] and again["kept"].keys() == {0, 2}
     monkeypatch.setattr(toy, "train", lambda task: {"epochs": [], "seed": task["seed"]})
-    assert toy.train_or_load(({**task, "seed": 1}, path))["seed"] == 1
+    assert toy.train_or_load({**task, "seed": 1}, path)["seed"] == 1
+    monkeypatch.setattr(toy, "train", lambda task: {"epochs": [], "again": True})
+    assert toy.train_or_load({**task, "seed": 1}, path, fresh=True)["again"]
 
 
 @pytest.mark.parametrize(
