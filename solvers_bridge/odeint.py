@@ -331,8 +331,9 @@ def _solve_traced(problem, z0, t, leaves):
             statistics.states.append(np.array(_value(z)))
 
     try:
-        states = integrate_on_grid(method, f, z0, t, problem.solver.options.step_size, after_step, _value)
-        return anp.stack([z0, *states])
+        zs = [z0]
+        integrate_on_grid(method, f, z0, t, problem.solver.options.step_size, after_step, zs.append, _value)
+        return anp.stack(zs)
     finally:
         statistics.wall_seconds = time.perf_counter() - start
         publish(statistics)
