@@ -5,8 +5,6 @@ import re
 import subprocess
 import sys
 
-import pytest
-
 from experiments.harness.records import REPOSITORY
 
 
@@ -26,9 +24,8 @@ def test_the_spiral_is_learned(tmp_path):
     assert (tmp_path / "spiral.png").stat().st_size > 5_000
 
 
-@pytest.mark.parametrize("method", ("bdf", "lsoda"))
-def test_the_gradient_of_the_stiff_problem_is_that_of_finite_differences(method):
-    text = run("stiff_gradient.py", "--method", method, "--most", 100)
+def test_the_gradient_of_the_stiff_problem_is_that_of_finite_differences():
+    text = run("stiff_gradient.py", "--most", 400)
     differences = dict(re.findall(r"^(auto|interpolate)\s+(\S+)", text, flags=re.MULTILINE))
     assert len(differences) == 2 and all(float(value) < 1e-4 for value in differences.values())
     assert re.search(r"^solve\s+stopped at t = 39", text, flags=re.MULTILINE)
