@@ -3,6 +3,7 @@
 # make test-lowest: the tests with the lowest versions that setup.cfg allows.  make wheel: a wheel into build/wheel.
 # make mutants MODULE=solvers_bridge/adjoint.py: mutation testing of one module (without MODULE, of all: hours); it names the mutants
 # that no test noticed, and mutmut show NAME prints one.
+# make report: the report on the committed records, as results/report.html too.  make docs: a site of README and docs/ into site/.
 # Each sets up .venv by itself, from PYTHON (3.11) and the pinned versions in constraints.txt.
 
 PYTHON ?= python3.11
@@ -14,12 +15,19 @@ LOWEST_INSTALLED = $(LOWEST_VENV)/.installed
 MUTANT_PROCESSES ?= 2
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
-.PHONY: repro test lint types format test-lowest wheel mutants clean
+.PHONY: repro report docs test lint types format test-lowest wheel mutants clean
 
 repro: $(INSTALLED)
 	$(VENV)/bin/python -m experiments evaluate all --out $(OUT)
 	$(VENV)/bin/python -m experiments run all --preset quick --fresh --out $(OUT) --checkpoints $(OUT)/checkpoints
 	$(VENV)/bin/python -m experiments report --out $(OUT)
+
+report: $(INSTALLED)
+	$(VENV)/bin/python -m experiments report
+
+docs: $(INSTALLED)
+	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[docs]"
+	$(VENV)/bin/python -m mkdocs build --strict
 
 test: lint types
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGUMENTS)

@@ -147,15 +147,12 @@ class Places:
 class Section(NamedTuple):
     """What the report prints of an experiment: tables are functions of records, [(path, record)], and give Markdown.
 
-    marker: the name of a place in the main README that the report fills; block: with what, by default with the table.
     captions: sentences under figures, by the part of a figure's name between hyphens or dots that tells it from the experiment's
     others, in the order of the report; under "" that of figures without such a part.
     """
 
     heading: str
     table: Callable[[list], str] | None = None
-    marker: str | None = None
-    block: Callable[[list], str] | None = None
     captions: Mapping[str, str] = MappingProxyType({})
 
 

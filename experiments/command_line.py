@@ -11,6 +11,16 @@ from pathlib import Path
 from tabulate import tabulate
 
 from . import Places, Settings
+from .augmented import (
+    figure3_swap,
+    figure5_losses,
+    figure6_features,
+    figure9_slice,
+    figure13_overfitting,
+    propositions,
+    table1_images,
+    weight_decay,
+)
 from .comparison import bench
 from .fidelity import integrator_fidelity
 from .harness import records
@@ -43,6 +53,14 @@ REPORTED = tuple(
         table2_latent_ode,
         figures8to10_latent_ode,
         latent_restarts,
+        figure3_swap,
+        figure5_losses,
+        figure6_features,
+        figure9_slice,
+        propositions,
+        weight_decay,
+        table1_images,
+        figure13_overfitting,
         bench,
         integrator_fidelity,
     )

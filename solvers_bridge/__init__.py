@@ -5,11 +5,13 @@ odeint is the way in; see its docstring. Importing this package does not import 
 
 from typing import Any
 
+from .events import odeint_event
 from .odeint import odeint
 from .statistics import GradientWarning, SolverError, SolveStatistics, record_solves
 
 __all__ = [
     "odeint",
+    "odeint_event",
     "record_solves",
     "GradientWarning",
     "SolverError",

@@ -29,6 +29,8 @@ def check(func, y0, t, params, method, rtol, atol, options, adjoint_method, adjo
 
     Raises ValueError or TypeError.
     """
+    for name, tree in (("y0", y0), ("t", t), ("params", params)):
+        _refuse_watched(tree, name)
     dynamics = checked_dynamics(func)
     y0_leaves, layout = checked_state(y0)
     t = checked_times(t)
@@ -49,11 +51,8 @@ def check(func, y0, t, params, method, rtol, atol, options, adjoint_method, adjo
     solver, stored = _jumps_on_the_grid(solver, getval(t))
     reverse_method = method if discrete or adjoint_method is None else adjoint_method
     adjoint_solver, special = _checked_adjoint(solver, layout, reverse_method, adjoint_rtol, adjoint_atol, adjoint_options)
-    if getattr(getattr(dynamics, "dtype", None), "name", None) == "float32" and np.min(solver.rtol) <= TIGHT_FOR_FLOAT32:
-        warn_user(
-            f"rtol = {np.min(solver.rtol):g} is tighter than float32 dynamics can be integrated to: rounding will cost the "
-            "reverse solve many times the evaluations; use dtype='float64' or a looser rtol"
-        )
+    if getattr(getattr(dynamics, "dtype", None), "name", None) == "float32":
+        _warn_of_tight_tolerances((solver, adjoint_solver))
     problem = Problem(
         dynamics,
         layout,
@@ -66,6 +65,35 @@ def check(func, y0, t, params, method, rtol, atol, options, adjoint_method, adjo
         seminorm=special["norm"] == "seminorm",
     )
     return problem, y0_leaves, t, leaves, [*stored, *_checkpoints(special["checkpoint"], getval(t))]
+
+
+def _warn_of_tight_tolerances(solvers):
+    for integrator, rtol, atol, _ in solvers:
+        if integrator.adaptive and np.min(rtol) <= TIGHT_FOR_FLOAT32 and np.min(atol) <= 10 * TIGHT_FOR_FLOAT32:
+            warn_user(
+                f"rtol = {np.min(rtol):g} is tighter than float32 dynamics can be integrated to: rounding will cost the reverse "
+                "solve many times the evaluations; use dtype='float64' or a looser rtol"
+            )
+            return
+
+
+def _refuse_watched(tree, where):
+    """TypeError for a tensor whose gradient a GradientTape would lose here without a word."""
+    if isinstance(tree, dict):
+        tree = list(tree.values())
+    if isinstance(tree, (list, tuple)):
+        for item in tree:
+            _refuse_watched(item, where)
+    elif type(tree).__module__.partition(".")[0] in ("tensorflow", "keras"):
+        import tensorflow as tf
+
+        from .dynamics.tensorflow_call import is_watched
+
+        if is_watched([tf.convert_to_tensor(tree)]):
+            raise TypeError(
+                f"a GradientTape watches a tensor in {where}, and odeint's gradients are autograd's; "
+                "solvers_bridge.tensorflow.odeint takes tensors and is differentiable under the tape"
+            )
 
 
 def _checkpoints(count, times):

@@ -20,7 +20,7 @@ from .integrators.dop import Dop
 from .integrators.fixed_grid import ORDER, integrate_on_grid
 from .nested import Layout, is_differentiable
 from .reverse import LOST_GAP, gradient
-from .solve import Kept, adjoint_problem, are_close, forward
+from .solve import Kept, Warm, adjoint_problem, are_close, forward, with_stored
 from .statistics import SolverError, new_statistics, publish
 
 
@@ -71,9 +71,12 @@ def odeint(
         CVODES has it; memory O(steps)). "auto" solves backwards, and where z(t) was lost between two output times, solves
         forwards again there and takes its interpolant. "checkpoint": K states stored, evenly spaced in time, on the way forward,
         from which z(t) is found anew; with "interpolate", memory is O(K + steps of a segment). "restart": "fresh" (default; each
-        output time begins a new solve, as in the paper) or "warm" (it begins with a known step size); "norm": None or "seminorm"
-        (gradients with respect to params and t out of the error norm); and options of the adjoint method, which inherits the
-        forward ones if it is the same method.
+        output time begins a new solve, as in the paper) or "warm" (it begins with a known step size); "norm": None or "seminorm":
+        gradients with respect to params and t out of the error norm, so that z and a are held to the tolerances as if solved
+        alone, however many parameters there are. None takes the root mean square of all methods but lsoda over the parameters,
+        too, which loosens it for z and a. So a wide network can take more evaluations with "seminorm" than with None (adams 25
+        for 22, radau twice as many), and its gradients with respect to params, whose error nothing controls, have two to three
+        times the error. Further, options of the adjoint method, which inherits the forward ones if it is the same method.
 
     Raises
     ------
@@ -105,15 +108,11 @@ def _states(problem, z0, t, leaves, stored):
     """
     if problem.discrete and not isinstance(problem.solver.integrator, Dop):
         return _solve_traced(problem, z0, t, leaves)
-    times = getval(t)
-    inner = np.asarray([time for time in stored if not np.isin(time, times)])
+    inner, order = with_stored(getval(t), stored)
     if not len(inner):
         return _odeint(problem, z0, t, *leaves)
-    together = anp.concatenate([t, inner])
-    # Stable for decreasing times as well: y0 belongs to the first of equal ones.
-    order = np.argsort(getval(together) if times[-1] >= times[0] else -getval(together), kind="stable")
-    zs = _odeint(problem, z0, together[order], *leaves)
-    return zs[np.flatnonzero(order < len(times))]
+    zs = _odeint(problem, z0, anp.concatenate([t, inner])[order], *leaves)
+    return zs[np.flatnonzero(order < len(getval(t)))]
 
 
 @primitive
@@ -181,6 +180,7 @@ def _tangent_problem(problem, count):
         adjoint_solver=doubled(problem.adjoint_solver),
         discrete=False,
         keep=None,
+        warm=None,
     )
 
 
@@ -209,12 +209,16 @@ class _Lost(Exception):
 def _sweep_of_traced_solves(problem, zs, zs_bar, t, leaves, p):
     adjoint, augmented = adjoint_problem(problem, leaves), Augmented(problem.layout.size, p)
     f_traced = differentiable(problem.dynamics, problem.layout, problem.structure)
+    step, is_warm = problem.warm and problem.warm.step, problem.warm_restart and problem.adjoint_solver.integrator.adaptive
 
     def segment(i, a, theta_bar, t0_bar):
-        if are_close(getval(t[i]), getval(t[i - 1])):
+        nonlocal step
+        if are_close(_value(t[i]), _value(t[i - 1])):
             return a, theta_bar, t0_bar
         s = augmented.join(zs[i], a, theta_bar, t0_bar, anp)
-        s = _odeint(adjoint, s, anp.array((t[i], t[i - 1])), *leaves)[-1]
+        warm = Warm(step) if is_warm else None
+        s = _odeint(adjoint._replace(warm=warm), s, anp.array((t[i], t[i - 1])), *leaves)[-1]
+        step = warm and warm.step
         z, *bars = augmented.split(s)
         if problem.reconstruction == "auto" and _is_lost(problem, _value(z), _value(zs[i - 1])):
             raise _Lost
@@ -249,6 +253,19 @@ def _pullback(problem, zs_bar, z0, t, *leaves):
     return np.concatenate(gradient(problem, t, zs, zs_bar, leaves, wants_t=True))
 
 
+def _along(problem, zs_bar, z0, t, leaves, v, t_dot, w):
+    """Cotangents (zs_bar's, z0's, t's, *those of leaves that are floats) of <zs_bar, tangent of the states along v, t_dot, w>."""
+
+    def inner(zs_bar, z0, t, *values):
+        values = iter(values)
+        every = [next(values) if is_differentiable(leaf) else leaf for leaf in leaves]
+        zs = _odeint(problem._replace(keep=None, discrete=False), z0, t, *every)
+        return anp.sum(zs_bar * _tangent(problem, z0, t, every, v, t_dot, w, zs))
+
+    _, pullback = vjp(inner, zs_bar, z0, t, *(leaf for leaf in leaves if is_differentiable(leaf)))
+    return pullback(1.0)
+
+
 def _pullback_vjp(argnums, bars, args, kwargs):
     problem, zs_bar, z0, t, *leaves = args
     n, count = problem.layout.size, len(_value(t))
@@ -257,15 +274,7 @@ def _pullback_vjp(argnums, bars, args, kwargs):
     def vjp_of_pullback(direction):
         # <pullback(zs_bar), direction> = <zs_bar, tangent(direction)>, whose derivatives are a tangent and its own pullback.
         v, t_dot, w = direction[:n], direction[n : n + count], unpack_like(direction[n + count :], floats, anp.reshape)
-
-        def inner(zs_bar, z0, t, *values):
-            values = iter(values)
-            every = [next(values) if is_differentiable(leaf) else leaf for leaf in leaves]
-            zs = _odeint(problem._replace(keep=None, discrete=False), z0, t, *every)
-            return anp.sum(zs_bar * _tangent(problem, z0, t, every, v, t_dot, w, zs))
-
-        _, pullback = vjp(inner, zs_bar, z0, t, *floats)
-        zs_bar_bar, z0_bar, t_bar, *float_bars = pullback(1.0)
+        zs_bar_bar, z0_bar, t_bar, *float_bars = _along(problem, zs_bar, z0, t, leaves, v, t_dot, w)
         float_bars = iter(float_bars)
         leaf_bars = [next(float_bars) if is_differentiable(leaf) else np.zeros(np.shape(leaf)) for leaf in leaves]
         every = [None, zs_bar_bar, z0_bar, t_bar, *leaf_bars]
@@ -274,7 +283,21 @@ def _pullback_vjp(argnums, bars, args, kwargs):
     return vjp_of_pullback
 
 
+def _pullback_jvp(argnums, directions, bars, args, kwargs):
+    problem, zs_bar, z0, t, *leaves = args
+    given = dict(zip(argnums, directions))
+    bars_dot = _pullback(problem, given[1], z0, t, *leaves) if 1 in given else np.zeros(np.shape(bars))
+    if set(given) - {1}:
+        # pullback is the gradient of <zs_bar, zs>, so its derivative is symmetric: the gradient of <zs_bar, tangent>.
+        w = [given.get(4 + i, np.zeros(np.shape(leaf))) for i, leaf in enumerate(leaves) if is_differentiable(leaf)]
+        v, t_dot = given.get(2, np.zeros(problem.layout.size)), given.get(3)
+        _, *of_inputs = _along(problem, zs_bar, z0, t, leaves, v, t_dot, w)
+        bars_dot = bars_dot + anp.concatenate([anp.reshape(bar, (-1,)) for bar in of_inputs])
+    return bars_dot
+
+
 defvjp_argnums(_pullback, _pullback_vjp)
+defjvp_argnums(_pullback, _pullback_jvp)
 
 
 def _in_dtype_of(value, bar):
@@ -308,8 +331,9 @@ def _solve_traced(problem, z0, t, leaves):
             statistics.states.append(np.array(_value(z)))
 
     try:
-        states = integrate_on_grid(method, f, z0, t, problem.solver.options.step_size, after_step, _value)
-        return anp.stack([z0, *states])
+        zs = [z0]
+        integrate_on_grid(method, f, z0, t, problem.solver.options.step_size, after_step, zs.append, _value)
+        return anp.stack(zs)
     finally:
         statistics.wall_seconds = time.perf_counter() - start
         publish(statistics)

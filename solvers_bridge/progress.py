@@ -8,6 +8,7 @@ import time
 from tqdm import tqdm
 
 SILENT_SECONDS = 1.5
+LINE = "{desc}: {percentage:3.0f}%|{bar}| {n:.4g} of {total:.4g} [{elapsed}<{remaining}{postfix}]"
 
 
 class Progress:
@@ -22,7 +23,15 @@ class Progress:
         if self.bar is None:
             if time.monotonic() - self.begun < SILENT_SECONDS:
                 return
-            self.bar = tqdm(total=self.length, desc=self.method, unit="t", leave=False, file=sys.stderr, disable=None)
+            self.bar = tqdm(
+                total=self.length,
+                desc=self.method,
+                bar_format=LINE,
+                leave=False,
+                file=sys.stderr,
+                disable=None,
+                dynamic_ncols=True,
+            )
         done = min(abs(t - self.t_start), self.length)
         if done > self.bar.n:
             self.bar.update(done - self.bar.n)

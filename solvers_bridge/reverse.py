@@ -7,7 +7,7 @@ import numpy as np
 from .adjoint import Augmented, reverse_sweep, seminorm_without_state, without_state
 from .dynamics.base import num_params
 from .interpolant import Interpolant
-from .solve import adjoint_problem, are_close, jacobian_of, solve
+from .solve import Warm, adjoint_problem, are_close, jacobian_of, solve
 from .statistics import SolverError, warn_user
 
 # A reverse solve has lost z(t) where it ends further from the stored state than this, in units of atol + rtol |z| (RMS). Measured
@@ -17,6 +17,9 @@ LOST_GAP = 1e3
 LOST_GAP_ON_GRID = 100.0
 # Growth of z beyond both ends of a segment at which a reverse solve is given up: integrators would follow it to overflow.
 BLOWN_UP = 1e6
+# Unknowns that stay zero, to each one that does not, from where on they are worth a warning: a root mean square over all of them
+# is then the tenth of what it would be. Networks with dead units or pruned weights stay far below.
+DILUTION = 100
 
 
 def gradient(problem, t, zs, zs_bar, leaves, wants_t):
@@ -33,8 +36,11 @@ def gradient(problem, t, zs, zs_bar, leaves, wants_t):
     t = np.asarray(t, dtype=np.float64)
     reverse = _Reverse(problem, t, zs, leaves, wants_t)
     segment = reverse.through_steps if problem.discrete else reverse.segment
-    bars = reverse_sweep(segment, reverse.slope, t, zs, zs_bar, reverse.augmented.p, _is_zero)
-    reverse.tell()
+    # func is evaluated here at states that the caller never saw, and its derivatives by t where nobody wants them: results are
+    # checked, and warnings of overflow on the way would help nobody.
+    with np.errstate(all="ignore"):
+        bars = reverse_sweep(segment, reverse.slope, t, zs, zs_bar, reverse.augmented.p, _is_zero)
+    reverse.tell(theta_bar=bars[2])
     return bars
 
 
@@ -54,8 +60,10 @@ class _Reverse:
         self.f_augmented = self._without_unwanted(
             self.adjoint.dynamics.bind(self.adjoint.layout, self.adjoint.structure, self.sent)
         )
-        self.restart_step = None
+        is_warm = problem.warm_restart and problem.adjoint_solver.integrator.adaptive
+        self.warm = Warm(None if problem.warm is None else problem.warm.step) if is_warm else None
         self.greatest_gap, self.gap_at = 0.0, None
+        self.has_solved = False
 
     def slope(self, t, z):
         """f at an output time, for t_bar."""
@@ -85,12 +93,8 @@ class _Reverse:
         s = self.augmented.join(self.zs[i], a, theta_bar, t0_bar)
         try:
             jacobian = jacobian_of(self.adjoint, self.leaves, self.sent)
-            if way == "auto":
-                # Where z(t) is being lost, func overflows: nothing that a user could do anything about.
-                with np.errstate(all="ignore"):
-                    s = self._solve(self.adjoint.solver, self._until_lost(i), s, i, jacobian)
-            else:
-                s = self._solve(self.adjoint.solver, self.f_augmented, s, i, jacobian)
+            rhs = self._until_lost(i) if way == "auto" else self.f_augmented
+            s = self._solve(self.adjoint.solver, rhs, s, i, jacobian)
         except Exception as error:
             statistics = getattr(error, "statistics", None)
             if statistics is not None:
@@ -124,16 +128,8 @@ class _Reverse:
 
     def _solve(self, solver, rhs, s, i, jacobian):
         """s at t[i - 1] from s at t[i], with the step size of the segment before if restarts are warm."""
-        times = self.t[[i, i - 1]]
-        if self.restart_step is not None:
-            first_step = min(self.restart_step, abs(float(times[1] - times[0])))
-            solver = solver._replace(options=solver.options._replace(first_step=first_step))
-        warm = self.problem.warm_restart and solver.integrator.adaptive
-        wants_first_step = warm and not solver.integrator.restart_from_last_step
-        states, self.statistics = solve(solver, rhs, s, times, "backward", jacobian, wants_first_step=wants_first_step)
-        if warm:
-            statistics = self.statistics
-            self.restart_step = abs(statistics.last_step if solver.integrator.restart_from_last_step else statistics.first_step)
+        self.has_solved = solver.integrator.adaptive
+        states, self.statistics = solve(solver, rhs, s, self.t[[i, i - 1]], "backward", jacobian, warm=self.warm)
         return states[-1]
 
     def _gap(self, z, i):
@@ -142,8 +138,7 @@ class _Reverse:
         unit = solver.atol + solver.rtol * np.abs(stored)
         if not solver.integrator.adaptive:
             unit = max(1e-3 * np.abs(stored).max(), np.finfo(float).tiny)
-        with np.errstate(over="ignore"):
-            gap = float(np.sqrt(np.mean(((z - stored) / unit) ** 2)))
+        gap = float(np.sqrt(np.mean(((z - stored) / unit) ** 2)))
         return gap if np.isfinite(gap) else np.inf
 
     def _with_known_state(self, i, a, theta_bar, t0_bar):
@@ -220,8 +215,18 @@ class _Reverse:
             t0_bar = -np.dot(a, self.slope(self.t[0], self.zs[0]))
         return a, theta_bar, t0_bar
 
-    def tell(self):
+    def tell(self, theta_bar):
         """Warn of what the gradient suffered from."""
+        integrator = self.adjoint.solver.integrator
+        zeros = self.augmented.p - np.count_nonzero(theta_bar)
+        rest = self.augmented.size - zeros
+        if zeros >= DILUTION * rest and self.has_solved and integrator.rms_norm and not self.problem.seminorm:
+            warn_user(
+                f"{zeros} of {self.augmented.p} parameters have a gradient of exactly zero. As unknowns of the reverse solve "
+                "they dilute its error norm, which holds all others to tolerances "
+                f"{np.sqrt(1 + zeros / rest):.0f} times looser than those given: adjoint_options={{'norm': 'seminorm'}} leaves "
+                "parameters out of it; or give odeint only what func uses."
+            )
         if self.gap_at is not None:
             warn_user(
                 f"the reverse solve of {self.adjoint.solver.integrator.name} lost z(t) between t = {self.gap_at[0]!r} and "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from .statistics import SolverError, new_statistics, publish
 
 # Output times nearer to each other than this many units in the last place are one: the integrators cannot step between them.
 CLOSE_TIMES = 16
+# Where an integrator's own guess of a first step is lost in rounding: this part of the interval.
+FIRST_PART = 1e-6
 # Times this many intervals away from zero are counted from the start: steps in them would lose their digits.
 FAR_TIMES = 1e5
 
@@ -34,7 +37,8 @@ class Problem(NamedTuple):
     """Everything about a solve that is not differentiated.
 
     reconstruction: "auto", "solve" or "interpolate", how the reverse sweep knows z(t); discrete: whether it goes back through the
-    steps that were taken. keep: where the forward solve leaves what the reverse sweep will want, if it is to; see Kept.
+    steps that were taken. keep: where the forward solve leaves what the reverse sweep will want, if it is to; see Kept. warm: of
+    a segment of a reverse sweep that restarts warm and is itself differentiated; see Warm.
     """
 
     dynamics: Dynamics
@@ -47,6 +51,7 @@ class Problem(NamedTuple):
     warm_restart: bool = False
     seminorm: bool = False
     keep: Kept | None = None
+    warm: Warm | None = None
     direction: str = "forward"
 
 
@@ -55,6 +60,24 @@ class Kept:
 
     def __init__(self, interpolant=None, tape=None):
         self.interpolant, self.tape = interpolant, tape
+
+
+class Warm:
+    """The size of step with which a segment of a reverse sweep is to begin, then that with which the next one is; or None."""
+
+    def __init__(self, step=None):
+        self.step = step
+
+    def begin(self, solver, t):
+        """solver with that first step, for times t (T,)."""
+        if self.step is None:
+            return solver
+        first_step = min(self.step, abs(float(t[-1] - t[0])))
+        return solver._replace(options=solver.options._replace(first_step=first_step))
+
+    def note(self, integrator, statistics):
+        """Take up the step of a solve that has ended."""
+        self.step = abs(statistics.last_step if integrator.restart_from_last_step else statistics.first_step)
 
 
 def forward(problem, z0, t, leaves):
@@ -66,16 +89,21 @@ def forward(problem, z0, t, leaves):
     if problem.keep is not None:
         problem.keep.interpolant = interpolant = None if problem.discrete else Interpolant()
         problem.keep.tape = tape = [] if problem.discrete else None
-    return solve(problem.solver, rhs, z0, t, problem.direction, jacobian, interpolant=interpolant, tape=tape)[0]
+    return solve(problem.solver, rhs, z0, t, problem.direction, jacobian, warm=problem.warm, interpolant=interpolant, tape=tape)[
+        0
+    ]
 
 
-def solve(solver, rhs, z0, t, direction, jacobian=None, *, wants_first_step=False, interpolant=None, tape=None):
+def solve(solver, rhs, z0, t, direction, jacobian=None, *, warm=None, interpolant=None, tape=None, after_step=None):
     """(states (T, n), SolveStatistics of the last integrator call) at times t (T,), which may repeat.
 
     One call of the integrator, or one for each piece between times at which func jumps. Raises SolverError where the end is not
-    reached, with the times and states that were.
+    reached, with the times and states that were. after_step(t, z) is told of the end of every step, and may end the solve by an
+    exception.
     """
     t = np.asarray(t, dtype=np.float64)
+    wants_first_step = warm is not None and not solver.integrator.restart_from_last_step
+    solver = solver if warm is None else warm.begin(solver, t)
     first_of_close = _first_of_close_times(t)
     grid = np.unique(first_of_close)
     row = np.searchsorted(grid, first_of_close)
@@ -83,7 +111,7 @@ def solve(solver, rhs, z0, t, direction, jacobian=None, *, wants_first_step=Fals
     zs[0] = z0
     statistics = new_statistics(direction, solver.integrator.name, z0.size)
     intervals = None if tape is None else []
-    wanted = _Wanted(direction, wants_first_step, interpolant, intervals)
+    wanted = _Wanted(direction, wants_first_step, interpolant, intervals, after_step)
     bounds = [0, *(1 + np.flatnonzero(np.isin(ts[1:-1], solver.options.jump_t))), len(ts) - 1]
     for start, end in zip(bounds, bounds[1:]) if len(ts) > 1 else ():
         inside, options = _inside(ts[start], ts[end], solver.options)
@@ -95,6 +123,8 @@ def solve(solver, rhs, z0, t, direction, jacobian=None, *, wants_first_step=Fals
                 reached = row < start + len(error.ts)
                 error.ts, error.ys = t[reached], zs[row[reached]]
             raise
+    if warm is not None and statistics.steps:
+        warm.note(solver.integrator, statistics)
     if tape is not None:
         tape[:] = _spread(intervals, grid, len(t))
     return zs[row], statistics
@@ -117,6 +147,14 @@ def _first_of_close_times(t):
             if abs(t[i] - t[before]) <= CLOSE_TIMES * np.spacing(max(abs(t[i]), abs(t[before]))):
                 first[i] = before
     return first
+
+
+def with_stored(times, stored):
+    """(inner, order): those of stored not in times (T,), and the order in which both together, times first, are solved."""
+    inner = np.asarray([time for time in stored if not np.isin(time, times)])
+    together = np.concatenate([times, inner])
+    # Stable for decreasing times as well: y0 belongs to the first of equal ones.
+    return inner, np.argsort(together if times[-1] >= times[0] else -together, kind="stable")
 
 
 def are_close(t0, t1):
@@ -143,28 +181,47 @@ class _Wanted(NamedTuple):
     first_step: bool
     interpolant: Interpolant | None
     tape: list | None
+    after_step: Callable | None
 
 
 def _solve_piece(solver, rhs, jacobian, ts, zs, inside, wanted):
     """Fill zs (T, n), whose first row is the start, by one call of the integrator; returns its SolveStatistics.
 
     An integrator may evaluate func beyond the last time and interpolate back; where func has no value there, the solve is made
-    again, staying inside.
+    again, staying inside. So is one that could not begin because the integrator's guess of a first step, which squares what it
+    divides by tolerances, came out as next to nothing: with a part of the interval.
     """
     call = _new_call(solver, rhs, jacobian, ts, zs, inside, wanted)
     try:
         return _run(solver.integrator, call)
     except Exception as error:
         failed_at = call.rhs.trouble_t
+        again = None
         if inside is None and failed_at is not None and not min(ts[0], ts[-1]) <= failed_at <= max(ts[0], ts[-1]):
+            inside, again = (float(ts[0]), float(ts[-1])), {"stay_inside": True}
+        elif _could_not_begin(error, call):
+            again = {"first_step": FIRST_PART * abs(float(ts[-1] - ts[0]))}
+        if again is not None:
             for kept in (wanted.interpolant, wanted.tape):
                 if kept is not None:
                     kept.clear()
-            solver = solver._replace(options=solver.options._replace(stay_inside=True))
-            return _solve_piece(solver, rhs, jacobian, ts, zs, (float(ts[0]), float(ts[-1])), wanted)
+            solver = solver._replace(options=solver.options._replace(**again))
+            return _solve_piece(solver, rhs, jacobian, ts, zs, inside, wanted)
         if isinstance(error, SolverError) and error.statistics is call.statistics and wanted.direction == "forward":
             error.ts, error.ys = ts[: call.done], zs[: call.done]
         raise
+
+
+def _could_not_begin(error, call):
+    """Whether a call failed at its very start, with a first step that nobody had asked for, and for no fault of func's."""
+    return (
+        isinstance(error, SolverError)
+        and error.statistics is call.statistics
+        and error.t_reached == call.ts[0] + call.rhs.origin
+        and call.options.first_step is None
+        and call.rhs.trouble is None
+        and call.rhs.nfe > 0
+    )
 
 
 def _new_call(solver, rhs, jacobian, ts, zs, inside, wanted):
@@ -185,6 +242,7 @@ def _new_call(solver, rhs, jacobian, ts, zs, inside, wanted):
         wants_first_step=wanted.first_step,
         interpolant=interpolant,
         tape=wanted.tape,
+        after_step=wanted.after_step,
     )
 
 
@@ -283,4 +341,5 @@ def adjoint_problem(problem, leaves):
         adjoint_solver=means,
         direction="backward",
         keep=None,
+        warm=None,
     )

@@ -8,10 +8,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import autograd
 import numpy as np
 
 from .interpolant import Interpolant
@@ -89,15 +87,17 @@ class GradientWarning(UserWarning):
     """A gradient that came out, but is not to be trusted, or was dear; the text says why and what would help."""
 
 
-# Frames of these packages are not where a warning belongs: it points at the user's own line.
-_NOT_THE_USER = tuple(f"{Path(file).resolve().parent}/" for file in (__file__, autograd.__file__))
+# Code of these packages is not where a warning belongs: it points at the user's own line.
+_NOT_THE_USER = {__name__.partition(".")[0], "autograd", "importlib", "tensorflow", "keras", "torch"}
 
 
 def warn_user(message: str, category: type[Warning] = GradientWarning) -> None:
-    """Warn at the innermost line outside this package and autograd, so that Python's filters show it once a call site."""
+    """Warn at the innermost line outside this package and what calls it, so that Python's filters show it once a call site."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USER):
-        level, frame = level + 1, frame.f_back
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_USER:
+        frame = frame.f_back
+        # warnings itself leaves these out of its count.
+        level += not frame.f_code.co_filename.startswith("<frozen importlib")
     warnings.warn(message, category, stacklevel=level + 1)
 
 

@@ -121,5 +121,5 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     takes={"quick": "2 min"},
-    section=Section("The bridge's speed and memory", table, marker="bench"),
+    section=Section("The bridge's speed and memory", table),
 )

@@ -172,7 +172,6 @@ EXPERIMENT = Experiment(
     section=Section(
         "Integrators of SciPy releases",
         table,
-        marker="fidelity",
         captions={
             "": "How many solves of the test problems differ between SciPy releases: none among those in Fortran, some in those "
             "that were translated to C."

@@ -335,7 +335,6 @@ EXPERIMENT = Experiment(
     section=Section(
         "Figure 4: density matching",
         table,
-        marker="flows",
         captions={
             "": "Figure 4, densities fitted by minimising KL(q‖p): planar flows (NF) of K layers beside continuous flows (CNF) "
             "of M units, each density on the scale of its target, and the KL divergence with bars of two standard errors."

@@ -411,7 +411,6 @@ EXPERIMENT = Experiment(
     section=Section(
         "Figure 5: maximum likelihood",
         table,
-        marker="flows",
         captions={
             "": "Figure 5, noise becoming data: densities and samples of the continuous flow (CNF) at shares of its integration "
             "time, densities of the planar flow (NF) after as large a share of its layers, which pass outside the frame, and the "

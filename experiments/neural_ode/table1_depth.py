@@ -322,7 +322,6 @@ EXPERIMENT = Experiment(
     section=Section(
         "Table 1: memory and time",
         table,
-        marker="depth",
         captions={
             "": "Table 1, its columns on memory and time: peak memory of a training step grows with the depth of the ResNet and "
             "with the evaluations of the RK-Net, not with those of the ODE-Net; time grows with all of them."

@@ -323,7 +323,6 @@ EXPERIMENT = Experiment(
     section=Section(
         "Table 1: networks on MNIST",
         functools.partial(table1_summary.table, NAME),
-        marker="table1",
         captions={
             "": "Table 1, the ODE-Net in training: cross-entropy, error on held-out images, and evaluations of a training step "
             "forward and backward, which grow as in Figure 3d.",

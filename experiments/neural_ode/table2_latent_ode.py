@@ -420,7 +420,6 @@ EXPERIMENT = Experiment(
     section=Section(
         "Table 2: latent ODE and RNN",
         table,
-        marker="table2",
         captions={
             "": "Table 2, predictive RMSE of recurrent networks and of the latent ODE over the number of observations, against "
             "noisy and clean targets, and validation errors in training.",

@@ -3,7 +3,7 @@
 An entry has: id; source (table, figure or section); what; value (null for a claim without a number) and unit; reported, the value
 in words where it is not a number; measured_by: the experiment, its preset, the options of the run beyond preset and seed, and a
 part of the record's configuration; rule: name and parameters, of rules.py; note, if a choice needs a reason; why, the reason
-where it is not reproduced, as far as it is known; headline, if it is in the main README's short table.
+where it is not reproduced, as far as it is known; headline, if it is in the main README's short table, which has about ten rows.
 
 A record is asked for by an entry if it is of that experiment and was run with exactly those options (its name says so), any seed.
 It counts if preset and configuration are the entry's as well. Where records that count differ in configuration, those of the

@@ -26,10 +26,10 @@ def counts(verdicts):
 
 
 def short_table(verdicts):
-    """The main README's table: the headline entries and whatever is not reproduced, with the counts of all."""
-    shown = [verdict for verdict in verdicts if verdict.entry.get("headline") or verdict.verdict == registry.NOT_REPRODUCED]
+    """The main README's table: the headline entries, with the counts of all."""
+    shown = [verdict for verdict in verdicts if verdict.entry.get("headline")]
     rows = [[_what(verdict.entry), reported(verdict.entry), measured(verdict), _bold(verdict.verdict)] for verdict in shown]
-    links = "All of them, with rules and records: [results/README.md](results/README.md), or results/report.html in a browser."
+    links = "[results/README.md](results/README.md) has all of them, with rules and records, those that are not reproduced first."
     return f"{counts(verdicts)} {links}\n\n" + markdown_table(["what", "paper", "measured", "verdict"], rows)
 
 

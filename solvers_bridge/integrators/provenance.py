@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-import warnings
-from pathlib import Path
-
 import scipy
 
+from ..statistics import warn_user
 from .scipy_private import binaries
-
-PACKAGE = str(Path(__file__).resolve().parent.parent)
-IMPORTLIB = str(Path(importlib.__file__).parent)
 
 
 def provenance() -> dict[str, str]:
@@ -34,20 +27,9 @@ def warn_of_c_translations() -> None:
     found = provenance()
     translated = [name for name in ("vode", "lsoda", "dop") if found[name] != "fortran"]
     if translated:
-        warnings.warn(
+        warn_user(
             f"SciPy {found['scipy']} has C translations of {', '.join(translated)} instead of the Fortran "
             "integrators of the paper; results may differ: dopri5 and dop853 take other steps, and so do adams and "
             "bdf with a Jacobian. Install 'scipy>=1.15,<1.17' for the Fortran.",
             RuntimeWarning,
-            stacklevel=_level_outside(),
         )
-
-
-def _level_outside() -> int:
-    """What warnings.warn, called by our caller, takes as stacklevel of the innermost frame outside this package and importlib."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((PACKAGE, IMPORTLIB, "<frozen importlib")):
-        frame = frame.f_back
-        # warnings itself leaves these out of its count.
-        level += not frame.f_code.co_filename.startswith("<frozen importlib")
-    return level

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import multiprocessing
+import socket
 import subprocess
 import sys
 import tarfile
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from original_repro.datasets import mnist
+from original_repro.datasets import files, mnist
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = mnist.FILES
 
@@ -125,7 +126,7 @@ def test_cache_is_read_without_a_download(small):
 
 def test_cache_defaults_to_the_platforms_own(monkeypatch):
     monkeypatch.delenv(mnist.CACHE_VARIABLE, raising=False)
-    monkeypatch.setattr(mnist.platformdirs, "user_cache_dir", lambda name, appauthor: f"/caches/{name}")
+    monkeypatch.setattr(files.platformdirs, "user_cache_dir", lambda name, appauthor: f"/caches/{name}")
     assert mnist.cache_folder() == Path("/caches/neural-ode-repro/mnist")
 
 
@@ -155,14 +156,14 @@ def test_keras_waits_on_a_silent_network_only_so_long(small, monkeypatch):
     limits = []
 
     def load_data():
-        limits.append(mnist.socket.getdefaulttimeout())
+        limits.append(socket.getdefaulttimeout())
         raise Exception("URL fetch failure")
 
-    before = mnist.socket.getdefaulttimeout()
+    before = socket.getdefaulttimeout()
     fake_keras(monkeypatch, load_data)
     with pytest.raises(mnist.MnistNotFound, match="URL fetch failure"):
         mnist.load()
-    assert 0 < limits[0] <= 30 and mnist.socket.getdefaulttimeout() == before
+    assert 0 < limits[0] <= 30 and socket.getdefaulttimeout() == before
 
 
 def test_wrong_arrays_from_keras_are_refused_and_not_kept(small, monkeypatch):

@@ -154,8 +154,6 @@ EXPERIMENT = Experiment(
     section=Section(
         "Figure 3, and panel c in full: evaluations backward and forward",
         summary.table,
-        marker="figure3",
-        block=summary.summary,
         captions={
             "": "Figure 3, statistics of a trained ODE-Net: (a) the error of z(1) falls with the evaluations that a tolerance "
             "costs; (b) time is proportional to evaluations, both in logarithms; (c) evaluations backward against those "

@@ -201,9 +201,3 @@ def table(found):
     """Panel (c) of the first record there is."""
     record = first(found, NAME)
     return markdown_table(record) if record else ""
-
-
-def summary(found):
-    """Its verdicts in a sentence."""
-    record = first(found, NAME)
-    return sentence(verdicts(record["history"])) if record else ""

@@ -1,0 +1,138 @@
+"""Figures 6 and 8: features and evaluations over training, of the Neural ODE and the augmented one on g(x).
+
+Figure 6 claims that a Neural ODE in two dimensions pushes, stretches and breaks the annulus, at a growing number of evaluations;
+Figure 8 that the augmented one does not, and that in one dimension the Neural ODE's evaluations nearly double (about 18 to 37, as
+read off by a replication) while the augmented one's stay.
+
+The trainings are those of Figure 5. Growth is the mean of forward evaluations in the last epoch over that in the first; the ratio
+of both models' growth is a geometric mean over seeds with its 95 % interval. Evaluations at the paper's 1e-3 say how the solver's
+steps there grow; those of the trained models at tighter tolerances are in `anode_propositions`.
+"""
+
+import time
+
+import numpy as np
+
+from .. import Experiment, Section
+from ..harness import plotting, records
+from ..harness.tables import markdown_table
+from . import figure5_losses, summary, toy, trained
+from .figure5_losses import TITLES
+from .settings import RunSettings
+
+NAME = "anode_figure6"
+PROBLEMS = ("spheres1", "spheres2")
+
+
+def run(settings, places):
+    """Train, where Figure 5 has not, write record and figures; returns the record."""
+    begun = time.perf_counter()
+    tasks = [
+        task for task in figure5_losses.tasks_of(settings) if task["problem"] in PROBLEMS and task["model"] in ("node", "anode")
+    ]
+    made = trained.train_all(tasks, places, settings.workers)
+    preset = figure5_losses.PRESETS[settings.preset]
+    record = records.record_run(
+        NAME,
+        settings,
+        places,
+        configuration={
+            **{name: value for name, value in toy.TASK.items() if name != "seed"},
+            **{name: preset[name] for name in ("repetitions", "epochs")},
+            "problems": PROBLEMS,
+            "models": {"node": 0, "anode": figure5_losses.MODELS["anode"]},
+        },
+        metrics=metrics_of(made),
+        history=[one.row() for one in made],
+        wall_seconds=time.perf_counter() - begun,
+    )
+    _draw_features(made, places.figure(NAME, settings.stem))
+    _draw_evaluations(made, places.figure(NAME, f"{settings.stem}-evaluations"))
+    return record
+
+
+def metrics_of(made):
+    """Evaluations in the first and last epochs, growth, and the ratio of NODE's growth to ANODE's with its interval."""
+    metrics = {"failed": summary.failures(made)}
+    for problem in PROBLEMS:
+        growth = {}
+        for model in ("node", "anode"):
+            runs = summary.chosen(made, problem=problem, model=model)
+            growth[model] = summary.growths(runs)
+            metrics |= {
+                f"nfe_{when}_{problem}_{model}": _mean([one.result["epochs"][place]["nfe_forward"] for one in runs if one.ended])
+                for when, place in (("first", 0), ("last", -1))
+            }
+            metrics[f"growth_{problem}_{model}"] = _mean(list(growth[model].values()))
+        name = f"growth_ratio_{problem}"
+        metrics |= dict(zip((name, f"{name}_low", f"{name}_high"), summary.ratio(growth["node"], growth["anode"])))
+    return metrics
+
+
+def _mean(values):
+    return float(np.mean(values)) if values else None
+
+
+def _draw_features(made, path):
+    """The features of one seed in two dimensions at the kept epochs, with evaluations: NODE above, ANODE below."""
+    rows = [summary.chosen(made, problem="spheres2", model=model)[0] for model in ("node", "anode")]
+    epochs = sorted(rows[0].result["kept"])
+    figure, panels = plotting.subplots(2, len(epochs), figsize=(2.6 * len(epochs), 5.6), frames=True)
+    for one, line in zip(rows, panels):
+        model, _ = toy.model_of(one.task)
+        points = toy.points_of(one.task)[0]
+        for axes, epoch in zip(line, epochs):
+            axes.set(xticks=[], yticks=[])
+            if epoch not in one.result["kept"]:
+                axes.set_title("failed")
+                continue
+            features = model.states(one.result["kept"][epoch], points.x[:1000])[-1]
+            axes.scatter(*features[:, :2].T, c=points.y[:1000, 0], s=2, cmap="coolwarm")
+            evaluations = "" if epoch == 0 else f", {one.result['epochs'][epoch - 1]['nfe_forward']:.0f} evaluations"
+            axes.set_title(f"epoch {epoch}{evaluations}", fontsize=8)
+        line[0].set_ylabel(summary.NAMES[one.task["model"]])
+    plotting.save(figure, path)
+
+
+def _draw_evaluations(made, path):
+    """Evaluations over the epochs, and over the loss, epoch by epoch."""
+    figure, panels = plotting.subplots(2, len(PROBLEMS), figsize=(9, 7))
+    for column, problem in zip(panels.T, PROBLEMS):
+        for model in ("node", "anode"):
+            runs = summary.chosen(made, problem=problem, model=model)
+            summary.draw_curves(column[0], runs, "nfe_forward")
+            losses, evaluations = (summary.curves(runs, name).ravel() for name in ("loss", "nfe_forward"))
+            column[1].scatter(losses, evaluations, s=3, alpha=0.4, color=summary.COLOURS[model])
+        column[0].set(title=TITLES[problem], ylabel="evaluations forward", ylim=(0, None))
+        column[1].set(xlabel="loss", ylabel="evaluations forward")
+    panels[0, 0].legend(frameon=False)
+    plotting.save(figure, path)
+
+
+def table(found):
+    """Evaluations in the first and last epochs, growth, ratio."""
+    record = records.first(found, NAME)
+    if record is None:
+        return ""
+    metrics, rows = record["metrics"], []
+    for problem in PROBLEMS:
+        for model in ("node", "anode"):
+            numbers = [metrics[f"{what}_{problem}_{model}"] for what in ("nfe_first", "nfe_last", "growth")]
+            rows.append([TITLES[problem], summary.NAMES[model], *("" if one is None else f"{one:.3g}" for one in numbers)])
+        name = f"growth_ratio_{problem}"
+        ratio, low, high = (metrics[key] for key in (name, f"{name}_low", f"{name}_high"))
+        interval = "" if low is None else f" ({low:.2f} to {high:.2f})"
+        rows.append([TITLES[problem], "NODE / ANODE", "", "", "" if ratio is None else f"{ratio:.2f}{interval}"])
+    return markdown_table(["problem", "model", "evaluations, first epoch", "last epoch", "growth"], rows)
+
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    source="Augmented, Figures 6 and 8",
+    shows="features and evaluations over training, NODE and ANODE",
+    run=run,
+    description=__doc__,
+    settings=RunSettings,
+    takes={"quick": "1 min"},
+    section=Section("Augmented Neural ODEs, Figures 6 and 8: features and evaluations", table),
+)

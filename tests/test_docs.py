@@ -1,0 +1,75 @@
+"""What README and docs/ show runs, and the numbers in their running text are those of the traces and of the scripts they name."""
+
+import json
+import re
+import runpy
+
+import pytest
+import scipy
+
+from experiments.harness.records import REPOSITORY
+from solvers_bridge.integrators import INTEGRATORS
+
+PAGES = ("README.md", "docs/library.md", "docs/stiff.md", "docs/extending.md")
+
+
+def text(page):
+    return (REPOSITORY / page).read_text()
+
+
+@pytest.fixture
+def integrators():
+    """Methods that a page adds are gone after it."""
+    before = dict(INTEGRATORS)
+    yield
+    INTEGRATORS.clear()
+    INTEGRATORS.update(before)
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.usefixtures("integrators")
+def test_the_python_of_a_page_runs_from_top_to_bottom(page):
+    blocks = re.findall(r"^```python\n(.*?)^```", text(page), flags=re.MULTILINE | re.DOTALL)
+    assert blocks
+    names = {}
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
+
+
+def test_values_that_the_library_page_states(capsys):
+    names = {}
+    exec(compile(text("docs/library.md").split("```python\n")[1].split("```")[0], "docs/library.md", "exec"), names)
+    odeint, grad, np = (names[name] for name in ("odeint", "grad", "np"))
+    end = lambda rate: odeint(names["decay"], np.array([1.0, 2.0]), names["times"], rate)[-1, 0]
+    assert grad(end)(0.5) == pytest.approx(-2 * np.exp(-1), rel=1e-6)
+    assert grad(grad(end))(0.5) == pytest.approx(4 * np.exp(-1), rel=1e-5)
+
+
+@pytest.mark.skipif(scipy.__version__ != "1.16.3", reason="the page shows what SciPy 1.16.3 prints")
+def test_what_the_c_translations_script_prints(capsys):
+    runpy.run_path(str(REPOSITORY / "experiments" / "fidelity" / "c_translations.py"))
+    assert capsys.readouterr().out.strip() in text("docs/fidelity.md")
+
+
+def test_counts_of_the_traces_are_those_of_the_traces():
+    words = " ".join(text("docs/fidelity.md").split())
+    for trace, entries, phrase in (
+        ("forward", "solves", "{} forward solves"),
+        ("classics", "solves", "{} of DETEST's"),
+        ("adjoint", "sweeps", "{} sweeps of the adjoint"),
+    ):
+        content = json.loads((REPOSITORY / "results" / "stack_2018" / f"{trace}.json").read_text())
+        assert phrase.format(len(content[entries])) in words
+
+
+def test_the_readme_is_a_page_and_shows_about_ten_numbers():
+    lines = text("README.md").splitlines()
+    table = [line for line in lines if line.startswith("| ") and line.endswith(("reproduced         |", "reproduced** |"))]
+    assert len(lines) <= 150 and 8 <= len(table) <= 12
+
+
+def test_links_between_the_pages_lead_somewhere():
+    for page in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]:
+        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name} links to {target}"
