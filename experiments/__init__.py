@@ -15,9 +15,10 @@ The command line (`python -m experiments`) makes the same settings from its argu
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -144,10 +145,15 @@ class Places:
 
 
 class Section(NamedTuple):
-    """What the report prints of an experiment: tables are functions of records, [(path, record)], and give Markdown."""
+    """What the report prints of an experiment: tables are functions of records, [(path, record)], and give Markdown.
+
+    captions: sentences under figures, by the part of a figure's name between hyphens or dots that tells it from the experiment's
+    others, in the order of the report; under "" that of figures without such a part.
+    """
 
     heading: str
     table: Callable[[list], str] | None = None
+    captions: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +165,7 @@ class Experiment:
     run(settings, places) -> record: measures, writes record and figures, returns the record; goes on from checkpoints.
     takes: {preset: about how long on two cores, in words}, of presets for which no committed record tells.
     evaluate(settings, places) -> metrics: measures again with the weights that a run left; evaluation_settings: its Settings.
+    redraw(settings, places) -> paths: draws a run's figures again from its record and weights, without training.
     kept: options of the runs of the paper preset whose weights come with the project.
     needs: the experiment whose run without options has to come before.  variants: options of further runs of `run all`.
     section: what the report prints of it.
@@ -173,6 +180,7 @@ class Experiment:
     takes: dict[str, str] = dataclasses.field(default_factory=dict)
     evaluate: Callable[[Any, Places], dict] | None = None
     evaluation_settings: type[Settings] = Settings
+    redraw: Callable[[Any, Places], Iterable[Path]] | None = None
     kept: tuple[dict, ...] = ()
     needs: str | None = None
     variants: tuple[dict, ...] = ()

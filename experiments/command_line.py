@@ -1,4 +1,4 @@
-"""The command line: list | run NAME | evaluate NAME | bench | report. All of argparse is here."""
+"""The command line: list | run NAME | evaluate NAME | redraw NAME | bench | report. All of argparse is here."""
 
 import argparse
 import difflib
@@ -40,7 +40,7 @@ from .neural_ode import (
 )
 from .report import registry, verdict_tables, write
 
-# In the order of the report.
+# In the paper's order, and the report's.
 REPORTED = tuple(
     module.EXPERIMENT
     for module in (
@@ -49,8 +49,8 @@ REPORTED = tuple(
         figure3,
         figure4_flows,
         figure5_flows,
-        table2_latent_ode,
         figure7_poisson,
+        table2_latent_ode,
         figures8to10_latent_ode,
         latent_restarts,
         figure3_swap,
@@ -77,7 +77,7 @@ def main(argv=None):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     words = sys.argv[1:] if argv is None else argv
     parser = _parser()
-    if words[:1] in (["run"], ["evaluate"]) and len(words) > 1 and not words[1].startswith("-"):
+    if words[:1] in (["run"], ["evaluate"], ["redraw"]) and len(words) > 1 and not words[1].startswith("-"):
         _check_name(parser, words[1], [*EXPERIMENTS, "all"])
     arguments = parser.parse_args(words)
     return arguments.handler(arguments) or 0
@@ -130,6 +130,13 @@ def _parser():
     every = names.add_parser("all", help="everything again whose weights come with the project, as records of the paper preset")
     every.add_argument("--out", required=True, help="folder for the records")
     every.set_defaults(handler=_evaluate_all, parser=every)
+    redraw = commands.add_parser("redraw", help="draw a run's figures again from its record and weights, without training")
+    names = redraw.add_subparsers(required=True, metavar="NAME")
+    for name, experiment in EXPERIMENTS.items():
+        if experiment.redraw is not None:
+            one = names.add_parser(name, help=experiment.title)
+            _add_settings(one, experiment.settings)
+            one.set_defaults(handler=_redraw, name=name)
     timings = commands.add_parser("bench", help="timings and memory of the bridge, beside other libraries where installed")
     _add_out(timings, "folder for the record (default: results)")
     timings.set_defaults(handler=_bench)
@@ -220,6 +227,15 @@ def _evaluate(arguments):
     if metrics is None:
         return 1
     print(tabulate(metrics.items(), headers=["metric", "measured"], floatfmt=".5g"))
+
+
+def _redraw(arguments):
+    experiment = EXPERIMENTS[arguments.name]
+    paths = _result(arguments, experiment.settings, experiment.redraw)
+    if paths is None:
+        return 1
+    for path in paths:
+        print(f"figure: {path}")
 
 
 def _evaluate_all(arguments):

@@ -12,6 +12,7 @@ from .dynamics import AutogradDynamics, Dynamics
 from .integrators import INTEGRATORS, Integrator, Options
 from .integrators.dop import Dop
 from .integrators.fixed_grid import FixedGrid
+from .integrators.quiet import ignore_scipy_warnings
 from .nested import LEAF, Layout, flatten, flatten_state
 from .solve import Problem, Solver, are_close
 from .statistics import warn_user
@@ -70,6 +71,8 @@ def check(func, y0, t, params, method, rtol, atol, options, adjoint_method, adjo
 def _warn_of_tight_tolerances(solvers):
     for integrator, rtol, atol, _ in solvers:
         if integrator.adaptive and np.min(rtol) <= TIGHT_FOR_FLOAT32 and np.min(atol) <= 10 * TIGHT_FOR_FLOAT32:
+            # A filter that came in with the first solve, after this, would make Python forget that it has shown it.
+            ignore_scipy_warnings()
             warn_user(
                 f"rtol = {np.min(rtol):g} is tighter than float32 dynamics can be integrated to: rounding will cost the reverse "
                 "solve many times the evaluations; use dtype='float64' or a looser rtol"

@@ -184,7 +184,7 @@ class _Solve(NamedTuple):
             def pullback(zs_bar, _):
                 return self._gradient(every, zs_bar, *inputs)
 
-            return (zs, every), pullback
+            return (zs, every), _with_none_for_variables(pullback)
 
         return solve(*inputs)[0]
 
@@ -194,7 +194,7 @@ class _Solve(NamedTuple):
         @tf.custom_gradient
         def first(zs_bar, *inputs):
             (bars,) = _call(self._backward, (every, zs_bar, *inputs), 1)
-            return bars, lambda bars_bar: _derivative(self._traced_backward, (zs_bar, *inputs), bars_bar)
+            return bars, _with_none_for_variables(lambda bar: _derivative(self._traced_backward, (zs_bar, *inputs), bar))
 
         return _unpacked(first(zs_bar, *inputs), inputs)
 
@@ -258,9 +258,19 @@ def _derivative(function, inputs, bar):
     @tf.custom_gradient
     def call(bar, *inputs):
         (bars,) = _call(lambda *arrays: (backward(*arrays),), (bar, *inputs), 1)
-        return bars, lambda bars_bar: _derivative(backward, (bar, *inputs), bars_bar)
+        return bars, _with_none_for_variables(lambda bars_bar: _derivative(backward, (bar, *inputs), bars_bar))
 
     return _unpacked(call(bar, *inputs), inputs)
+
+
+def _with_none_for_variables(pullback):
+    """pullback for custom_gradient, which asks for gradients of the variables that func uses: none that anybody wants is used."""
+
+    def with_variables(*bars, variables=None):
+        inputs_bars = pullback(*bars)
+        return (inputs_bars, [None] * len(variables)) if variables else inputs_bars
+
+    return with_variables
 
 
 def _unpacked(flat, inputs):

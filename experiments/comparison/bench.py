@@ -9,6 +9,7 @@ import time
 
 from .. import Experiment, Section
 from ..harness import records
+from ..harness.progress import Progress
 from ..harness.tables import markdown_table
 from .goals import GOALS
 
@@ -23,16 +24,21 @@ def run(settings, places):
 
     begun = time.perf_counter()
     layer = bench_layer.make_layer(bench_layer.BATCH, bench_layer.CHANNELS)
-    metrics = {
-        **bench_layer.bench_layer(layer, LAYER_ROUNDS),
-        **bench_layer.bench_processes(bench_layer.BATCH, LAYER_ROUNDS),
-        **bench_layer.bench_graphs(layer, GRAPH_ROUNDS),
-        **bench_small.bench_small(SMALL_ROUNDS),
-        **bench_layer.bench_torchdiffeq(layer, LAYER_ROUNDS),
-        **bench_flows.bench_flow(FLOW_ROUNDS),
-        **bench_latent.bench_latent(LATENT_ROUNDS),
-        **bench_memory.bench_memory(bench_memory.BATCH, bench_memory.CHANNELS),
+    parts = {
+        "ODE layer": lambda: bench_layer.bench_layer(layer, LAYER_ROUNDS),
+        "two processes": lambda: bench_layer.bench_processes(bench_layer.BATCH, LAYER_ROUNDS),
+        "graphs": lambda: bench_layer.bench_graphs(layer, GRAPH_ROUNDS),
+        "small problem": lambda: bench_small.bench_small(SMALL_ROUNDS),
+        "torchdiffeq": lambda: bench_layer.bench_torchdiffeq(layer, LAYER_ROUNDS),
+        "flow": lambda: bench_flows.bench_flow(FLOW_ROUNDS),
+        "latent ODE": lambda: bench_latent.bench_latent(LATENT_ROUNDS),
+        "memory": lambda: bench_memory.bench_memory(bench_memory.BATCH, bench_memory.CHANNELS),
     }
+    metrics = {}
+    with Progress(len(parts), "parts") as shown:
+        for part, measure in parts.items():
+            metrics |= measure()
+            shown.done(part)
     configuration = {
         "batch": bench_layer.BATCH,
         "channels": bench_layer.CHANNELS,

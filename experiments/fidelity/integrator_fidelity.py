@@ -169,5 +169,12 @@ EXPERIMENT = Experiment(
     description=__doc__,
     settings=RunSettings,
     takes={"quick": "seconds"},
-    section=Section("Integrators of SciPy releases", table),
+    section=Section(
+        "Integrators of SciPy releases",
+        table,
+        captions={
+            "": "How many solves of the test problems differ between SciPy releases: none among those in Fortran, some in those "
+            "that were translated to C."
+        },
+    ),
 )

@@ -1,4 +1,4 @@
-"""How far a list of measurements has come."""
+"""How far a list of measurements has come, and how long the rest will take."""
 
 import sys
 import time
@@ -16,7 +16,8 @@ class Progress:
 
     def __init__(self, total, what, done=0):
         self.bar = tqdm(total=total, initial=done, desc=what, disable=None)
-        self.count, self.total, self.what, self.written_at = done, total, what, time.monotonic()
+        self.count, self.total, self.what, self.before = done, total, what, done
+        self.begun = self.written_at = time.monotonic()
 
     def __enter__(self):
         return self
@@ -31,5 +32,10 @@ class Progress:
         if always:
             self.bar.write(last, file=sys.stderr)
         elif self.bar.disable and time.monotonic() - self.written_at >= self.LINE_SECONDS:
-            print(f"{self.count} of {self.total} {self.what}, the last: {last}", file=sys.stderr, flush=True)
+            print(f"{self.count} of {self.total} {self.what}, {self._left()} left, the last: {last}", file=sys.stderr, flush=True)
             self.written_at = time.monotonic()
+
+    def _left(self):
+        """As if what is left took as long, piece by piece, as what was done here."""
+        seconds = time.monotonic() - self.begun
+        return tqdm.format_interval(seconds / (self.count - self.before) * (self.total - self.count))

@@ -94,6 +94,14 @@ def kept(path):
     return shipped
 
 
+def kept_record(experiment, settings, places):
+    """The record that a run left, or that comes with the project; FileNotFoundError, with the command, where there is none."""
+    path = kept(places.record(experiment, settings.stem))
+    if not path.is_file():
+        raise FileNotFoundError(f"no record at {path}; `{full_command(f'run {experiment}', settings, places)}` writes it")
+    return json.loads(path.read_text())
+
+
 def read_records(out):
     """All records under out/runs, as (path, dict), in the order of their paths."""
     return [(path, json.loads(path.read_text())) for path in sorted(Path(out).glob("runs/*/*.json"))]

@@ -203,7 +203,7 @@ def _fit_cnf(task, flows):
         checkpoint_every=settings["iterations"],
         checkpoint_seconds=5.0,
         configuration=_identity(task),
-        progress=False,
+        progress=_name(task),
     )
     return flow, params, history
 
@@ -233,9 +233,13 @@ def _fit_nf(task, flows):
         seed=task["seed"],
         checkpoint=task["checkpoint"],
         configuration=_identity(task),
-        progress=False,
+        progress=_name(task),
     )
     return flows.PlanarFlow("base_to_data"), params, history
+
+
+def _name(task):
+    return f"{task['density']} {LABELS[task['flow']]} {task['size']}"
 
 
 def _schedule(settings):
@@ -328,5 +332,12 @@ EXPERIMENT = Experiment(
     description=__doc__,
     settings=RunSettings,
     takes={"quick": "2 min"},
-    section=Section("Figure 4: density matching", table),
+    section=Section(
+        "Figure 4: density matching",
+        table,
+        captions={
+            "": "Figure 4, densities fitted by minimising KL(q‖p): planar flows (NF) of K layers beside continuous flows (CNF) "
+            "of M units, each density on the scale of its target, and the KL divergence with bars of two standard errors."
+        },
+    ),
 )

@@ -18,27 +18,27 @@ as well, in float32, the precision of training, and in float64. A finished run l
 """
 
 import functools
+import math
 import sys
 import time
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
 
 from original_repro import training
 from original_repro.datasets import circles_and_moons
 
 from .. import Experiment, Section, Settings, option
-from ..harness import plotting, records
+from ..harness import records
 from ..harness.statistics import standard_error
 from ..harness.tables import markdown_table, with_standard_error
 from ..harness.workers import available_cores, run_tasks
+from . import figure5_figures
+from .figure5_figures import IMAGE_SIDE, LABELS, SHOWN
 
 NAME = "figure5_flows"
-LABELS = {"nf": "NF", "cnf": "CNF", "two_circles": "Two Circles", "two_moons": "Two Moons"}
 REVERSAL_TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1.5e-8)
-SHOWN_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the base to the data
-IMAGE_SIDE, IMAGE_POINTS, BATCH = 2.5, 100, 2500
+IMAGE_POINTS, BATCH = 100, 2500
 
 NF = {"optimiser": "rmsprop", "decay": 0.9, "peak_rate": 1e-2, "batch_size": 256}
 CNF = {"optimiser": "adam", "peak_rate": 3e-3, "batch_size": 512, "times": (0.0, 10.0), "method": "adams", "tolerance": 1e-5}
@@ -100,22 +100,43 @@ def run(settings, places):
         history=[row for one in fits.values() for row in one["history"]],
         wall_seconds=time.perf_counter() - begun,
     )
-    draw(fits, places.figure(NAME, settings.stem))
-    animate(fits, places.figure(NAME, settings.stem, ".gif"))
+    _draw({pair: one["drawn"] for pair, one in fits.items()}, record["metrics"], settings, places)
     return record
+
+
+def redraw(settings, places):
+    """Figure and animation again, from the weights and the record that the run left; returns their paths."""
+    from original_repro import flows
+
+    preset, weights = PRESETS[settings.preset], kept_weights(settings, places)
+    drawn = {}
+    for data in circles_and_moons.NAMES:
+        test = circles_and_moons.load(data, **preset["data"], seed=settings.seed).test
+        for kind in ("cnf", "nf"):
+            flow = _flow(kind, preset, flows)
+            drawn[data, kind] = _to_draw(kind, flow, weights[data][kind], test, preset, settings.seed, flows)
+    return _draw(drawn, records.kept_record(NAME, settings, places)["metrics"], settings, places)
+
+
+def _draw(drawn, metrics, settings, places):
+    true = {data: _image(functools.partial(circles_and_moons.log_density, data)) for data in circles_and_moons.NAMES}
+    paths = places.figure(NAME, settings.stem), places.figure(NAME, settings.stem, ".gif")
+    figure5_figures.draw(drawn, true, metrics, paths[0])
+    figure5_figures.animate(drawn, paths[1])
+    return paths
 
 
 def fit(task):
     """One flow fitted to one data set, in a worker process, with what is measured of it and drawn.
 
-    Returns {"data", "flow", "params", "metrics", "history", "samples", "images"} and for a CNF "paths" (frames, points, 2).
+    Returns {"data", "flow", "params", "metrics", "history", "drawn"}, the last as of `_to_draw`.
     """
     # TensorFlow takes seconds to import, and `list` should not.
     from original_repro import flows
 
     data, kind, settings = task["data"], task["flow"], task["settings"]
     split = circles_and_moons.load(data, **settings["data"], seed=task["seed"])
-    flow, fit_flow = (_cnf(settings[kind], flows), _fit_cnf) if kind == "cnf" else (flows.PlanarFlow("data_to_base"), _fit_nf)
+    flow, fit_flow = _flow(kind, settings, flows), _fit_cnf if kind == "cnf" else _fit_nf
     best = _Best(task["checkpoint"], lambda params: log_likelihoods(flow, params, split.validation).mean())
     history = fit_flow(task, flow, split.train, best)
     params = best.params()
@@ -127,11 +148,6 @@ def fit(task):
     name = f"log_likelihood_{data}"
     rows = [{"part": "training", "data": data, "flow": kind, **row} for row in history]
     rows += [{"part": "reversal", "data": data, **row} for row in reversal]
-    base = np.random.default_rng([task["seed"], 1]).normal(size=(BATCH, 2))
-    if kind == "cnf":
-        drawn = _over_time(flow, params, base, settings, flows)
-    else:
-        drawn = {"samples": [flow.sample(params, base)[0]], "images": [_image(lambda x: flow.log_density(params, x))]}
     print(
         f"{LABELS[data]}, {LABELS[kind]}: {metrics[f'{name}_{kind}']:.4f} ± {metrics[f'{name}_{kind}_se']:.4f} nats, "
         f"{metrics[f'seconds_{data}_{kind}']:.0f} s",
@@ -144,8 +160,7 @@ def fit(task):
         "params": params,
         "metrics": metrics,
         "history": rows,
-        "test": split.test[:BATCH],
-        **drawn,
+        "drawn": _to_draw(kind, flow, params, split.test, settings, task["seed"], flows),
     }
 
 
@@ -171,18 +186,23 @@ def evaluate(settings, places):
     """The metrics of the flows whose weights the run left, on its test points. FileNotFoundError where there are none."""
     from original_repro import flows
 
+    preset, weights, metrics = PRESETS[settings.preset], kept_weights(settings, places), {}
+    for data in circles_and_moons.NAMES:
+        test = circles_and_moons.load(data, **preset["data"], seed=settings.seed).test
+        for kind in ("cnf", "nf"):
+            flow = _flow(kind, preset, flows)
+            metrics |= test_metrics(data, kind, flow, weights[data][kind], test, preset[kind], flows)[0]
+    return metrics
+
+
+def kept_weights(settings, places):
+    """{data: {kind: parameters}} that the run left. FileNotFoundError, with the command that makes them, where there are none."""
     path = records.kept(places.weights(NAME, settings.stem))
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at {path}; `python -m experiments run {NAME} --preset {settings.preset}` leaves them"
         )
-    preset, weights, metrics = PRESETS[settings.preset], training.load_weights(path), {}
-    for data in circles_and_moons.NAMES:
-        test = circles_and_moons.load(data, **preset["data"], seed=settings.seed).test
-        for kind in ("cnf", "nf"):
-            flow = _cnf(preset[kind], flows) if kind == "cnf" else flows.PlanarFlow("data_to_base")
-            metrics |= test_metrics(data, kind, flow, weights[data][kind], test, preset[kind], flows)[0]
-    return metrics
+    return training.load_weights(path)
 
 
 class _Best:
@@ -206,6 +226,10 @@ class _Best:
     def steps(self, history):
         """How many iterations the best parameters had."""
         return max(history, key=lambda row: row["validation_log_likelihood"])["steps"]
+
+
+def _flow(kind, preset, flows):
+    return _cnf(preset[kind], flows) if kind == "cnf" else flows.PlanarFlow("data_to_base")
 
 
 def _cnf(settings, flows, **changes):
@@ -240,7 +264,7 @@ def _fit_cnf(task, flow, train, best):
         checkpoint_every=settings["iterations"],
         checkpoint_seconds=5.0,
         configuration=_identity(task),
-        progress=False,
+        progress=_name(task),
     )
     return [_row(epoch) for epoch in history]
 
@@ -269,9 +293,13 @@ def _fit_nf(task, flow, train, best):
         evaluate=best.evaluate,
         checkpoint=task["checkpoint"],
         configuration=_identity(task),
-        progress=False,
+        progress=_name(task),
     )
     return [_row(epoch) for epoch in history]
+
+
+def _name(task):
+    return f"{LABELS[task['data']]}, {LABELS[task['flow']]}"
 
 
 def _schedule(settings):
@@ -316,19 +344,34 @@ def reversal_rows(params, settings, x, flows):
     return rows
 
 
+def _to_draw(kind, flow, params, test, settings, seed, flows):
+    """What the figures show of a flow: {"images": densities at the SHOWN shares of the way from the base to the data, "samples"},
+    of an NF also the "layers" of each image, of a CNF the "test" points and the "paths" of samples (frames, points, 2).
+    """
+    base = np.random.default_rng([seed, 1]).normal(size=(BATCH, 2))
+    if kind == "cnf":
+        return {**_over_time(flow, params, base, settings, flows), "test": test[:BATCH]}
+    size = settings["nf"]["size"]
+    layers = [math.ceil(share * size) for share in SHOWN]
+    images = []
+    for count in layers:
+        # Layers run from the data to the base: the last ones alone make the base's next densities.
+        last = {name: array[size - count :] for name, array in params.items()}
+        images.append(_image(functools.partial(flow.log_density, last)))
+    return {"samples": [flow.sample(params, base)[0]], "images": images, "layers": layers}
+
+
 def _over_time(flow, params, base, settings, flows):
-    """Samples and densities of a CNF at SHOWN_TIMES, and the paths of some samples."""
+    """Samples and densities of a CNF at the SHOWN shares of its time, and the paths of some samples."""
     start, end = flow.times
-    times = start + np.array(SHOWN_TIMES) * (end - start)
+    times = start + np.array(SHOWN) * (end - start)
 
     def log_density_at(shown, x):
-        if shown == start:
-            return flows.log_normal(x)
         z, change = flow.solve(params, x, (shown, start))
         return flows.log_normal(z[-1]) - change[-1]
 
     return {
-        "samples": list(flow.solve(params, base, times)[0]),
+        "samples": list(flow.solve(params, base, [start, *times])[0][1:]),
         "images": [_image(functools.partial(log_density_at, shown)) for shown in times],
         "paths": flow.solve(params, base, np.linspace(start, end, settings["frames"]))[0][:, : settings["paths"]],
     }
@@ -341,59 +384,6 @@ def _image(log_density):
     return np.exp(np.concatenate([log_density(part) for part in np.split(points, len(points) // BATCH)])).reshape(
         IMAGE_POINTS, IMAGE_POINTS
     )
-
-
-def draw(fits, path):
-    """The paper's figure: of each data set densities and samples of the CNF over time, the data, and the NF."""
-    columns = len(SHOWN_TIMES) + 2
-    figure, panels = plotting.subplots(4, columns, figsize=(1.65 * columns, 7.2), frames=True)
-    for data, (densities, samples) in zip(circles_and_moons.NAMES, (panels[:2], panels[2:])):
-        cnf, nf = fits[data, "cnf"], fits[data, "nf"]
-        true = _image(functools.partial(circles_and_moons.log_density, data))
-        for axes, image in zip(densities, [*cnf["images"], true, *nf["images"]]):
-            axes.imshow(
-                image, origin="lower", extent=[-IMAGE_SIDE, IMAGE_SIDE] * 2, cmap="viridis", vmin=0, interpolation="bilinear"
-            )
-        for axes, points in zip(samples, [*cnf["samples"], cnf["test"], *nf["samples"]]):
-            axes.plot(*points[:1500].T, ",", color="C0")
-            axes.set(xlim=(-IMAGE_SIDE, IMAGE_SIDE), ylim=(-IMAGE_SIDE, IMAGE_SIDE), aspect="equal")
-        densities[0].set_ylabel(f"{LABELS[data]}\ndensity")
-        samples[0].set_ylabel(f"{LABELS[data]}\nsamples")
-        for axes, kind in zip(densities[-3:], ("cnf", "true", "nf")):
-            axes.set_xlabel(f"{(nf if kind == 'nf' else cnf)['metrics'][f'log_likelihood_{data}_{kind}']:.3f} nats", fontsize=9)
-    titles = [f"CNF, {100 * fraction:.0f} %" for fraction in SHOWN_TIMES] + ["data", "NF"]
-    for axes, title in zip(panels[0], titles):
-        axes.set_title(title, fontsize=10)
-    for axes in panels.flat:
-        axes.set(xticks=[], yticks=[])
-    plotting.save(figure, path, dpi=100)
-
-
-def animate(fits, path):
-    """Noise turning into data: samples of both CNFs over time."""
-    figure, panels = plotting.subplots(1, 2, figsize=(6.4, 3.5), frames=True)
-    paths = [fits[data, "cnf"]["paths"] for data in circles_and_moons.NAMES]
-    points = [axes.plot([], [], ".", markersize=1.5, color="C0")[0] for axes in panels]
-    for axes, data in zip(panels, circles_and_moons.NAMES):
-        axes.set(
-            xlim=(-IMAGE_SIDE, IMAGE_SIDE),
-            ylim=(-IMAGE_SIDE, IMAGE_SIDE),
-            aspect="equal",
-            xticks=[],
-            yticks=[],
-            title=LABELS[data],
-        )
-    frames = len(paths[0])
-    caption = figure.supxlabel("0 % of the way from the base to the data", fontsize=10)
-
-    def show(frame):
-        frame = min(frame, frames - 1)
-        for line, path_points in zip(points, paths):
-            line.set_data(*path_points[frame].T)
-        caption.set_text(f"{100 * frame / (frames - 1):.0f} % of the way from the base to the data")
-
-    # The last frame stays for a second.
-    FuncAnimation(figure, show, frames + 12).save(path, PillowWriter(fps=12), dpi=80)
 
 
 def table(found):
@@ -416,6 +406,16 @@ EXPERIMENT = Experiment(
     settings=RunSettings,
     takes={"quick": "3 min"},
     evaluate=evaluate,
+    redraw=redraw,
     kept=({},),
-    section=Section("Figure 5: maximum likelihood", table),
+    section=Section(
+        "Figure 5: maximum likelihood",
+        table,
+        captions={
+            "": "Figure 5, noise becoming data: densities and samples of the continuous flow (CNF) at shares of its integration "
+            "time, densities of the planar flow (NF) after as large a share of its layers, which pass outside the frame, and the "
+            "data, all in one colour scale; below the last ones their mean log-likelihood on held-out points.",
+            "gif": "Samples of both continuous flows on their way from the base to the data.",
+        },
+    ),
 )

@@ -2,9 +2,9 @@
 
 The weights are those that `run table2_latent_ode` of the same preset and seed left, or those of --weights; the spirals are that
 run's test set, seen at 30 irregular times. Figure 8: reconstruction and extrapolation (red) by the recurrent network and by the
-latent ODE; 8c: latent trajectories from the means of q(z0), in their first two principal components, coloured by direction,
-with the accuracy on held-out spirals of a linear probe (least squares) for the direction on z(t0). Two sets of orbits in
-different planes about the same centre are apart, but not by a hyperplane; therefore a probe with the products of two
+latent ODE; 8c: latent trajectories from the means of q(z0), in the first two dimensions of the latent space, coloured by
+direction, with the accuracy on held-out spirals of a linear probe (least squares) for the direction on z(t0). Two sets of orbits
+in different planes about the same centre are apart, but not by a hyperplane; therefore a probe with the products of two
 coordinates stands beside it. Figure 9: a spiral decoded while one coordinate of its z(t0) runs through the range that it has
 over the test set: the coordinate that turns the direction around for the greatest share of spirals, and the first spiral for
 which it does (else the first of all). Figure 10: the same spirals from 10 to 100 observations. Bands: 95 % of the posterior
@@ -38,12 +38,7 @@ def run(settings, places):
     model = _Model(weights[f"latent_ode_{POINTS}"])
     data = _test_set(settings.seed, preset["test"], POINTS)
     metrics, found = measure(model, data, settings.seed, preset)
-    rnn = RnnOf(weights[f"rnn_{POINTS}"], data)
-    _draw_figure8(model, rnn, data, places.figure(NAME, f"{settings.stem}-figure8"))
-    _draw_figure8c(model, found.means, data, found.probes, places.figure(NAME, f"{settings.stem}-figure8c"))
-    _draw_figure9(model, found.walk, found.coordinate, data, places.figure(NAME, f"{settings.stem}-figure9"))
-    _draw_figure10(found.reconstructions, found.more, places.figure(NAME, f"{settings.stem}-figure10"))
-    _draw_bands(found.mean, found.deviation, data, metrics, places.figure(NAME, f"{settings.stem}-bands"))
+    _draw(model, weights, data, metrics, found, settings, places)
     record = records.record_run(
         NAME,
         settings,
@@ -62,6 +57,26 @@ def evaluate(settings, places):
     preset = PRESETS[settings.preset]
     model, data = _Model(weights[f"latent_ode_{POINTS}"]), _test_set(settings.seed, preset["test"], POINTS)
     return measure(model, data, settings.seed, preset)[0]
+
+
+def redraw(settings, places):
+    """The figures of `run` again, from the weights alone; returns their paths."""
+    _, weights = table2_latent_ode.kept_weights(settings, places)
+    preset = PRESETS[settings.preset]
+    model, data = _Model(weights[f"latent_ode_{POINTS}"]), _test_set(settings.seed, preset["test"], POINTS)
+    return _draw(model, weights, data, *measure(model, data, settings.seed, preset), settings, places)
+
+
+def _draw(model, weights, data, metrics, found, settings, places):
+    paths = {
+        part: places.figure(NAME, f"{settings.stem}-{part}") for part in ("figure8", "figure8c", "figure9", "figure10", "bands")
+    }
+    _draw_figure8(model, RnnOf(weights[f"rnn_{POINTS}"], data), data, paths["figure8"])
+    _draw_figure8c(model, found.means, data, found.probes, paths["figure8c"])
+    _draw_figure9(model, found.walk, found.coordinate, data, paths["figure9"])
+    _draw_figure10(found.reconstructions, found.more, paths["figure10"])
+    _draw_bands(found.mean, found.deviation, data, metrics, paths["bands"])
+    return paths.values()
 
 
 class _Found(NamedTuple):
@@ -209,10 +224,16 @@ class RnnOf:
         return table2_latent_ode.predict(self.net, self.params, data)
 
 
-def _truth_and_seen(axes, data, i):
-    axes.plot(*np.concatenate([data.clean[i], data.further_clean[i]]).T, color="0.75", linewidth=3, label="truth")
-    axes.plot(*data.values[i].T, "k.", markersize=4, label="observations")
-    axes.set_aspect("equal", adjustable="datalim")
+def _truth_and_seen(axes, truth, values):
+    axes.plot(*truth.T, color="0.75", linewidth=3, label="truth")
+    axes.plot(*values.T, "k.", markersize=4, label="observations")
+    axes.set_aspect("equal")
+
+
+def _legend_below(figure, panels):
+    """One legend of everything drawn, below the panels, where it hides nothing."""
+    handles = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
 
 
 def _shown(data, count):
@@ -224,81 +245,75 @@ def _shown(data, count):
 def _draw_figure8(model, rnn, data, path):
     """Rows: recurrent network, latent ODE; columns: spirals."""
     chosen = _shown(data, 4)
-    figure, axes = plotting.subplots(2, 4, figsize=(12, 6), squeeze=False)
+    figure, panels = plotting.subplots(2, 4, figsize=(12, 6.6), squeeze=False, sharex=True, sharey=True)
     seen = model.generate(model.posterior(data)[chosen], data.grid)
     further = table2_latent_ode.predict(model.net, model.params, data)
     ahead, fed_back = rnn.one_step_ahead(data), rnn.predict(data)
     for column, i in enumerate(chosen):
-        joined = np.concatenate([seen[column][-1:], further[i]])
-        rows = ((ahead[i], np.concatenate([ahead[i][-1:], fed_back[i]])), (seen[column], joined))
-        for row, (within, beyond) in enumerate(rows):
-            one = axes[row, column]
-            _truth_and_seen(one, data, i)
-            one.plot(*within.T, color="C0", label="one step ahead" if row == 0 else "reconstruction")
-            one.plot(*beyond.T, color="C3", label="extrapolation")
-            one.set_xlabel("x")
-    axes[0, 0].set_ylabel("recurrent network\ny")
-    axes[1, 0].set_ylabel("latent ODE\ny")
-    axes[0, 0].legend(frameon=False, fontsize=7, loc="center")
-    axes[1, 0].legend(frameon=False, fontsize=7, loc="center")
+        recurrent, latent = panels[:, column]
+        for axes in (recurrent, latent):
+            _truth_and_seen(axes, np.concatenate([data.clean[i], data.further_clean[i]]), data.values[i])
+        # Each from the observations before it: points, not a path.
+        recurrent.plot(*ahead[i].T, "x", color="C0", markersize=4, label="one step ahead")
+        recurrent.plot(*np.concatenate([ahead[i][-1:], fed_back[i]]).T, color="C3", label="extrapolation")
+        latent.plot(*seen[column].T, color="C0", label="reconstruction")
+        latent.plot(*np.concatenate([seen[column][-1:], further[i]]).T, color="C3", label="extrapolation")
+        latent.set_xlabel("x")
+    panels[0, 0].set_ylabel("recurrent network\ny")
+    panels[1, 0].set_ylabel("latent ODE\ny")
+    _legend_below(figure, panels[:, 0])
     figure.suptitle(f"{POINTS} observations, then 100 further time points")
     plotting.save(figure, path, dpi=95)
 
 
 def _draw_figure8c(model, z0, data, probes, path):
-    states = model.latent(z0[:100], data.grid)
-    flat = states.reshape(-1, states.shape[-1])
-    axes_of_most_variance = np.linalg.svd(flat - flat.mean(0), full_matrices=False)[2][:2]
-    projected = (states - flat.mean(0)) @ axes_of_most_variance.T
-    figure, axes = plotting.subplots(1, 1, figsize=(5.6, 4.8), squeeze=False)
-    axes = axes[0, 0]
+    states = model.latent(z0[:100], data.grid)[..., :2]
+    figure, axes = plotting.subplots(1, 1, figsize=(5.6, 5.2))
     for way, colour, label in ((True, "C0", "clockwise"), (False, "C1", "counter-clockwise")):
         members = np.flatnonzero(data.clockwise[:100] == way)
         for k, i in enumerate(members):
-            axes.plot(*projected[:, i].T, color=colour, linewidth=0.7, alpha=0.7, label=label if k == 0 else None)
-        axes.plot(*projected[0, members].T, ".", color=colour, markersize=4)
+            axes.plot(*states[:, i].T, color=colour, linewidth=0.7, alpha=0.7, label=label if k == 0 else None)
+        axes.plot(*states[0, members].T, ".", color=colour, markersize=4)
     axes.set(
-        xlabel="first principal component of z(t)",
-        ylabel="second principal component",
+        xlabel="z1",
+        ylabel="z2",
         title="Latent trajectories, dots at t0; direction found at t0:\n"
         + ", ".join(f"{100 * accuracy:.1f} % by a {kind} probe" for kind, accuracy in probes.items()),
     )
     axes.title.set_fontsize(10)
-    axes.legend(frameon=False, fontsize=8)
+    _legend_below(figure, [axes])
     plotting.save(figure, path, dpi=95)
 
 
 def _draw_figure9(model, walk, coordinate, data, path):
     times = np.concatenate([data.grid, data.further_times])
     paths = model.generate(walk, times)
-    figure, axes = plotting.subplots(1, len(walk), figsize=(14, 2.9), squeeze=False, sharex=True, sharey=True)
+    figure, axes = plotting.subplots(1, len(walk), figsize=(15, 3.0), squeeze=False, sharex=True, sharey=True)
     for one, made, z, area in zip(axes[0], paths, walk, signed_area(paths)):
         points = one.scatter(*made.T, c=times, s=4, cmap="rainbow")
         one.plot(*made[0], "ko", markersize=4)
         way = "counter-clockwise" if area > 0 else "clockwise"
         one.set_title(f"z{coordinate + 1}(t0) = {z[coordinate]:.2f}\n{way}", fontsize=9)
-        one.set_xlabel("x")
+        one.set(xlabel="x", aspect="equal")
     axes[0, 0].set_ylabel("y")
-    figure.colorbar(points, ax=axes[0, -1], label="time")
+    figure.colorbar(points, ax=axes.ravel().tolist(), label="time", pad=0.01)
     plotting.save(figure, path, dpi=95)
 
 
 def _draw_figure10(reconstructions, more, path):
     data = more[FEWER_AND_MORE[0]]
     chosen = _shown(data, 3)
-    figure, axes = plotting.subplots(3, len(FEWER_AND_MORE), figsize=(13, 7.4), squeeze=False)
+    figure, axes = plotting.subplots(3, len(FEWER_AND_MORE), figsize=(12, 7.9), squeeze=False, sharex=True, sharey=True)
     for column, points in enumerate(FEWER_AND_MORE):
         for row, i in enumerate(chosen):
             one = axes[row, column]
-            one.plot(*data.clean[i].T, color="0.75", linewidth=3, label="truth")
-            one.plot(*more[points].values[i].T, "k.", markersize=4, label="observations")
+            _truth_and_seen(one, data.clean[i], more[points].values[i])
             one.plot(*reconstructions[points][i].T, color="C0", label="reconstruction")
-            one.set_aspect("equal", adjustable="datalim")
         axes[0, column].set_title(f"{points} observations", fontsize=10)
         axes[-1, column].set_xlabel("x")
     for one in axes[:, 0]:
         one.set_ylabel("y")
-    axes[0, 0].legend(frameon=False, fontsize=7, loc="center")
+    _legend_below(figure, [axes[0, 0]])
     plotting.save(figure, path, dpi=95)
 
 
@@ -317,7 +332,7 @@ def _draw_bands(mean, deviation, data, metrics, path):
             one.axvline(data.grid[-1], color="grey", linestyle=":", linewidth=1)
             one.set_ylabel(name)
         axes[1, column].set_xlabel("time")
-    axes[0, 0].legend(frameon=False, fontsize=7)
+    _legend_below(figure, [axes[0, 0]])
     figure.suptitle(
         f"Posterior bands: {100 * metrics['band_coverage_observed']:.1f} % of all points inside within the observed "
         f"times, {100 * metrics['band_coverage_further']:.1f} % beyond",
@@ -331,6 +346,7 @@ EXPERIMENT = Experiment(
     source="Figures 8 to 10",
     shows="spirals reconstructed and extrapolated; the latent space of directions",
     run=run,
+    redraw=redraw,
     description=__doc__,
     settings=table2_latent_ode.WeightsSettings,
     takes={"quick": "1 min"},
@@ -338,5 +354,17 @@ EXPERIMENT = Experiment(
     evaluation_settings=table2_latent_ode.WeightsSettings,
     kept=({},),
     needs=table2_latent_ode.NAME,
-    section=Section("Figures 8 to 10: latent ODE"),
+    section=Section(
+        "Figures 8 to 10: latent ODE",
+        captions={
+            "figure8": "Figure 8, spirals seen at 30 irregular times: one-step-ahead predictions (crosses) and extrapolation of "
+            "the recurrent network, reconstruction and extrapolation of the latent ODE.",
+            "figure8c": "Figure 8c, latent trajectories in the first two dimensions of the latent space, coloured by direction, "
+            "and how well probes find the direction at t0.",
+            "figure9": "Figure 9, one spiral decoded while one coordinate of its initial latent state changes: it turns around.",
+            "figure10": "Figure 10, reconstructions of the same spirals from 10 to 100 observations.",
+            "bands": "Posterior predictive bands of 95 % over time, within and beyond the observed times, which end at the "
+            "dotted line.",
+        },
+    ),
 )

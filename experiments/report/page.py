@@ -1,7 +1,8 @@
 """A self-contained web page from the Markdown that the report writes: figures embedded, dark and light, wide tables scroll.
 
 Only that Markdown is understood: headings, paragraphs, pipe tables, fenced code, lists of one level, figures on a line of their
-own, and within a line code, bold, emphasis and links. On a narrow screen each row of a table becomes a card.
+own, and within a line code, bold, emphasis and links. A line in emphasis below a figure, after a hard break, is its caption; a
+figure that is a list's item, as a link, is folded away. On a narrow screen each row of a table becomes a card.
 """
 
 import base64
@@ -30,9 +31,10 @@ nav { display: flex; flex-wrap: wrap; gap: 0.3rem 1.1rem; margin: 1rem 0; font-s
 nav a { text-decoration: none; }
 .table { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; margin: 0.8rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: 0.88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.5rem 0.75rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th, td { padding: 0.5rem 0.65rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 td { min-width: 4.5rem; }
 td.long { min-width: 12rem; }
+td.essay { min-width: 24rem; }
 tr:last-child td { border-bottom: 0; }
 th { color: var(--faint); font-weight: 600; white-space: nowrap; }
 code { font: 0.86em/1.5 ui-monospace, monospace; background: var(--code); padding: 0.1em 0.3em; border-radius: 4px; }
@@ -45,7 +47,7 @@ pre code { padding: 0; background: none; }
 @media (max-width: 44rem) {
   thead { display: none; }
   tr { display: block; }
-  td, td.long { display: grid; grid-template-columns: 6.5rem 1fr; gap: 0.6rem; min-width: 0; }
+  td, td.long, td.essay { display: grid; grid-template-columns: 6.5rem 1fr; gap: 0.6rem; min-width: 0; }
   tr { padding: 0.5rem 0; border-bottom: 1px solid var(--line); }
   tr:last-child { border-bottom: 0; }
   td { border: 0; padding: 0.15rem 0.8rem; overflow-wrap: anywhere; }
@@ -54,11 +56,15 @@ pre code { padding: 0; background: none; }
 }
 figure { margin: 1rem 0; }
 figure img { max-width: 100%; background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 0.5rem; }
-figcaption { color: var(--faint); font-size: 0.88rem; }
+figcaption { color: var(--faint); font-size: 0.92rem; max-width: 58rem; overflow-wrap: anywhere; }
+figcaption:empty { display: none; }
+details { margin: 0.3rem 0; }
+summary { color: var(--accent); cursor: pointer; overflow-wrap: anywhere; }
 """
 VERDICTS = ("reproduced", "not reproduced", "not measured")
 FIGURE = re.compile(r"!\[([^\]]*)\]\(([^)]+)\)")
-LONG_CELL = 22  # characters from which a cell gets room
+LINKED_FIGURE = re.compile(rf"\[([^\]]+)\]\(([^)]+(?:{'|'.join(map(re.escape, MEDIA))}))\)")
+LONG_CELL, ESSAY = 22, 180  # characters from which a cell gets room, and prose more of it
 
 
 def render(markdown, folder, title):
@@ -131,12 +137,19 @@ def _block(lines, folder):
         return _table(lines)
     if first.startswith("- "):
         items = "\n".join(lines).removeprefix("- ").split("\n- ")
+        if all(LINKED_FIGURE.fullmatch(item) for item in items):
+            return "\n".join(_folded_figure(item, folder) for item in items)
         return "<ul>" + "".join(f"<li>{_inline(item)}</li>" for item in items) + "</ul>"
+    if first.endswith("\\") and FIGURE.fullmatch(first[:-1]):
+        return _figure(*FIGURE.fullmatch(first[:-1]).groups(), folder, " ".join(lines[1:]).strip("*"))
     # Figures on successive lines stand one below the other; text between them is a paragraph.
     parts = []
     for is_figure, group in groupby(lines, key=lambda line: bool(FIGURE.fullmatch(line.strip()))):
         group = list(group)
-        parts += [_figure(line.strip(), folder) for line in group] if is_figure else [f"<p>{_inline(chr(10).join(group))}</p>"]
+        if is_figure:
+            parts += [_figure(*FIGURE.fullmatch(line.strip()).groups(), folder) for line in group]
+        else:
+            parts.append(f"<p>{_inline(chr(10).join(group))}</p>")
     return "\n".join(parts)
 
 
@@ -152,20 +165,29 @@ def _cell(text, label):
     if plain in VERDICTS:
         content, room = f'<span class="verdict {plain.replace(" ", "-")}">{plain}</span>', ""
     else:
-        content, room = _inline(text), ' class="long"' if len(text) > LONG_CELL else ""
+        content, room = _inline(text), _room(text)
     return f'<td{room} data-label="{html.escape(label)}"><div>{content}</div></td>'
 
 
-def _figure(line, folder):
-    caption, target = FIGURE.fullmatch(line).groups()
+def _room(text):
+    return ' class="essay"' if len(text) > ESSAY and "](" not in text else ' class="long"' if len(text) > LONG_CELL else ""
+
+
+def _figure(name, target, folder, caption=None):
+    """A figure embedded; its caption is by default its name."""
     path = folder / unquote(target)
     if path.suffix not in MEDIA:
         raise ValueError(f"{path} cannot be embedded: its name must end in one of {', '.join(MEDIA)}")
     data = base64.b64encode(path.read_bytes()).decode()
     return (
-        f'<figure><img src="data:{MEDIA[path.suffix]};base64,{data}" alt="{html.escape(caption)}">'
-        f"<figcaption>{_inline(caption)}</figcaption></figure>"
+        f'<figure><img src="data:{MEDIA[path.suffix]};base64,{data}" alt="{html.escape(name)}">'
+        f"<figcaption>{_inline(name if caption is None else caption)}</figcaption></figure>"
     )
+
+
+def _folded_figure(item, folder):
+    name, target = LINKED_FIGURE.fullmatch(item).groups()
+    return f"<details><summary>{_inline(name)}</summary>{_figure(name, target, folder, '')}</details>"
 
 
 def _inline(text):

@@ -2,8 +2,8 @@
 
 An entry has: id; source (table, figure or section); what; value (null for a claim without a number) and unit; reported, the value
 in words where it is not a number; measured_by: the experiment, its preset, the options of the run beyond preset and seed, and a
-part of the record's configuration; rule: name and parameters, of rules.py; note, if a choice needs a reason; headline, if it is
-in the main README's short table, which has about ten rows.
+part of the record's configuration; rule: name and parameters, of rules.py; note, if a choice needs a reason; why, the reason
+where it is not reproduced, as far as it is known; headline, if it is in the main README's short table, which has about ten rows.
 
 A record is asked for by an entry if it is of that experiment and was run with exactly those options (its name says so), any seed.
 It counts if preset and configuration are the entry's as well. Where records that count differ in configuration, those of the
@@ -20,7 +20,7 @@ from . import rules
 PATH = RESULTS / "reported.json"
 REPRODUCED, NOT_REPRODUCED, NOT_MEASURED = "reproduced", "not reproduced", "not measured"
 NEEDED = {"id", "source", "what", "value", "unit", "measured_by", "rule"}
-ALLOWED = NEEDED | {"reported", "note", "headline"}
+ALLOWED = NEEDED | {"reported", "note", "why", "headline"}
 MEASURED_BY = {"experiment", "preset", "options", "configuration"}
 # Parts of a configuration in which runs of several seeds differ by nature.
 OF_ONE_SEED = ("seed", "weights", "weights_sha256")

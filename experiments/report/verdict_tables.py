@@ -43,23 +43,20 @@ def lines_of(verdicts, path, record):
 
 
 def verdict_table(verdicts, records, out):
-    """Everything there is to say of some verdicts; records: {path: record}."""
-    rows = []
-    for verdict in verdicts:
-        used = [records[path] for path in verdict.records]
-        rows.append(
-            [
-                _what(verdict.entry),
-                reported(verdict.entry),
-                measured(verdict),
-                _bold(verdict.verdict),
-                _rule(verdict.entry["rule"]),
-                f"`{registry.command(verdict.entry)}`",
-                ", ".join([*(link(path, out) for path in verdict.records), *_when(used)]),
-                verdict.entry.get("note", ""),
-            ]
-        )
-    return markdown_table(["what", "reported", "measured", "verdict", "rule", "command", "measured by", "note"], rows)
+    """Everything there is to say of some verdicts, with the reason where one is not reproduced; records: {path: record}."""
+    rows = [
+        [
+            _what(verdict.entry),
+            reported(verdict.entry),
+            measured(verdict),
+            _bold(verdict.verdict),
+            _reason_and_note(verdict),
+            _how_measured(verdict, records, out),
+        ]
+        for verdict in verdicts
+    ]
+    why = any(verdict.verdict == registry.NOT_REPRODUCED for verdict in verdicts)
+    return markdown_table(["what", "reported", "measured", "verdict", "why" if why else "note", "rule, command, records"], rows)
 
 
 def demonstrations(verdicts):
@@ -133,6 +130,17 @@ def _rule(rule):
         if isinstance(value, (int, float)) and not isinstance(value, bool)
     ]
     return f"`{rule['name']}`" + (f" {', '.join(bounds)}" if bounds else "")
+
+
+def _reason_and_note(verdict):
+    reason = verdict.entry.get("why", "Not known.") if verdict.verdict == registry.NOT_REPRODUCED else ""
+    return " ".join(filter(None, [reason, verdict.entry.get("note", "")]))
+
+
+def _how_measured(verdict, records, out):
+    links = [link(path, out) for path in verdict.records]
+    used = ", ".join([*links, *_when([records[path] for path in verdict.records])])
+    return f"{_rule(verdict.entry['rule'])}; `{registry.command(verdict.entry)}`" + (f": {used}" if used else "")
 
 
 def _when(records):

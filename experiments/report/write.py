@@ -1,7 +1,6 @@
 """The report: verdicts on the paper's numbers, tables and figures, all generated from records, as Markdown and as a web page."""
 
 import json
-import os
 from pathlib import Path
 
 from original_repro.training import write_atomically
@@ -9,6 +8,7 @@ from original_repro.training import write_atomically
 from .. import Section
 from ..harness.records import REPOSITORY, read_records
 from ..harness.tables import markdown_table
+from . import figures as figures_of
 from . import page, questions, registry, verdict_tables
 
 TITLE = "Results"
@@ -56,19 +56,14 @@ def markdown(out, found, verdicts, experiments):
             parts += ["## Demonstrations", verdict_tables.demonstrations(some)]
         elif some:
             parts += [f"## {name.capitalize()}", verdict_tables.verdict_table(some, records, out)]
+    parts += sections(out, of_whole_runs, experiments)
     aside = registry.unused(found, verdicts)
     if aside:
         parts += [
             "## Records that no verdict uses",
             markdown_table(["record", "why"], [[verdict_tables.link(path, out), why] for path, why in aside]),
         ]
-    parts += [
-        "## How a verdict is made",
-        verdict_tables.how(verdicts),
-        *sections(out, of_whole_runs, experiments),
-        "## Runs",
-        _runs_table(found, out),
-    ]
+    parts += ["## How a verdict is made", verdict_tables.how(verdicts), "## Runs", _runs_table(found, out)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -105,10 +100,10 @@ def sections(out, found, experiments):
     for name in [*(name for name in known if name in names), *sorted(names - known.keys())]:
         section = known.get(name, Section(name))
         text = section.table(found) if section.table else ""
-        own = [f"![{figure.stem}]({os.path.relpath(figure, out)})" for figure in figures if figure.name.split("-")[0] == name]
-        runs = [path for path, record in found if record["experiment"] == name]
+        runs = [(path, record) for path, record in found if record["experiment"] == name]
+        own = figures_of.markdown([figure for figure in figures if figure.name.split("-")[0] == name], section, runs, out)
         if text or own:
-            links = ", ".join(verdict_tables.link(path, out) for path in runs)
+            links = ", ".join(verdict_tables.link(path, out) for path, _ in runs)
             parts += [f"## {section.heading}", f"From {links}." if runs else "", text, *own]
     return [part for part in parts if part]
 

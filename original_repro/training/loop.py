@@ -47,7 +47,8 @@ def fit(
         epoch's end. Where the file exists the run goes on from it, and ends as if it had never been stopped; a finished run
         returns from it at once. None: neither saves nor resumes.
     configuration: a dict, JSON's types only, of whatever else makes this run what it is.
-    progress: show on standard error a bar if that is a terminal, and plain lines otherwise.
+    progress: show on standard error a bar if that is a terminal, and plain lines otherwise; a string: lines that begin with it,
+        for one of several runs side by side; False: nothing.
 
     history is a list with a dict for each epoch: "epoch" (from 1), "steps" (from the run's start), "learning_rate" (of the
     last step), "wall_seconds" (work lost to a stop not counted), "train" (means of the metrics over the examples) and

@@ -7,7 +7,11 @@ from tqdm import tqdm
 
 
 class Progress:
-    """A bar on a terminal, elsewhere a line every half-minute and at each epoch's end."""
+    """A bar on a terminal, elsewhere a line every half-minute and at each epoch's end.
+
+    wanted: a bool, or the run's name, which makes it one of several side by side: then lines alone, every half-minute, that begin
+    with the name.
+    """
 
     LINE_SECONDS = 30.0
     METRICS = ("loss", "accuracy", "nfe_forward", "nfe_backward")
@@ -19,7 +23,7 @@ class Progress:
     def begin(self, step):
         """From now on show a run that has taken so many steps already."""
         self.first_step = step
-        if self.wanted and sys.stderr.isatty():
+        if self.wanted is True and sys.stderr.isatty():
             self.bar = tqdm(total=self.total_steps, initial=step, unit="step", dynamic_ncols=True)
         self.begun = self.written_at = time.monotonic()
 
@@ -36,11 +40,14 @@ class Progress:
             self.bar.set_postfix_str(f"epoch {epoch}/{self.epochs}, {self._text(metrics)}", refresh=False)
             self.bar.update(count)
         elif self.wanted and time.monotonic() - self.written_at >= self.LINE_SECONDS:
-            self._write(f"epoch {epoch}/{self.epochs}, step {step}/{self.total_steps}: {self._text(metrics)}{self._left(step)}")
+            name = "" if self.wanted is True else f"{self.wanted}: "
+            self._write(
+                f"{name}epoch {epoch}/{self.epochs}, step {step}/{self.total_steps}: {self._text(metrics)}{self._left(step)}"
+            )
 
     def epoch(self, record):
         """Show an epoch's means and its evaluation."""
-        if self.wanted:
+        if self.wanted is True:
             evaluation = ", ".join(f"{name} {value:.4g}" for name, value in record["evaluation"].items())
             self._write(
                 f"epoch {record['epoch']}/{self.epochs} done in {tqdm.format_interval(record['wall_seconds'])}: "

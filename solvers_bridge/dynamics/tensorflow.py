@@ -54,7 +54,7 @@ class TensorFlowDynamics(Dynamics):
         if not is_differentiable(leaf):
             return tf.convert_to_tensor(leaf)
         if isinstance(leaf, (tf.Tensor, tf.Variable)):
-            return tf.cast(leaf, self.dtype)
+            return tf.cast(tf.convert_to_tensor(leaf), self.dtype)
         return tf.constant(np.asarray(leaf), self.dtype)
 
     def bind(self, layout, structure, leaves):

@@ -61,7 +61,9 @@ def test_inside_what_a_user_pickles():
 # --- Parameters of another float type.
 
 
-@pytest.mark.parametrize("dtype, other", (("float64", tf.float32), ("float32", tf.float64), ("float64", tf.float16)))
+@pytest.mark.parametrize(
+    "dtype, other", (("float64", tf.float32), ("float32", tf.float64), ("float64", tf.float16), ("float64", tf.float64))
+)
 def test_tensors_of_another_float_type_are_cast(dtype, other):
     dynamics = TensorFlowDynamics(decay, dtype)
     means = {"rtol": 1e-5, "atol": 1e-5}

@@ -11,15 +11,17 @@ MARKERS = {"adams": "o", "lsoda": "s", "dopri5": "^", "euler": "v", "rk4": "D"}
 
 
 def draw(record, path):
-    """The four panels of Figure 3."""
+    """The four panels of Figure 3; (c) in three, by loss and batch, on the same axes."""
     rows, configuration = record["history"], record["configuration"]
-    figure, ((a, b), (c, d)) = plotting.subplots(2, 2, figsize=(10, 7.6))
+    figure, ((a, b, d), c) = plotting.subplots(2, 3, figsize=(13, 7.8))
     _draw_error(a, rows)
     _draw_time(b, rows, record["metrics"])
-    _draw_backward(c, rows, configuration["batch_size"])
     _draw_training(d, rows)
-    for letter, axes in zip("abcd", (a, b, c, d), strict=True):
-        axes.set_title(f"({letter})", loc="left", fontsize=10)
+    _draw_backward(c, [row for row in of_part(rows, "backward") if row["weights"] == "trained"])
+    size = configuration["batch_size"]
+    titles = ("(a)", "(b)", "(d)", f"(c) loss a mean over {size} images", f"(c) loss a sum over {size} images", "(c) one image")
+    for title, axes in zip(titles, (a, b, d, *c), strict=True):
+        axes.set_title(title, loc="left", fontsize=10)
     figure.suptitle(
         f"An ODE-Net trained on {configuration['data']}, {LABELS[configuration['trained_with']['method']]} "
         f"at {configuration['trained_with']['tolerance']:g}; batches of {configuration['batch_size']}"
@@ -59,67 +61,77 @@ def _draw_error(axes, rows):
 
 
 def _draw_time(axes, rows, metrics):
+    drawn = []
     for method, series in _by_method(row for row in of_part(rows, "forward") if "error" in row):
-        counts = np.array([row["nfe"] for row in series])
-        slope, constant, r2 = (metrics[f"{name}/{method}"] for name in ("time_ms_per_evaluation", "time_ms_constant", "time_r2"))
-        fitted = slope is not None
-        label = f"{LABELS[method]}: {slope:.3g} ms each{'' if r2 is None else f', R² {r2:.3f}'}" if fitted else LABELS[method]
-        axes.plot(counts, [row["seconds"] for row in series], MARKERS[method], color=COLOURS[method], markersize=4.5, label=label)
-        if fitted:
-            ends = np.array([0, counts.max()])
-            axes.plot(ends, (constant + slope * ends) / 1e3, color=COLOURS[method], linewidth=1)
-    axes.set(xlabel="evaluations forward", ylabel="time of the forward solve (s)", xlim=(0, None), ylim=(0, None))
+        counts, seconds = [row["nfe"] for row in series], [row["seconds"] for row in series]
+        slope, r2 = (metrics[f"{name}/{method}"] for name in ("time_ms_per_evaluation", "time_r2"))
+        fitted = "" if slope is None else f": {slope:.3g} ms each{'' if r2 is None else f', R² {r2:.3f}'}"
+        axes.plot(
+            counts,
+            seconds,
+            f"{MARKERS[method]}-",
+            color=COLOURS[method],
+            markersize=4.5,
+            linewidth=1,
+            label=LABELS[method] + fitted,
+        )
+        drawn += zip(counts, seconds)
+    # A guide to the eye, below all points.
+    ends = np.array([min(drawn)[0], max(drawn)[0]])
+    least = min(second / count for count, second in drawn)
+    axes.plot(ends, 0.6 * least * ends, "--", color="grey", linewidth=1, label="proportional")
+    axes.set(xscale="log", yscale="log", xlabel="evaluations forward", ylabel="time of the forward solve (s)")
+    plotting.plain_log(axes.xaxis, (1, 3))
+    plotting.plain_log(axes.yaxis, (1, 3))
     axes.legend(frameon=False, fontsize=8)
 
 
-def _draw_backward(axes, rows, batch_size):
-    groups = {
-        "mean": ("full", f"loss a mean over {batch_size}"),
-        "sum": ("none", f"loss a sum over {batch_size}"),
-        "one": ("left", "one image"),
-    }
-    found = [row for row in of_part(rows, "backward") if row["weights"] == "trained"]
-    for row in found:
-        style = groups["one" if row["batch_size"] == 1 else row["reduction"]][0]
-        axes.plot(
-            row["nfe_forward"],
-            row["nfe_backward"],
-            MARKERS[row["method"]],
-            color=COLOURS[row["method"]],
-            fillstyle=style,
-            markersize=5.5,
-            markeredgewidth=1,
-            linestyle="none",
-        )
+def _draw_backward(panels, found):
+    """Rows of the part "backward": one panel for a loss that is a mean, one for a sum, one for a batch of one image."""
+    parts = (
+        [row for row in found if row["batch_size"] > 1 and row["reduction"] == "mean"],
+        [row for row in found if row["batch_size"] > 1 and row["reduction"] == "sum"],
+        [row for row in found if row["batch_size"] == 1],
+    )
+    counts = [row["nfe_forward"] for row in found]
+    ends = np.array([0.8 * min(counts), 1.25 * max(counts)])
+    limits = (0.35 * ends[0], 2.5 * max(row["nfe_backward"] for row in found))
+    for axes, rows in zip(panels, parts, strict=True):
+        for method, series in _by_method(rows):
+            _draw_method_backward(axes, method, series)
+        axes.plot(ends, ends, "-", color="grey", linewidth=1)
+        axes.plot(ends, ends / 2, "--", color="grey", linewidth=1)
+        for share, text in ((1, "as many"), (0.5, "half")):
+            axes.annotate(
+                text, (ends[1], share * ends[1]), xytext=(3, 0), textcoords="offset points", fontsize=8, color="grey", va="center"
+            )
+        axes.set(xscale="log", yscale="log", ylim=limits, xlabel="evaluations forward")
+        plotting.plain_log(axes.xaxis)
+        plotting.plain_log(axes.yaxis)
+    panels[0].set_ylabel("evaluations backward (trained weights)")
+    panels[0].legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _draw_method_backward(axes, method, series):
+    """Evaluations of one solver; an arrow upwards where the reverse solve was stopped and had not finished."""
+    series = sorted(series, key=lambda row: row["nfe_forward"])
+    axes.plot(
+        [row["nfe_forward"] for row in series],
+        [row["nfe_backward"] for row in series],
+        f"{MARKERS[method]}-",
+        color=COLOURS[method],
+        markersize=5.5,
+        linewidth=0.8,
+        label=LABELS[method],
+    )
+    for row in series:
         if not row["finished"]:
             axes.annotate(
                 "",
                 (row["nfe_forward"], 1.9 * row["nfe_backward"]),
                 (row["nfe_forward"], row["nfe_backward"]),
-                arrowprops={"arrowstyle": "->", "color": COLOURS[row["method"]]},
+                arrowprops={"arrowstyle": "->", "color": COLOURS[method]},
             )
-    ends = np.array([0.8 * min(row["nfe_forward"] for row in found), 1.25 * max(row["nfe_forward"] for row in found)])
-    axes.loglog(ends, ends, "-", color="grey", linewidth=1)
-    axes.loglog(ends, ends / 2, "--", color="grey", linewidth=1)
-    for share, text in ((1, "as many"), (0.5, "half")):
-        axes.annotate(
-            text, (ends[1], share * ends[1]), xytext=(3, 0), textcoords="offset points", fontsize=8, color="grey", va="center"
-        )
-    handles = [
-        axes.plot([], [], "o", color="black", fillstyle=style, markersize=5.5, label=text)[0] for style, text in groups.values()
-    ]
-    handles += [
-        axes.plot([], [], MARKERS[method], color=COLOURS[method], markersize=5.5, label=LABELS[method])[0]
-        for method in dict.fromkeys(row["method"] for row in found)
-    ]
-    axes.set(
-        xlabel="evaluations forward",
-        ylabel="evaluations backward (trained weights)",
-        ylim=(0.35 * ends[0], 2.5 * max(row["nfe_backward"] for row in found)),
-    )
-    plotting.plain_log(axes.xaxis)
-    plotting.plain_log(axes.yaxis)
-    axes.legend(handles=handles, frameon=False, fontsize=8, loc="upper left")
 
 
 def _draw_training(axes, rows):

@@ -31,6 +31,11 @@ x = [1]
 
 ![a figure](figures/one.png)
 ![another](figures/two.gif)
+
+![with a caption](figures/one.png)\\
+*What it shows. From `run one`.*
+
+- [a second seed](figures/two.gif)
 """
 
 
@@ -64,7 +69,8 @@ def test_a_page_is_well_formed_and_fetches_nothing(rendered):
     checker = Checker()
     checker.feed(rendered)
     assert checker.open == []
-    assert checker.fetched == [f"data:image/{kind};base64,{base64.b64encode(kind.encode()).decode()}" for kind in ("png", "gif")]
+    kinds = ("png", "gif", "png", "gif")
+    assert checker.fetched == [f"data:image/{kind};base64,{base64.b64encode(kind.encode()).decode()}" for kind in kinds]
     assert "http" not in rendered and "url(" not in rendered and "@import" not in rendered
 
 
@@ -82,6 +88,12 @@ def test_verdicts_are_marked_and_headings_linked(rendered):
     assert '<span class="verdict reproduced">reproduced</span>' in rendered
     assert '<nav><a href="#one-part">One part</a></nav>' in rendered and '<h2 id="one-part">' in rendered
     assert rendered.index("First <em>") < rendered.index("<nav>") < rendered.index("<h2")
+
+
+def test_captions_are_below_figures_and_listed_figures_are_folded_away(rendered):
+    assert 'alt="with a caption"><figcaption>What it shows. From <code>run one</code>.</figcaption>' in rendered
+    folded = rendered[rendered.index("<details>") : rendered.index("</details>")]
+    assert "<summary>a second seed</summary><figure><img" in folded and rendered.count("<details>") == 1
 
 
 def test_dark_light_and_narrow_screens_are_provided_for(rendered):

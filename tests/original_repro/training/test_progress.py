@@ -21,6 +21,15 @@ def test_plain_lines_where_there_is_no_terminal(monkeypatch, capsys):
     assert lines[-1].startswith("epoch 4/4 done in ") and "norm 2." in lines[-1] and lines[-1].endswith("00:00 left")
 
 
+def test_one_of_several_runs_has_lines_that_begin_with_its_name_and_no_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(Progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    small_run(progress="the third")
+    lines = terminal.getvalue().splitlines()
+    assert len(lines) == 24 and all(line.startswith("the third: epoch ") and line.endswith(" left") for line in lines)
+
+
 def test_a_bar_on_a_terminal(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
