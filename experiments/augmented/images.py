@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from original_repro.datasets import cifar10, fashion_mnist, mnist, svhn
-from original_repro.supervised import parameter_count
 from original_repro.training import adam, constant, drawn_batches, fit, load_checkpoint, minibatches
 from solvers_bridge import SolverError
 
@@ -118,6 +117,8 @@ def train(task, checkpoint, folder=None, *, progress=True):
 
     Returns {"history": as training.fit's, "params", "failed": None or {"after_records", "reason"}, "parameters": their number}.
     """
+    from original_repro.supervised import parameter_count
+
     images, labels, test_images, test_labels = load(task, folder)
     model, initial = model_of(task, images.shape[1:])
 
