@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from original_repro import flow_checks
 from original_repro.datasets import toy_functions
 from original_repro.training import adam, constant, fit, load_checkpoint, minibatches, save_checkpoint, tree_map
 from solvers_bridge import SolverError
@@ -189,21 +188,23 @@ def initial_states(task, x):
     return np.concatenate([x, np.zeros((len(x), task["extra"]))], 1).astype(np.float64)
 
 
-def judge(task, params, *, tolerances=flow_checks.LADDER, points=40, dense=1000):
+def judge(task, params, *, tolerances=None, points=40, dense=1000):
     """Propositions 1 to 3 of a trained Neural ODE, augmented or not: a dict of plain numbers.
 
+    tolerances: by default those of flow_checks.LADDER.
     "ladder": flow_checks.tolerance_ladder on `points` points of the training set. In one dimension without a head, "swap" at the
     tightest tolerance; with a head, "dense" at the paper's and at the tightest tolerance, on `dense` points of each region. For a
     flow of the line "gap"; for one of the plane "winding" and "tunnel", the largest of flow_checks.tunnel_margins (for an
     augmented model of the plane, too, the positive control). Tightest is the last of `tolerances` at which all solves end; what
     asks for more than that is None if none is.
     """
+    from original_repro import flow_checks
     from original_repro.augmented import mlp_field
 
     _, dim, has_head = PROBLEMS[task["problem"]]
     x = points_of(task)[0].x[:points]
     z = np.unique(initial_states(task, x), axis=0)
-    ladder = flow_checks.tolerance_ladder(mlp_field, params["field"], z, tolerances)
+    ladder = flow_checks.tolerance_ladder(mlp_field, params["field"], z, flow_checks.LADDER if tolerances is None else tolerances)
     ended = [row["tolerance"] for row in ladder if not row["failed"]]
     answers = {"ladder": ladder, "tightest": ended[-1] if ended else None}
     if not ended:
@@ -226,13 +227,14 @@ def judge(task, params, *, tolerances=flow_checks.LADDER, points=40, dense=1000)
     return answers
 
 
-def swaps(task, kept, *, tolerance=flow_checks.TIGHT):
-    """[{"epoch", "gap", "squared_error", "huber"}] at a tight tolerance of a model without a head; kept: {epoch: params}."""
+def swaps(task, kept):
+    """[{"epoch", "gap", "squared_error", "huber"}], solved tightly, of a model without a head; kept: {epoch: params}."""
+    from original_repro import flow_checks
     from original_repro.augmented import mlp_field
 
     flow, rows = None, []
     for epoch, params in sorted(kept.items()):
-        flow = flow_checks.Flow(mlp_field, params["field"], tolerance=tolerance) if flow is None else flow
+        flow = flow or flow_checks.Flow(mlp_field, params["field"])
         rows.append({"epoch": epoch, **flow_checks.swap_errors(flow.but(params=params["field"]), task["extra"])})
     return rows
 
