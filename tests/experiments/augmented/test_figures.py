@@ -58,6 +58,7 @@ def run(module, tmp_path, *options):
     return found[-1][1]["metrics"], module.table(found), figures
 
 
+@pytest.mark.slow
 def test_losses_and_features_share_their_trainings(tiny, tmp_path, monkeypatch):
     metrics, table, figures = run(figure5_losses, tmp_path)
     assert metrics["failed"] == 0 and 0 < metrics["loss_spheres2_node"] < 2 and metrics["loss_spheres1_resnet_sd"] > 0
@@ -76,6 +77,7 @@ def test_losses_and_features_share_their_trainings(tiny, tmp_path, monkeypatch):
     assert metrics["det_least_spheres1_anode"] > 0 and "1 of 1" in table and len(figures) == 1
 
 
+@pytest.mark.slow
 def test_the_swap(tiny, tmp_path):
     metrics, table, figures = run(figure3_swap, tmp_path)
     assert metrics["flip_node_squared_error_least"] > 1 and metrics["flip_node_gap_least"] > 0
@@ -86,6 +88,7 @@ def test_the_swap(tiny, tmp_path):
     assert [one["epoch"] for one in rows[1]["judgement"]["swaps"]] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_slice_left_out_and_weight_decay(tiny, tmp_path):
     metrics, table, figures = run(figure9_slice, tmp_path)
     assert (
@@ -96,6 +99,7 @@ def test_a_slice_left_out_and_weight_decay(tiny, tmp_path):
     assert metrics["nfe_node_0.01"] >= 8 and metrics["loss_anode_0"] > 0 and "0.01" in table and len(figures) == 1
 
 
+@pytest.mark.slow
 def test_images_a_run_a_model_and_overfitting(tmp_path, monkeypatch):
     monkeypatch.setitem(table1_images.PRESETS["quick"], "examples", 40)
     monkeypatch.setitem(table1_images.PRESETS["quick"], "test_examples", 20)
