@@ -19,7 +19,7 @@ from .dynamics.tape import vjp
 from .integrators.dop import Dop
 from .integrators.fixed_grid import ORDER, integrate_on_grid
 from .nested import Layout, is_differentiable
-from .reverse import LOST_GAP, gradient
+from .reverse import gradient, lost_gap
 from .solve import Kept, Warm, adjoint_problem, are_close, forward, inside_of, pieces, with_stored
 from .statistics import SolverError, new_statistics, publish
 
@@ -234,7 +234,7 @@ def _is_lost(problem, z, stored):
     if not solver.integrator.adaptive:
         return False
     gap = np.sqrt(np.mean(((z - stored) / (solver.atol + solver.rtol * np.abs(stored))) ** 2))
-    return not gap <= LOST_GAP
+    return not gap <= lost_gap(solver)
 
 
 def _value(x):
