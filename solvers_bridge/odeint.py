@@ -20,7 +20,7 @@ from .integrators.dop import Dop
 from .integrators.fixed_grid import ORDER, integrate_on_grid
 from .nested import Layout, is_differentiable
 from .reverse import LOST_GAP, gradient
-from .solve import Kept, Warm, adjoint_problem, are_close, forward, with_stored
+from .solve import Kept, Warm, adjoint_problem, are_close, forward, inside_of, pieces, with_stored
 from .statistics import SolverError, new_statistics, publish
 
 
@@ -106,12 +106,11 @@ def _states(problem, z0, t, leaves, stored):
 
     The reverse sweep restarts z(t) from every stored state, so a checkpoint is just one more of them.
     """
-    if problem.discrete and not isinstance(problem.solver.integrator, Dop):
-        return _solve_traced(problem, z0, t, leaves)
+    solve = _solve_traced if problem.discrete and not isinstance(problem.solver.integrator, Dop) else _odeint
     inner, order = with_stored(getval(t), stored)
     if not len(inner):
-        return _odeint(problem, z0, t, *leaves)
-    zs = _odeint(problem, z0, anp.concatenate([t, inner])[order], *leaves)
+        return solve(problem, z0, t, *leaves)
+    zs = solve(problem, z0, anp.concatenate([t, inner])[order], *leaves)
     return zs[np.flatnonzero(order < len(getval(t)))]
 
 
@@ -306,15 +305,18 @@ def _in_dtype_of(value, bar):
     return bar if dtype == np.float64 or np.dtype(dtype).kind != "f" else bar.astype(dtype)
 
 
-def _solve_traced(problem, z0, t, leaves):
+def _solve_traced(problem, z0, t, *leaves):
     """Fixed grid with autograd's tape through every step (adjoint_method="discrete"): memory O(steps)."""
     f_traced = differentiable(problem.dynamics, problem.layout, problem.structure)
-    method = problem.solver.integrator.name
+    method, options = problem.solver.integrator.name, problem.solver.options
+    times, inside = _value(t), None
     statistics = new_statistics("forward", method, anp.size(z0))
     start = time.perf_counter()
 
     def f(t_i, z):
         statistics.nfe += 1
+        if inside is not None:
+            t_i = t_i + (min(max(_value(t_i), min(inside)), max(inside)) - _value(t_i))
         dz = f_traced(t_i, z, *leaves)
         if not np.isfinite(_value(dz)).all():
             raise SolverError("func returned a value that is not finite", float(_value(t_i)), statistics)
@@ -331,9 +333,12 @@ def _solve_traced(problem, z0, t, leaves):
             statistics.states.append(np.array(_value(z)))
 
     try:
-        zs = [z0]
-        integrate_on_grid(method, f, z0, t, problem.solver.options.step_size, after_step, zs.append, _value)
-        return anp.stack(zs)
+        states = [z0]
+        for first, last in pieces(times, options):
+            inside, _ = inside_of(times[first], times[last], options)
+            piece = t[first : last + 1]
+            integrate_on_grid(method, f, states[-1], piece, options.step_size, after_step, states.append, _value)
+        return anp.stack(states)
     finally:
         statistics.wall_seconds = time.perf_counter() - start
         publish(statistics)

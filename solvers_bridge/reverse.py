@@ -7,7 +7,7 @@ import numpy as np
 from .adjoint import Augmented, reverse_sweep, seminorm_without_state, without_state
 from .dynamics.base import num_params
 from .interpolant import Interpolant
-from .solve import Warm, adjoint_problem, are_close, jacobian_of, solve
+from .solve import Warm, adjoint_problem, are_close, inside_of, jacobian_of, solve
 from .statistics import SolverError, warn_user
 
 # A reverse solve has lost z(t) where it ends further from the stored state than this, in units of atol + rtol |z| (RMS). Measured
@@ -198,6 +198,7 @@ class _Reverse:
         """
         tableau, n = self.problem.solver.integrator.tableau, self.augmented.n
         zero = np.zeros(self.augmented.p + 1)
+        inside, _ = inside_of(self.t[i - 1], self.t[i], self.problem.solver.options)
         theta_bar = np.array(theta_bar)
         for t, h, z, ks in reversed(self.problem.keep.tape[i - 1]):
             a_next, a = a, np.array(a)
@@ -207,7 +208,10 @@ class _Reverse:
                 if not k_bar.any():
                     continue
                 stage = z + h * (tableau.a[k, :k] @ ks[:k])
-                bars = self.f_augmented(t + tableau.c[k] * h, np.concatenate([stage, -k_bar, zero]))[n:]
+                stage_t = t + tableau.c[k] * h
+                if inside is not None:
+                    stage_t = min(max(stage_t, min(inside)), max(inside))
+                bars = self.f_augmented(stage_t, np.concatenate([stage, -k_bar, zero]))[n:]
                 stage_bars[k] = bars[:n]
                 theta_bar += bars[n:-1]
                 a += bars[:n]

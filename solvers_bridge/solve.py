@@ -112,9 +112,8 @@ def solve(solver, rhs, z0, t, direction, jacobian=None, *, warm=None, interpolan
     statistics = new_statistics(direction, solver.integrator.name, z0.size)
     intervals = None if tape is None else []
     wanted = _Wanted(direction, wants_first_step, interpolant, intervals, after_step)
-    bounds = [0, *(1 + np.flatnonzero(np.isin(ts[1:-1], solver.options.jump_t))), len(ts) - 1]
-    for start, end in zip(bounds, bounds[1:]) if len(ts) > 1 else ():
-        inside, options = _inside(ts[start], ts[end], solver.options)
+    for start, end in pieces(ts, solver.options):
+        inside, options = inside_of(ts[start], ts[end], solver.options)
         piece = slice(start, end + 1)
         try:
             statistics = _solve_piece(solver._replace(options=options), rhs, jacobian, ts[piece], zs[piece], inside, wanted)
@@ -162,7 +161,13 @@ def are_close(t0, t1):
     return abs(t1 - t0) <= CLOSE_TIMES * np.spacing(max(abs(t0), abs(t1)))
 
 
-def _inside(start, end, options):
+def pieces(ts, options):
+    """(start, end) of the pieces of ts (T,) between which func jumps."""
+    bounds = [0, *(1 + np.flatnonzero(np.isin(ts[1:-1], options.jump_t))), len(ts) - 1]
+    return list(zip(bounds, bounds[1:])) if len(ts) > 1 else []
+
+
+def inside_of(start, end, options):
     """Times outside of which func is not to be called on the way from start to end, or None; and the options that keep it so.
 
     At a time at which func jumps, its value is asked for on this side of it only.

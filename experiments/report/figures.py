@@ -10,7 +10,8 @@ def markdown(figures, section, runs, out):
     The web page folds away what is in the list.
     """
     order = list(section.captions)
-    ranked = sorted(figures, key=lambda path: order.index(key) if (key := _key(path, section)) in order else len(order))
+    by_caption = sorted(figures, key=lambda path: order.index(key) if (key := _key(path, section)) in order else len(order))
+    ranked = sorted(by_caption, key=lambda path: "-paper-" not in path.name)
     plain = [path for path in ranked if not re.search(r"seed[1-9]|=", path.name)]
     main = [path for path in plain if "-paper-" in path.name] or plain or ranked
     parts = []

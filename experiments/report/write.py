@@ -12,6 +12,7 @@ from . import figures as figures_of
 from . import page, questions, registry, verdict_tables
 
 TITLE = "Results"
+PAPER_ORDER = ("Table 1", "Figure 3", "Figure 4", "Figure 5", "Figure 7", "Table 2", "Figure 8", "Section 6")
 ORDER = (registry.NOT_REPRODUCED, registry.REPRODUCED, registry.NOT_MEASURED)
 
 
@@ -39,7 +40,7 @@ def write(out, experiments):
 
 def markdown(out, found, verdicts, experiments):
     """The whole report as Markdown, links and figures relative to `out`."""
-    records = dict(found)
+    records, verdicts = dict(found), sorted(verdicts, key=_place_in_the_paper)
     of_whole_runs = _of_whole_runs(found)
     parts = [
         f"# {TITLE}",
@@ -65,6 +66,11 @@ def markdown(out, found, verdicts, experiments):
         ]
     parts += ["## How a verdict is made", verdict_tables.how(verdicts), "## Runs", _runs_table(found, out)]
     return "\n\n".join(parts) + "\n"
+
+
+def _place_in_the_paper(verdict):
+    source = verdict.entry["source"]
+    return next((place for place, begin in enumerate(PAPER_ORDER) if source.startswith(begin)), len(PAPER_ORDER))
 
 
 def _of_whole_runs(found):
@@ -104,7 +110,7 @@ def sections(out, found, experiments):
         own = figures_of.markdown([figure for figure in figures if figure.name.split("-")[0] == name], section, runs, out)
         if text or own:
             links = ", ".join(verdict_tables.link(path, out) for path, _ in runs)
-            parts += [f"## {section.heading}", f"From {links}." if runs else "", text, *own]
+            parts += [f"## {section.heading}", text, *own, f"Records: {links}." if runs else ""]
     return [part for part in parts if part]
 
 

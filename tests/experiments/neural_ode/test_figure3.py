@@ -88,6 +88,12 @@ def test_a_small_network_is_measured_whole(trained, capsys):
     assert "in 0 of 10 conditions" in capsys.readouterr().out or metrics["conditions_at_most_0.6"] > 0
     assert not list((folder / "checkpoints" / "figure3_mnist").iterdir())
 
+    figure = folder / "figures" / "figure3_mnist-quick-seed0.png"
+    before = figure.read_bytes()
+    figure.unlink()
+    assert command_line.main(["redraw", "figure3_mnist", "--out", str(folder)]) == 0
+    assert figure.read_bytes() == before
+
 
 @pytest.mark.parametrize("missing", ["weights/table1_mnist-quick-seed0.npz", "runs/table1_mnist/quick-seed0.json"])
 def test_without_weights_or_their_record_an_error_names_the_command_that_makes_them(trained, missing, monkeypatch, capsys):

@@ -83,6 +83,32 @@ def test_figure_and_animation_are_drawn(finished):
         assert animation.n_frames >= TINY["frames"]  # those that repeat the last may be one long frame
 
 
+def test_the_figure_is_drawn_again_from_weights_and_record(finished, tmp_path, capsys):
+    figure = finished[0] / "figures" / "figure5_flows-quick-seed0.png"
+    before = figure.read_bytes()
+    figure.unlink()
+    assert command_line.main(["redraw", "figure5_flows", "--out", str(finished[0])]) == 0
+    assert figure.read_bytes() == before and f"figure: {figure}" in capsys.readouterr().out
+    assert command_line.main(["redraw", "figure5_flows", "--seed", "7", "--out", str(tmp_path)]) == 1
+    assert "run figure5_flows --preset quick` leaves them" in capsys.readouterr().err
+
+
+def test_the_last_layers_make_the_whole_flow_and_none_the_base():
+    flow, rng = flows.PlanarFlow("data_to_base"), np.random.default_rng(0)
+    params = flows.init_planar_flow(rng, 3)
+    drawn = figure5_flows._to_draw("nf", flow, params, None, {"nf": {"size": 3}}, 0, flows)
+    assert drawn["layers"] == [1, 1, 2, 2, 3, 3]
+    points = rng.normal(size=(2500, 2))
+    whole = np.exp(flow.log_density(params, points))
+    side = np.linspace(-figure5_flows.IMAGE_SIDE, figure5_flows.IMAGE_SIDE, figure5_flows.IMAGE_POINTS)
+    row, column = 40, 60
+    at = np.exp(flow.log_density(params, np.array([[side[column], side[row]]])))
+    assert drawn["images"][-1][row, column] == pytest.approx(at[0], rel=1e-4) and whole.max() < 1
+    last = {name: array[2:] for name, array in params.items()}
+    at = np.exp(flow.log_density(last, np.array([[side[column], side[row]]])))
+    assert drawn["images"][0][row, column] == pytest.approx(at[0], rel=1e-4)
+
+
 @pytest.mark.slow
 def test_a_finished_run_trains_no_more(finished, monkeypatch):
     folder, arguments = finished

@@ -60,6 +60,12 @@ def test_table2_and_the_figures_of_its_weights(tiny, tmp_path, monkeypatch):
     assert names == {
         f"figures8to10_latent_ode-quick-seed0-{part}.png" for part in ("figure8", "figure8c", "figure9", "figure10", "bands")
     }
+    before = {name: (tmp_path / "figures" / name).read_bytes() for name in names}
+    (tmp_path / "runs" / "figures8to10_latent_ode" / "quick-seed0.json").unlink()
+    for name in names:
+        (tmp_path / "figures" / name).unlink()
+    assert command_line.main(["redraw", "figures8to10_latent_ode", "--out", str(tmp_path)]) == 0
+    assert {name: (tmp_path / "figures" / name).read_bytes() for name in names} == before
 
 
 def test_errors_over_noise_are_drawn(tmp_path):

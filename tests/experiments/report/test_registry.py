@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.harness.records import RESULTS
 from experiments.report import registry
 from experiments.report.registry import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED
 
@@ -188,6 +189,12 @@ def test_committed_entries_judge_records_to_come(results, entries, factor, expec
     judged = [verdict for verdict in verdicts if verdict.verdict != NOT_MEASURED]
     assert len(judged) == entries
     assert {verdict.verdict for verdict in judged} == {expected}
+
+
+def test_what_is_not_reproduced_has_a_reason():
+    verdicts = json.loads((RESULTS / "verdicts.json").read_text())
+    missing = [entry["id"] for entry in registry.read() if verdicts[entry["id"]]["verdict"] == NOT_REPRODUCED]
+    assert missing and all("why" in entry for entry in registry.read() if entry["id"] in missing)
 
 
 def test_other_noise_levels_have_entries_of_their_own():
