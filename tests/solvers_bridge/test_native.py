@@ -18,6 +18,7 @@ from solvers_bridge.dynamics import native
 from solvers_bridge.dynamics.native import NativeError, NativeFunction, cache
 
 try:
+    native.check_tensorflow()
     native.cpp_compiler()
 except NativeError as error:
     pytest.skip(str(error), allow_module_level=True)
@@ -476,3 +477,9 @@ def test_what_cannot_be_compiled_is_refused():
     for complaint, function in refused.items():
         with pytest.raises(NativeError, match=complaint):
             NativeFunction(function, 4, (), "float64")
+
+
+def test_an_older_tensorflow_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(tf, "__version__", "2.18.0")
+    with pytest.raises(NativeError, match=r"needs TensorFlow 2\.21, this is 2\.18\.0"):
+        native.check_tensorflow()

@@ -25,6 +25,7 @@ import tensorflow as tf
 SOURCES = Path(__file__).parent
 # What header and stand-ins know; anything else is refused by name.
 THUNKS = {"Kernel", "Dot", "Copy", "Conditional", "While", "Call"}
+LOWEST_TENSORFLOW = (2, 21)
 # saved_model_cli's: matrix products in one thread, and none of the fusions that only XLA's own runtime can call.
 XLA_FLAGS = "--xla_cpu_multi_thread_eigen=false --xla_cpu_experimental_ynn_fusion_type= "
 
@@ -99,6 +100,7 @@ def _remove_what_changes_between_traces(graph):
 
 def compile_library(program, folder):
     """Path of the shared library of a Program, made in folder. Raises NativeError."""
+    check_tensorflow()
     compiler = cpp_compiler()
     _tfcompile(program, folder)
     _check_header(folder / "graph.h")
@@ -117,6 +119,13 @@ def compile_library(program, folder):
         what = f"the C++ compiler refused a graph compiled by TensorFlow {tf.__version__}"
         raise NativeError(f"{what}:\n{error.stderr[-2000:]}") from error
     return library
+
+
+def check_tensorflow():
+    """NativeError if this TensorFlow's compiler is older than the one that we were made for: 2.18's lacks options of it."""
+    if tuple(map(int, tf.__version__.split(".")[:2])) < LOWEST_TENSORFLOW:
+        needed = ".".join(map(str, LOWEST_TENSORFLOW))
+        raise NativeError(f"compiler='native' needs TensorFlow {needed}, this is {tf.__version__}: use compiler='graph'")
 
 
 def cpp_compiler():
