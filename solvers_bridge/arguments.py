@@ -129,6 +129,8 @@ def checked_dynamics(func):
 def checked_state(y0):
     """(leaves, layout) of y0: float64 arrays, or boxes."""
     leaves, structure = flatten_state(y0)
+    if not leaves:
+        raise ValueError("y0 must hold at least one number, got a nesting of none")
     several = structure is not LEAF
     leaves = [_checked_array(leaf, f"an array in y0 (number {i})" if several else "y0") for i, leaf in enumerate(leaves)]
     return leaves, Layout.of(leaves, structure)
@@ -187,7 +189,7 @@ def checked_tolerance(value, layout, name):
     if layout.structure is not LEAF and isinstance(value, (dict, list, tuple)):
         parts = [
             np.broadcast_to(np.asarray(checked_tolerance(part, Layout(LEAF, (shape,)), name)), (math.prod(shape),))
-            for part, shape in zip(layout.leaves_of(value), layout.shapes)
+            for part, shape in zip(layout.leaves_of(value, name), layout.shapes)
         ]
         return np.concatenate(parts)
     try:

@@ -94,12 +94,12 @@ class Layout(NamedTuple):
             start += prod(shape)
         return self.structure.unflatten(parts)
 
-    def leaves_of(self, tree):
+    def leaves_of(self, tree, name="func's value"):
         """The leaves of what func returned. Raises TypeError, naming where, if it is not nested like the state."""
         if self.structure is LEAF:
             return [tree]
         leaves = []
-        _open_like(tree, self.structure, leaves, "func's value")
+        _open_like(tree, self.structure, leaves, name)
         return leaves
 
 
@@ -165,7 +165,8 @@ def _open_like(tree, structure, leaves, where):
         set(value) != set(keys) if is_dict else len(value) != len(keys)
     ):
         what = f"a dict of {list(keys)}" if is_dict else f"a {structure.kind.__name__} of {len(keys)}"
-        raise TypeError(f"func must return a nesting like that of y0: {where} must be {what}, got {type(value).__name__}")
+        got = f"{type(value).__name__}{_keys(value)}"
+        raise TypeError(f"{where} must be nested like y0, as {what}; got {got}")
     for key, child in zip(keys, structure.children):
         _open_like(tree[key], child, leaves, f"{where}[{key!r}]")
 

@@ -78,7 +78,7 @@ def test_gradients_of_a_nesting(method):
 
 def test_second_derivatives_and_forward_mode_of_a_nesting():
     def loss(a):
-        states = odeint(coupled, {**Y0, "a": a}, T, (MATRIX, 0.4), rtol=1e-9, atol=1e-9)
+        states = odeint(coupled, {**Y0, "a": a}, T, (MATRIX, 0.4), rtol=1e-7, atol=1e-7)
         return anp.sum(states["b"][0][-1] ** 2) + anp.sum(states["a"] ** 3)
 
     check_grads(loss, modes=("rev", "fwd"), order=2)(Y0["a"])
@@ -160,7 +160,7 @@ def test_tolerances_nested_like_the_state(method):
 @pytest.mark.parametrize(
     "atol, match",
     [
-        ({"a": 1e-6}, "nestings differ"),
+        ({"a": 1e-6}, "atol must be nested like y0"),
         ({"a": 1e-6, "b": (1e-6, -1.0), "c": [1e-6]}, "must be positive"),
         (np.array([1e-6, 1e-6]), "numbers and arrays nested like y0"),
         ({"a": np.full(3, 1e-6), "b": (1e-6, 1e-6), "c": [1e-6]}, "does not broadcast"),
@@ -168,7 +168,7 @@ def test_tolerances_nested_like_the_state(method):
     ids=str,
 )
 def test_tolerances_nested_otherwise(atol, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((TypeError, ValueError), match=match):
         odeint(coupled, Y0, T, (MATRIX, 0.4), atol=atol)
 
 
@@ -194,9 +194,9 @@ def test_bad_nestings(y0, kind, match):
 @pytest.mark.parametrize(
     "value, kind, match",
     [
-        ({"a": np.ones(2)}, TypeError, r"nesting like that of y0.*dict of \['a', 'b'\]"),
-        ([np.ones(2), np.ones(1)], TypeError, "nesting like that of y0.*got list"),
-        ({"a": np.ones(2), "b": [np.ones(1), 1.0]}, TypeError, r"func's value\['b'\] must be a tuple of 1"),
+        ({"a": np.ones(2)}, TypeError, r"nested like y0, as a dict of \['a', 'b'\]; got dict of \['a'\]"),
+        ([np.ones(2), np.ones(1)], TypeError, "nested like y0.*got list of 2"),
+        ({"a": np.ones(2), "b": [np.ones(1), 1.0]}, TypeError, r"func's value\['b'\] must be nested like y0, as a tuple of 1"),
         ({"a": np.ones(3), "b": (np.ones(1),)}, ValueError, r"shape of y, \(2,\), got \(3,\)"),
         (None, TypeError, "got NoneType"),
     ],
@@ -256,5 +256,5 @@ def test_tensorflow_dynamics_of_a_nesting():
     forward = [make_jvp(lambda rate: f(Y0["a"], rate))(0.4)(1.0)[1] for f in (by_tensorflow, by_autograd)]
     assert forward[0] == pytest.approx(forward[1], rel=1e-7)
 
-    with pytest.raises(TypeError, match="nesting like that of y0"):
+    with pytest.raises(TypeError, match="nested like y0"):
         odeint(TensorFlowDynamics(lambda t, y, params: -y["a"], "float64"), Y0, T)

@@ -235,7 +235,8 @@ def test_a_nan_from_the_graph(method):
     dynamics = TensorFlowDynamics(lambda t, y, params: tf.where(t > 0.5, tf.math.log(-params), -1.0) * y, "float64")
     with pytest.raises(SolverError, match="func returned nan") as info:
         solve(dynamics, np.ones(2), [0.0, 0.2, 0.4, 0.6, 1.0], 1.0, method)
-    assert 0.2 < info.value.t_reached <= 0.5 and info.value.statistics.nfe > 1
+    # A time reached in good order: trial steps beyond 0.5 may meet NaN, and are tried again smaller until they cannot be.
+    assert 0.2 < info.value.t_reached <= 0.5 + 1e-6 and info.value.statistics.nfe > 1
     np.testing.assert_allclose(solve(dynamics, np.ones(2), [0.0, 0.4], 1.0, method)[-1], np.exp(-0.4), rtol=1e-5)
 
 

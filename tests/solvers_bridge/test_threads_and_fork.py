@@ -109,3 +109,52 @@ def test_a_forked_process_has_messages_and_streams_of_its_own():
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         """)
     assert done.stdout == done.stderr == ""
+
+
+@pytest.mark.parametrize("method", ("adams", "lsoda", "dopri5"))
+@pytest.mark.parametrize("steps", (False, True))
+def test_a_child_forked_while_another_thread_solves(method, steps):
+    """It has no such thread, and none of the locks that one held: it solves, with us and with SciPy alone; so does the parent."""
+    done = run_script(
+        """
+        import os, sys, threading, warnings
+        import numpy as np, scipy.integrate
+        from solvers_bridge import odeint, record_solves
+        warnings.simplefilter("ignore")  # Python 3.12 warns of any fork of a process with threads.
+        method, steps = sys.argv[1], sys.argv[2] == "True"
+        inside, go_on = threading.Event(), threading.Event()
+        def slow(t, y, params):
+            inside.set()
+            go_on.wait(60)
+            return -y
+        def check():
+            with record_solves(steps=steps):
+                for name in (method, "adams", "lsoda"):
+                    np.testing.assert_allclose(odeint(lambda t, y, _: -y, [1.0], [0.0, 1.0], method=name)[-1], np.exp(-1), rtol=1e-5)
+            for name in ("vode", "lsoda"):
+                solver = scipy.integrate.ode(lambda t, y: -y).set_integrator(name, rtol=1e-8, atol=1e-8)
+                np.testing.assert_allclose(solver.set_initial_value([1.0]).integrate(1.0), np.exp(-1), rtol=1e-5)
+            np.testing.assert_allclose(scipy.integrate.odeint(lambda y, t: -y, [1.0], [0.0, 1.0])[-1], np.exp(-1), rtol=1e-5)
+        thread = threading.Thread(target=odeint, args=(slow, [1.0], [0.0, 1.0]), kwargs={"method": method})
+        thread.start()
+        assert inside.wait(60)
+        child = os.fork()
+        if not child:
+            import signal
+            signal.alarm(60)
+            status = 1
+            try:
+                check()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        go_on.set()
+        thread.join(60)
+        assert not thread.is_alive()
+        check()
+        """,
+        method,
+        steps,
+    )
+    assert done.stderr == ""
