@@ -128,7 +128,7 @@ class _Reverse:
             nonlocal evaluations
             evaluations += 1
             if evaluations % 16 == 0 and np.abs(s[:n]).max() > limit:
-                raise SolverError(f"the state has grown {BLOWN_UP:g} times on the way back")
+                raise SolverError(f"the state has grown {BLOWN_UP:g} times on the way back", t_reached=float(t))
             return self.f_augmented(t, s)
 
         return rhs

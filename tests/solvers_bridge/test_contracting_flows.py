@@ -276,9 +276,9 @@ def test_solving_back_warns(method):
     """By how much z(t) was lost, where, and what would help; or it fails, which is no less clear."""
     with pytest.warns(GradientWarning) as caught:
         try:
-            grad(loss_by_solving_back(method))(40.0)
+            grad(loss_by_solving_back(method))(60.0 if method == "dop853" else 40.0)
         except SolverError:
-            pytest.warns(GradientWarning, grad(loss_by_solving_back(method)), 25.0)
+            pytest.warns(GradientWarning, grad(loss_by_solving_back(method)), 30.0)
             return
     text = str(caught[0].message)
     assert method in text and "tolerances away from the stored state" in text

@@ -47,6 +47,11 @@ def trained(monkeypatch, tmp_path):
     record.write_text(
         json.dumps(
             {
+                "experiment": "table1_mnist",
+                "preset": "quick",
+                "seed": 0,
+                "date": "2026-01-01",
+                "metrics": {},
                 "configuration": {"method": "adams", "tolerance": 1e-3},
                 "history": [{"epoch": epoch, "train": {"nfe_forward": 20.0 + epoch, "nfe_backward": 21.0}} for epoch in (1, 2)],
             }
