@@ -167,6 +167,7 @@ class Experiment:
     evaluate(settings, places) -> metrics: measures again with the weights that a run left; evaluation_settings: its Settings.
     redraw(settings, places) -> paths: draws a run's figures again from its record and weights, without training.
     kept: options of the runs of the paper preset whose weights come with the project.
+    in_all: whether `run all` has it.
     needs: the experiment whose run without options has to come before.  variants: options of further runs of `run all`.
     section: what the report prints of it.
     """
@@ -182,6 +183,7 @@ class Experiment:
     evaluation_settings: type[Settings] = Settings
     redraw: Callable[[Any, Places], Iterable[Path]] | None = None
     kept: tuple[dict, ...] = ()
+    in_all: bool = True
     needs: str | None = None
     variants: tuple[dict, ...] = ()
     section: Section | None = None

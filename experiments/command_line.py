@@ -110,7 +110,9 @@ def _parser():
         _add_settings(one, experiment.settings)
         _add_checkpoints(one)
         one.set_defaults(handler=_run, name=name)
-    every = names.add_parser("all", help="every experiment with its own defaults, and in its variants where it has them")
+    every = names.add_parser(
+        "all", help="every experiment but those of many trainings, with its own defaults, and in its variants where it has them"
+    )
     _add_settings(every, Settings)
     _add_checkpoints(every)
     every.add_argument(
@@ -272,7 +274,8 @@ def _run_all(arguments):
         str(places.checkpoints),
         *(["--fresh"] if places.fresh else []),
     ]
-    return run_all(EXPERIMENTS, options, arguments.workers, places.checkpoints / "logs")
+    chosen = {name: experiment for name, experiment in EXPERIMENTS.items() if experiment.in_all}
+    return run_all(chosen, options, arguments.workers, places.checkpoints / "logs")
 
 
 def _bench(arguments):

@@ -90,6 +90,7 @@ def table(found):
 
 EXPERIMENT = Experiment(
     name=NAME,
+    in_all=False,  # Dozens of trainings: `make repro` has the second paper's Figures 3, 6 and 8.
     source="Augmented, Figure 13",
     shows="evaluations of models that learn a few images by heart",
     run=run,

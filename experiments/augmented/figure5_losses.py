@@ -148,6 +148,7 @@ def table(found):
 
 EXPERIMENT = Experiment(
     name=NAME,
+    in_all=False,  # Dozens of trainings: `make repro` has the second paper's Figures 3, 6 and 8.
     source="Augmented, Figures 5 and 7",
     shows="training losses of ResNet, NODE and ANODE on g in one and two dimensions and on a control; flows",
     run=run,

@@ -100,6 +100,7 @@ def table(found):
 
 EXPERIMENT = Experiment(
     name=NAME,
+    in_all=False,  # Dozens of trainings: `make repro` has the second paper's Figures 3, 6 and 8.
     source="Augmented, section 5",
     shows="weight decay and augmentation: evaluations and loss",
     run=run,

@@ -224,6 +224,7 @@ def test_gradients_agree_with_differences(extra, solver):
     assert metrics["loss"] == pytest.approx(along(0.0)) and 0 <= metrics["accuracy"] <= 1
 
 
+@pytest.mark.slow
 def test_the_papers_solver_at_its_tolerance_counts_as_the_public_code_does():
     """dopri5 begins with two evaluations and takes six a step; the public code's counts are 14, 20, 26, 32, 38."""
     params = augmented.init_vector_ode(rng(), 2, 32)
@@ -248,6 +249,7 @@ def test_the_resnet_never_moves_a_feature_down_and_answers_as_its_loss_says():
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_of_images_learns_and_its_controls_have_their_shapes():
     images = rng().uniform(size=(12, 6, 6, 1)).astype(np.float32)
     labels = np.arange(12) % 3
@@ -288,6 +290,7 @@ def test_halved_images_are_means_of_four_pixels():
 
 
 @pytest.mark.parametrize("extra, reached", [(0, False), (1, True)])
+@pytest.mark.slow
 def test_one_more_dimension_swaps_two_points_and_none_cannot(extra, reached):
     points = toy_functions.signs(rng(), 64, flipped=True)
     params = augmented.init_vector_ode(rng(1), 1, 16, extra=extra, outputs=None)

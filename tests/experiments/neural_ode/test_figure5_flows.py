@@ -38,6 +38,7 @@ def record_of(folder):
 
 
 @pytest.mark.parametrize("data", circles_and_moons.NAMES)
+@pytest.mark.slow
 def test_weights_left_behind_have_the_recorded_log_likelihoods(finished, data):
     metrics, test = record_of(finished[0])["metrics"], circles_and_moons.load(data, **TINY["data"], seed=0).test
     weights = training.load_weights(finished[0] / "weights" / "figure5_flows-quick-seed0.npz")[data]
