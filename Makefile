@@ -29,8 +29,12 @@ docs: $(INSTALLED)
 	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[docs]"
 	$(VENV)/bin/python -m mkdocs build --strict
 
+# The library's tests and the others side by side, a core each; the others' report comes last.
 test: lint types
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGUMENTS)
+	@mkdir -p build
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGUMENTS) --ignore=tests/solvers_bridge > build/tests-of-the-rest.txt 2>&1 & rest=$$!; \
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGUMENTS) tests/solvers_bridge; library=$$?; \
+	wait $$rest; rest=$$?; cat build/tests-of-the-rest.txt; exit $$((library | rest))
 
 lint: $(INSTALLED)
 	$(VENV)/bin/python -m ruff check .
