@@ -255,11 +255,9 @@ def test_a_failed_reverse_solve_says_backward(method):
         return params * y * (np.nan if 0.4 < t < 0.5 and not isinstance(y, np.ndarray) else 1.0)
 
     with record_solves() as solves, pytest.raises(SolverError) as info:
-        grad(
-            lambda params: anp.sum(
-                solve(func, method, params=params, options={"max_step": 0.05} if method in ADAPTIVE else {"step_size": 0.02})
-            )
-        )(-1.0)
+        options = {"max_step": 0.05} if method in ADAPTIVE else {"step_size": 0.02}
+        means = {"options": options, "adjoint_options": {"reconstruction": "solve"}}
+        grad(lambda params: anp.sum(solve(func, method, params=params, **means)))(-1.0)
     error = info.value
     assert error.statistics is solves[-1] and error.statistics.direction == "backward"
     assert 0.4 <= error.t_reached <= 1.0 and f"{method} (backward) stopped at t = {error.t_reached!r}" in str(error)
