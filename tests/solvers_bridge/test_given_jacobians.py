@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from autograd import grad
 
-from solvers_bridge import odeint, record_solves
+from solvers_bridge import SolverError, odeint, record_solves
 
 METHODS = ("adams", "bdf", "lsoda", "radau")
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -76,7 +76,10 @@ def test_a_wrong_one_costs_evaluations(method):
 
     right = solve(method, looked_at)[1].nfe
     assert all(0.0 <= t <= 1.0 and y.shape == (N,) and same for t, y, same in seen)
-    assert solve(method, lambda *args: 0.5 * its_jacobian(*args))[1].nfe > 1.2 * right
+    try:
+        assert solve(method, lambda *args: 0.5 * its_jacobian(*args))[1].nfe > 1.2 * right
+    except SolverError as error:
+        assert "max_num_steps" in error.reason and error.statistics.nfe > 1.2 * right
 
 
 @every_banded_method
