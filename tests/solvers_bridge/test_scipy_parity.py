@@ -109,8 +109,12 @@ def test_plain_call(method, which, tol):
 )
 @pytest.mark.parametrize("method", METHODS)
 def test_step_sizes(method, options, which):
-    plain = assert_same(method, TIMES[which], 1e-6, 1e-6)
-    limited = assert_same(method, TIMES[which], 1e-6, 1e-6, **options)
+    times = TIMES[which]
+    if method in ("dopri5", "dop853") and "max_step" in options:
+        # SciPy's own forgets max_step in the first step after an inner output time, which ours must not (test_step_options).
+        times = times[[0, -1]]
+    plain = assert_same(method, times, 1e-6, 1e-6)
+    limited = assert_same(method, times, 1e-6, 1e-6, **options)
     assert (limited.nfe, limited.last_step) != (plain.nfe, plain.last_step)
 
 
