@@ -15,7 +15,8 @@ from .scipy_private import inner_integrator
 # 0-based places in RWORK and IWORK, the same in VODE and ODEPACK: the critical time, optional outputs, and the Nordsieck array.
 TCRIT, HU, HCUR, TCUR, NORDSIECK = 0, 10, 11, 12, 20
 NST, NJE, NQU, NQCUR = 10, 12, 13, 14
-EXCESS_WORK = -1  # istate
+EXCESS_WORK, ILLEGAL_INPUT = -1, -3  # istate
+ISTATE = 3  # place in call_args
 ITASK = 2  # place in call_args
 # Its values: to the output time, stepping over it and interpolating; a single step; a single step that does not pass TCRIT.
 TO_OUTPUT_TIME, ONE_STEP, ONE_STEP_INSIDE = 1, 2, 5
@@ -53,6 +54,9 @@ def solve_by_ode(call, name, scipy_lock, nordsieck_of_next_step, **scipy_paramet
         # What SciPy's own step() does; its warnings would not be attributed to us.
         integrator.call_args[ITASK] = itask
         answer = callbacks.call(integrator.run, f, jacobian or _nothing, z, t, t_out, (), ())
+        if integrator.istate == ILLEGAL_INPUT and ends_beside(t_out):
+            integrator.success, integrator.call_args[ISTATE] = 1, 2
+            return piece()(t_out), t_out
         if not integrator.success or integrator.istate < 0:
             fail(integrator.istate, t)
         return answer
@@ -71,10 +75,15 @@ def solve_by_ode(call, name, scipy_lock, nordsieck_of_next_step, **scipy_paramet
         array = integrator.rwork[NORDSIECK : NORDSIECK + (order + 1) * rhs.size].reshape(order + 1, rhs.size)
         return Polynomial(float(integrator.rwork[TCUR]), float(scale), array.copy())
 
+    def ends_beside(t_out):
+        """Whether t_out lies within rounding of an end of the last step, where DVINDY, on the way back, refuses to interpolate."""
+        t_end, h = integrator.rwork[TCUR], integrator.rwork[HU]
+        rounding = 200 * np.finfo(float).eps * (abs(t_end) + abs(h))
+        return integrator.iwork[NST] > 0 and min(abs(t_out - t_end), abs(t_out - (t_end - h))) <= rounding
+
     def state_at(t_out, z):
-        if integrator.rwork[TCUR] == t_out:
-            # The very end of a step, where VODE, on the way back, refuses to interpolate.
-            return integrator.rwork[NORDSIECK : NORDSIECK + rhs.size]
+        if ends_beside(t_out):
+            return piece()(t_out)
         refuse_false_success(call, callbacks.messages)
         return z
 
