@@ -268,6 +268,15 @@ def test_evaluation_limit(compiled, method):
     assert binding.control.stop == native.EVALUATION_LIMIT
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT as in a foreground process: a background one may have been started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("method", METHODS)
 def test_interrupt_reaches_a_long_solve(compiled, method):
     binding = compiled.bind(parameters(8))
