@@ -269,15 +269,12 @@ COLOURED = ImageFormat(12, 10, 3, classes=4, mean=(0.5, 0.4, 0.3), deviation=(0.
 @pytest.mark.parametrize(
     "network, init",
     [
-        (
-            functools.partial(supervised.OdeNet, groups=2, method="dop853", rtol=1e-5, atol=1e-5),
-            functools.partial(supervised.init_odenet, channels=4),
-        ),
         pytest.param(
-            functools.partial(supervised.RkNet, groups=2),
+            functools.partial(supervised.OdeNet, groups=2, method="dop853", rtol=1e-8, atol=1e-8),
             functools.partial(supervised.init_odenet, channels=4),
             marks=pytest.mark.slow,
         ),
+        (functools.partial(supervised.RkNet, groups=2), functools.partial(supervised.init_odenet, channels=4)),
         (functools.partial(supervised.ResNet, groups=2), functools.partial(supervised.init_resnet, channels=4, blocks=1)),
         (supervised.Mlp, functools.partial(supervised.init_mlp, hidden=5)),
     ],
