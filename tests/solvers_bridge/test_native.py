@@ -421,6 +421,7 @@ def test_another_process_finds_it_in_the_cache():
     assert process.communicate()[0].split() == [key] and process.returncode == 0
 
 
+@pytest.mark.slow
 def test_processes_compile_the_same_graph_at_once(tmp_path):
     processes = [another_process(XDG_CACHE_HOME=str(tmp_path)) for _ in range(2)]
     keys = {process.communicate()[0].strip() for process in processes}
