@@ -6,7 +6,6 @@ import pytest
 from autograd import grad
 
 from solvers_bridge import SolverError, odeint, record_solves
-from tests.helpers import slow_beyond
 
 METHODS = ("adams", "bdf", "lsoda", "radau")
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -101,7 +100,7 @@ def test_banded(method, jacobian, steps):
 
 
 @every_method
-@pytest.mark.parametrize("bands", slow_beyond([None], [None, BANDS]))
+@pytest.mark.parametrize("bands", [None, pytest.param(BANDS, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reconstruction", ["auto", "interpolate"])
 def test_gradients_with_a_given_jacobian(method, bands, reconstruction):
     """The reverse solve, whose Jacobian is another, has its own by differentiation."""
