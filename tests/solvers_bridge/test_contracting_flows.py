@@ -216,7 +216,7 @@ def test_van_der_pol(method, mu, end, reconstruction):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reconstruction", ["interpolate", None])
-@pytest.mark.parametrize("method", ["bdf", "lsoda"])
+@every_stiff_method
 def test_van_der_pol_at_its_stiffest(method, reconstruction):
     """As good as the forward sensitivity by the same means: one relaxation oscillation amplifies errors of mu's time scale."""
     want, arguments = VAN_DER_POL[1000.0, 1500.0], (1500.0, method, reconstruction)
