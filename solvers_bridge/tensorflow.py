@@ -209,7 +209,9 @@ class _Solve(NamedTuple):
 
     def _forward(self, t, *rest):
         problem, z0, times, leaves, order = self._problem(t, rest)
-        every = forward(problem, z0, times, leaves)
+        # In a tf.function this is called many times; the evaluations of the last one say as much as is asked of them.
+        self.kept = Kept()
+        every = forward(problem._replace(keep=self.kept), z0, times, leaves)
         return every[np.flatnonzero(order < len(t))], every
 
     def _backward(self, every, zs_bar, t, *rest):
@@ -217,8 +219,10 @@ class _Solve(NamedTuple):
         if problem.discrete and isinstance(problem.solver.integrator, FixedGrid):
             return (self._traced_backward(zs_bar, t, *rest),)
         if problem.discrete or problem.reconstruction == "interpolate":
-            problem = problem._replace(keep=Kept())
+            problem = problem._replace(keep=Kept(steps=True))
             forward(problem, z0, times, leaves)
+        else:
+            problem = problem._replace(keep=self.kept)
         rows = order < len(t)
         every_bar = np.zeros_like(every)
         every_bar[rows] = zs_bar
