@@ -80,7 +80,7 @@ def odeint(
         "adjoint_options": adjoint_options,
     }
     wants_t = t_may_vary and (not tf.executing_eagerly() or is_watched([t]))
-    solve = _Solve(dynamics, structure_of_y0, structure, means, wants_t)
+    solve = _Solve(dynamics, structure_of_y0, structure, means, wants_t, Kept())
     zs = solve(t, *(tf.cast(leaf, tf.float64) for leaf in y0_leaves), *map(_in_float64, leaves))
     parts = tf.split(zs, [tf.size(leaf) for leaf in y0_leaves], axis=1)
     return structure_of_y0.unflatten([_states_like(leaf, part, t) for leaf, part in zip(y0_leaves, parts)])
@@ -173,6 +173,7 @@ class _Solve(NamedTuple):
     structure: Structure
     means: dict
     wants_t: bool
+    kept: Kept  # of the last forward solve, in a tf.function of many: its evaluations say as much as is asked of them
 
     def __call__(self, *inputs):
         """zs (T, n) for inputs (t, *leaves of y0, *leaves of params)."""
@@ -209,8 +210,6 @@ class _Solve(NamedTuple):
 
     def _forward(self, t, *rest):
         problem, z0, times, leaves, order = self._problem(t, rest)
-        # In a tf.function this is called many times; the evaluations of the last one say as much as is asked of them.
-        self.kept = Kept()
         every = forward(problem._replace(keep=self.kept), z0, times, leaves)
         return every[np.flatnonzero(order < len(t))], every
 
