@@ -67,7 +67,6 @@ PRESETS = {
 }
 OUTCOMES = (RIGHT, SAID, SILENT, RAISED, NO_FORWARD)
 NETWORKS = ("continuous_flow", "ode_net")
-OF_THE_BRIDGE = (*WAYS, "discrete")
 
 
 def tasks(preset):
