@@ -169,7 +169,7 @@ class Experiment:
     kept: options of the runs of the paper preset whose weights come with the project.
     in_all: whether `run all` has it.
     needs: the experiment whose run without options has to come before.  variants: options of further runs of `run all`.
-    section: what the report prints of it.
+    section: what the report prints of it.  page: a file in docs/ that has the section's table as well, between markers.
     """
 
     name: str
@@ -187,6 +187,7 @@ class Experiment:
     needs: str | None = None
     variants: tuple[dict, ...] = ()
     section: Section | None = None
+    page: str | None = None
 
     @property
     def title(self):

@@ -21,7 +21,8 @@ def write(out, experiments):
 
     experiments: those whose sections it has, in their order; records of others stand behind, by name.
 
-    If out is this checkout's results, also verdicts.json there, the table of the main README, and docs/questions.md.
+    If out is this checkout's results, also verdicts.json there, the table of the main README, docs/questions.md and the
+    pages of experiments that have one.
     """
     out = Path(out)
     found = read_records(out)
@@ -33,7 +34,7 @@ def write(out, experiments):
         write_atomically(path, content.encode())
     if out.resolve() == REPOSITORY / "results":
         write_atomically(out / "verdicts.json", (json.dumps(registry.as_json(verdicts, out), indent=1) + "\n").encode())
-        for name, blocks in marked_blocks(found, verdicts).items():
+        for name, blocks in marked_blocks(found, verdicts, experiments).items():
             fill_markers(REPOSITORY / name, blocks)
     return paths
 
@@ -77,12 +78,17 @@ def _of_whole_runs(found):
     return [(path, record) for path, record in found if "kept_weights" not in record]
 
 
-def marked_blocks(found, verdicts):
+def marked_blocks(found, verdicts, experiments):
     """{file of the repository: {name of the marker: text}} of what is generated outside results/."""
-    return {
+    found = _of_whole_runs(found)
+    blocks = {
         "README.md": {"reported": verdict_tables.short_table(verdicts)},
-        "docs/questions.md": {"questions": questions.markdown(_of_whole_runs(found))},
+        "docs/questions.md": {"questions": questions.markdown(found)},
     }
+    for experiment in experiments:
+        if experiment.page:
+            blocks[experiment.page] = {experiment.name: experiment.section.table(found)}
+    return blocks
 
 
 def fill_markers(path, blocks):
