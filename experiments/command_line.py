@@ -71,8 +71,6 @@ EXPERIMENTS = {experiment.name: experiment for experiment in REPORTED if experim
 
 def main(argv=None):
     """Run the command in argv (default: sys.argv); returns the exit status."""
-    # TensorFlow's notes about processors and missing GPUs would bury the progress lines.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow's default on processors with AVX-512 only; without them its convolutions gain from it no less.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     words = sys.argv[1:] if argv is None else argv

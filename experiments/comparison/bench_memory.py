@@ -1,7 +1,6 @@
 """Peak memory of a training step of the ODE-Net, measured in a fresh process for each tolerance."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -10,6 +9,7 @@ from tabulate import tabulate
 from original_repro import supervised
 from original_repro.datasets import mnist
 
+from ..harness import process
 from ..harness.digits import digits
 from ..harness.memory import resident_peak
 from ..harness.records import REPOSITORY
@@ -52,12 +52,7 @@ def total_evaluations(measured):
 
 def peak_memory(tolerance, batch=BATCH, channels=CHANNELS):
     """Memory of one training step in a fresh process: {"peak_mib", "before_mib", "nfe_forward", "nfe_backward"}."""
-    child = subprocess.run(
-        [sys.executable, "-m", __name__, str(tolerance), str(batch), str(channels)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
+    child = process.run([sys.executable, "-m", __name__, str(tolerance), str(batch), str(channels)], cwd=REPOSITORY)
     if child.returncode:
         raise RuntimeError(f"measuring memory failed with status {child.returncode}: {child.stderr[-2000:]}")
     return json.loads(child.stdout.splitlines()[-1])

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import platformdirs
 
+from ..harness import process
+
 # Series of SciPy: NumPy, and the Pythons that have binaries of both, the preferred one first.
 ENVIRONMENTS = {
     "1.1": ("1.14.5", ("3.6",)),
@@ -96,7 +98,7 @@ def find_python(version):
 def _call(command, **options):
     """Run a command; a Gap with its last word if it fails. Addresses stay out of it: records are public, pip's set-up is not."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, **options)
+        done = process.run(command, timeout=SECONDS, **options)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Gap(f"{type(error).__name__} from {' '.join(command[1:4])}") from error
     if done.returncode:

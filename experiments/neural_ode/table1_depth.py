@@ -21,7 +21,6 @@ system. Slopes are also in units of one float32 state (batch, 6, 6, channels).
 """
 
 import json
-import subprocess
 import sys
 import time
 
@@ -31,7 +30,7 @@ from tabulate import tabulate
 from original_repro.datasets import mnist
 
 from .. import Experiment, Section
-from ..harness import plotting, records
+from ..harness import plotting, process, records
 from ..harness.digits import STATE_SIDE, digits
 from ..harness.memory import freed_memory_handed_back, resident_peak
 from ..harness.progress import Progress
@@ -106,9 +105,7 @@ def run(settings, places):
 
 def measure_in_fresh_process(**point):
     """What `measure` returns for these arguments in a process that has done nothing else. Raises RuntimeError if it fails."""
-    child = subprocess.run(
-        [sys.executable, "-m", __name__, json.dumps(point)], cwd=records.REPOSITORY, capture_output=True, text=True
-    )
+    child = process.run([sys.executable, "-m", __name__, json.dumps(point)], cwd=records.REPOSITORY)
     if child.returncode:
         last = (child.stderr.strip().splitlines() or [f"status {child.returncode}"])[-1]
         raise RuntimeError(f"measuring {LABELS.get(point['model'], point['model'])} at {point['setting']} failed: {last}")
