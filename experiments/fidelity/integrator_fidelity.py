@@ -33,7 +33,6 @@ Not in the matrix: Robertson's problem at 1e-3, where a component of 1e-5 is bel
 there in every release, which 1.11 to 1.16 tell as a failure, 1.1.0 and the C ones as a success.
 """
 
-import json
 import platform
 import re
 import runpy
@@ -151,7 +150,7 @@ def committed_reference():
     """The reference's cells in the committed record of the paper preset; {} if there is none."""
     if not COMMITTED.exists():
         return {}
-    rows = json.loads(COMMITTED.read_text())["history"]
+    rows = records.read_record(COMMITTED)["history"]
     return {matrix.key(row): row["releases"][REFERENCE] for row in rows if REFERENCE in row["releases"]}
 
 

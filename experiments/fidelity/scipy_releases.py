@@ -86,7 +86,10 @@ def find_python(version):
     for candidate in [sys.executable, *map(str, pyenv), *([on_path] if on_path else [])]:
         try:
             answer = subprocess.run(
-                [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, timeout=60
+                [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+                capture_output=True,
+                encoding="utf-8",
+                timeout=60,
             )
         except (OSError, subprocess.TimeoutExpired):
             continue

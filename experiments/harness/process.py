@@ -141,7 +141,7 @@ def end(processes):
 
 
 def quiet_tensorflow():
-    """Keep what TensorFlow says of processors, missing GPUs and retracing off standard error: it would bury the progress lines."""
+    """Keep what TensorFlow says of processors, missing GPUs and retracing off standard error: it would bury the progress."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if "tensorflow" not in sys.modules and not any(isinstance(finder, _QuietFinder) for finder in sys.meta_path):

@@ -204,10 +204,7 @@ def evaluate(settings, places):
             f"--seed {settings.seed} --out {places.out}` trains the network and leaves them in {places.out / 'weights'}"
         )
     params = training.load_weights(path)
-    try:
-        training.tree_map(_check_shape, initial_params(np.random.default_rng(0)), params)
-    except ValueError as error:
-        raise ValueError(f"{path} does not hold weights of --model {settings.model}: {error}") from error
+    training.check_weights(path, params, initial_params(np.random.default_rng(0)), f"--model {settings.model}")
     which = PRESETS[settings.preset][settings.model]["data"]
     if which == "full MNIST" and settings.data is None:
         images, labels = mnist.load_test()
@@ -238,11 +235,6 @@ def _network(model, method, tolerance):
     if model == "resnet":
         return supervised.ResNet(mnist.FORMAT), _initial(supervised.init_resnet), {}
     return supervised.Mlp(mnist.FORMAT), _initial(supervised.init_mlp), {}
-
-
-def _check_shape(array, other):
-    if array.shape != other.shape:
-        raise ValueError("other shapes")
 
 
 def _initial(init):

@@ -44,7 +44,7 @@ class Verdict(NamedTuple):
 
 def read(path=PATH):
     """The entries. Raises ValueError, naming the entry, where one lacks a key, has an unknown one, or names no rule of ours."""
-    entries = json.loads(Path(path).read_text())
+    entries = json.loads(Path(path).read_text(encoding="utf-8"))
     for entry in entries:
         name = entry.get("id", "an entry without id")
         if NEEDED - entry.keys() or entry.keys() - ALLOWED:

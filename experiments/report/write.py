@@ -87,7 +87,7 @@ def marked_blocks(found, verdicts):
 
 def fill_markers(path, blocks):
     """Put each block of text between the lines <!-- name: begin --> and <!-- name: end --> of a file."""
-    content = path.read_text()
+    content = path.read_text(encoding="utf-8")
     for name, text in blocks.items():
         before, begin, rest = content.partition(f"<!-- {name}: begin -->\n")
         _, end, after = rest.partition(f"<!-- {name}: end -->")

