@@ -21,6 +21,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from original_repro import locks
+
 
 class Option(NamedTuple):
     """A setting as the command line shows it. named: whether the record's name tells it where it is not the default."""
@@ -133,15 +135,30 @@ class Places:
         """checkpoints/<experiment>/<stem>.npz, of an experiment of one fit."""
         path = self.checkpoints / experiment / f"{stem}.npz"
         if self.fresh:
-            path.unlink(missing_ok=True)
+            _remove(path, [path])
         return path
 
     def checkpoint_folder(self, experiment, stem):
         """checkpoints/<experiment>/<stem>/, of an experiment of many fits."""
         folder = self.checkpoints / experiment / stem
         if self.fresh:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder, [lock.with_suffix("") for lock in folder.rglob("*.lock")])
         return folder
+
+
+def _remove(path, locked):
+    """Remove a checkpoint or a folder of them. InUse where a run that is alive has one of `locked`, RuntimeError if it cannot."""
+    for one in locked:
+        process = locks.holder(one)
+        if process is not None:
+            raise locks.InUse(f"--fresh would remove {one}, which a run that is alive writes, of process {process}")
+    try:
+        if path.is_dir() and not path.suffix == ".npz":
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RuntimeError(f"--fresh cannot remove {path}: {error.strerror}") from error
 
 
 class Section(NamedTuple):
@@ -167,7 +184,7 @@ class Experiment:
     evaluate(settings, places) -> metrics: measures again with the weights that a run left; evaluation_settings: its Settings.
     redraw(settings, places) -> paths: draws a run's figures again from its record and weights, without training.
     kept: options of the runs of the paper preset whose weights come with the project.
-    in_all: whether `run all` has it.
+    in_all: whether `run all` has it.  resumes: whether a run that was stopped goes on from checkpoints.
     needs: the experiment whose run without options has to come before.  variants: options of further runs of `run all`.
     section: what the report prints of it.
     """
@@ -184,6 +201,7 @@ class Experiment:
     redraw: Callable[[Any, Places], Iterable[Path]] | None = None
     kept: tuple[dict, ...] = ()
     in_all: bool = True
+    resumes: bool = True
     needs: str | None = None
     variants: tuple[dict, ...] = ()
     section: Section | None = None

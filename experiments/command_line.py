@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from original_repro.folders import check_file, check_folder
+
 from . import Places, Settings
 from .augmented import (
     figure3_swap,
@@ -24,6 +26,7 @@ from .augmented import (
 from .comparison import bench
 from .fidelity import integrator_fidelity
 from .harness import records
+from .harness.alone import alone
 from .harness.kept import measure_again
 from .harness.run_all import run_all
 from .harness.workers import available_cores
@@ -67,6 +70,8 @@ REPORTED = tuple(
 )
 # `bench` is a command of its own.
 EXPERIMENTS = {experiment.name: experiment for experiment in REPORTED if experiment is not bench.EXPERIMENT}
+OURS = ("builtins", "solvers_bridge", "original_repro", "experiments")
+BAD_RECORDS = 3  # the exit status of a command that left out files among the records that are none
 
 
 def main(argv=None):
@@ -78,7 +83,15 @@ def main(argv=None):
     if words[:1] in (["run"], ["evaluate"], ["redraw"]) and len(words) > 1 and not words[1].startswith("-"):
         _check_name(parser, words[1], [*EXPERIMENTS, "all"])
     arguments = parser.parse_args(words)
-    return arguments.handler(arguments) or 0
+    try:
+        return arguments.handler(arguments) or 0
+    except (ValueError, TypeError, RuntimeError, FloatingPointError, OSError) as error:
+        # Errors of ours name the argument and what would be right, the system's a file; anything else deserves its traceback.
+        # So does a reader of our output that has gone, with which __main__ deals.
+        if isinstance(error, BrokenPipeError) or not type(error).__module__.startswith(OURS):
+            raise
+        print(f"{getattr(arguments, 'name', words[0])}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
 
 
 def _check_name(parser, name, names):
@@ -204,10 +217,9 @@ def _list(arguments):
 
 def _run(arguments):
     experiment, begun = EXPERIMENTS[arguments.name], time.time()
-    record = _result(arguments, experiment.settings, experiment.run)
-    if record is None:
-        return 1
     settings, places = settings_and_places(arguments, experiment.settings)
+    with alone(experiment, settings, places):
+        record = experiment.run(settings, places)
     path = places.record(experiment.name, settings.stem)
     print(tabulate(sorted(record["metrics"].items()), headers=["metric", "measured"], floatfmt=".4g"))
     print(f"\n{verdict_tables.lines_of(registry.judge_all(places.out), path, record)}\n")
@@ -215,6 +227,15 @@ def _run(arguments):
     for figure in sorted(places.figure(experiment.name, "").parent.glob(f"{experiment.name}-*")):
         if figure.stat().st_mtime >= begun:
             print(f"figure: {figure}")
+    return _tell_bad_records(places.out)
+
+
+def _tell_bad_records(out, further=()):
+    """Name what is no record among those that were read; returns the exit status. further: sentences on what else is wrong."""
+    bad = [*records.unreadable(out), *further]
+    for sentence in bad:
+        print(f"left out: {sentence}", file=sys.stderr)
+    return BAD_RECORDS if bad else 0
 
 
 def _evaluate(arguments):
@@ -223,44 +244,33 @@ def _evaluate(arguments):
         able = ", ".join(name for name, other in EXPERIMENTS.items() if other.evaluate)
         print(f"{arguments.name}: keeps no weights to evaluate; {able} does", file=sys.stderr)
         return 1
-    metrics = _result(arguments, experiment.evaluation_settings, experiment.evaluate)
-    if metrics is None:
-        return 1
+    metrics = experiment.evaluate(*settings_and_places(arguments, experiment.evaluation_settings))
     print(tabulate(metrics.items(), headers=["metric", "measured"], floatfmt=".5g"))
 
 
 def _redraw(arguments):
     experiment = EXPERIMENTS[arguments.name]
-    paths = _result(arguments, experiment.settings, experiment.redraw)
-    if paths is None:
-        return 1
-    for path in paths:
+    settings, places = settings_and_places(arguments, experiment.settings)
+    check_file(places.figure(experiment.name, settings.stem), f"--out {places.out}")
+    for path in experiment.redraw(settings, places):
         print(f"figure: {path}")
 
 
 def _evaluate_all(arguments):
     if Path(arguments.out).resolve() == records.RESULTS.resolve():
         arguments.parser.error("--out must be another folder than results, whose records are of whole runs")
+    check_folder(Path(arguments.out) / "runs", f"--out {arguments.out}")
     for path in measure_again(EXPERIMENTS.values(), arguments.out):
         print(f"record: {path}")
-
-
-def _result(arguments, settings, measure):
-    """What measure(settings, places) returns, or None where it raises an error of ours, which is printed in a line."""
-    try:
-        return measure(*settings_and_places(arguments, settings))
-    except (ValueError, TypeError, RuntimeError, FloatingPointError, FileNotFoundError) as error:
-        # Errors of ours name the argument and what would be right; anything else deserves its traceback.
-        if not type(error).__module__.startswith(("builtins", "solvers_bridge", "original_repro")):
-            raise
-        print(f"{arguments.name}: {type(error).__name__}: {error}", file=sys.stderr)
-        return None
 
 
 def _run_all(arguments):
     if arguments.workers < 1:
         arguments.parser.error(f"--workers must be a whole number from 1, got {arguments.workers}")
     settings, places = settings_and_places(arguments, Settings)
+    logs = places.checkpoints / "logs"
+    check_folder(places.out, f"--out {places.out}")
+    check_folder(logs, f"--checkpoints {places.checkpoints}")
     options = [
         "--preset",
         settings.preset,
@@ -273,15 +283,21 @@ def _run_all(arguments):
         *(["--fresh"] if places.fresh else []),
     ]
     chosen = {name: experiment for name, experiment in EXPERIMENTS.items() if experiment.in_all}
-    return run_all(chosen, options, arguments.workers, places.checkpoints / "logs")
+    return run_all(chosen, options, arguments.workers, logs)
 
 
 def _bench(arguments):
     places = Places(out=arguments.out)
-    bench.run(Settings(), places)
+    with alone(bench.EXPERIMENT, Settings(), places):
+        bench.run(Settings(), places)
     print(f"\nrecord: {places.record(bench.NAME, Settings().stem)}")
 
 
 def _report(arguments):
+    if not (Path(arguments.out) / "runs").is_dir():
+        raise FileNotFoundError(f"--out {arguments.out} has no folder runs with records to report on")
+    for path in ("README.md", "report.html"):
+        check_file(Path(arguments.out) / path, f"--out {arguments.out}")
     for path in write.write(arguments.out, REPORTED):
         print(f"report: {path}")
+    return _tell_bad_records(arguments.out, write.troubles(arguments.out, REPORTED))

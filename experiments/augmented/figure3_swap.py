@@ -57,6 +57,7 @@ def run(settings, places):
         metrics=metrics_of(made),
         history=[one.row() for one in made],
         wall_seconds=time.perf_counter() - begun,
+        checkpoints=trained.checkpoints(tasks, places),
     )
     _draw(made, places.figure(NAME, settings.stem))
     return record

@@ -42,6 +42,7 @@ def run(settings, places):
         metrics=metrics_of(made, preset["problems"]),
         history=[one.row() for one in made],
         wall_seconds=time.perf_counter() - begun,
+        checkpoints=trained.checkpoints(tasks_of(settings), places),
     )
     _draw_losses(made, preset["problems"], places.figure(NAME, settings.stem))
     _draw_flows(made, places.figure(NAME, f"{settings.stem}-flows"))

@@ -45,6 +45,7 @@ def run(settings, places):
         metrics=metrics_of(made),
         history=[one.row() for one in made],
         wall_seconds=time.perf_counter() - begun,
+        checkpoints=trained.checkpoints(tasks, places),
     )
     _draw_features(made, places.figure(NAME, settings.stem))
     _draw_evaluations(made, places.figure(NAME, f"{settings.stem}-evaluations"))

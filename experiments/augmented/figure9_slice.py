@@ -37,6 +37,7 @@ def run(settings, places):
         metrics=metrics_of(made, accuracies),
         history=[{**one.row(), "held_out_accuracy": accuracy} for one, accuracy in zip(made, accuracies)],
         wall_seconds=time.perf_counter() - begun,
+        checkpoints=trained.checkpoints(tasks, places),
     )
     _draw(made, places.figure(NAME, settings.stem))
     return record

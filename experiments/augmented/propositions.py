@@ -55,6 +55,7 @@ def run(settings, places):
         metrics=metrics_of(made, preset["tolerances"]),
         history=[one.row() for one in made],
         wall_seconds=time.perf_counter() - begun,
+        checkpoints=trained.checkpoints(tasks, places),
     )
     _draw(made, preset["tolerances"], places.figure(NAME, settings.stem))
     return record

@@ -46,6 +46,7 @@ def run(settings, places):
         metrics=metrics_of(made, preset["decays"]),
         history=[one.row() for one in made],
         wall_seconds=time.perf_counter() - begun,
+        checkpoints=trained.checkpoints(tasks, places),
     )
     _draw(made, preset["decays"], places.figure(NAME, settings.stem))
     return record

@@ -42,6 +42,8 @@ from dataclasses import dataclass
 
 import scipy
 
+from original_repro.folders import check_folder
+
 from .. import Experiment, Places, Section, Settings, option
 from ..harness import records
 from ..harness.progress import Progress
@@ -73,7 +75,13 @@ def run(settings, places):
     """Measure, compare, write the record and the figure, print the tables; returns the record."""
     if settings.releases is not None and settings.preset == "quick":
         raise ValueError("--releases goes with --preset paper: the quick preset measures the SciPy that runs the command")
-    releases = [scipy.__version__] if settings.preset == "quick" else _releases(settings.releases or RELEASES)
+    releases = (
+        [scipy.__version__]
+        if settings.preset == "quick"
+        else _releases(RELEASES if settings.releases is None else settings.releases)
+    )
+    if settings.preset != "quick":
+        check_folder(scipy_releases.environments_folder(), "the cache, which $NEURAL_ODE_REPRO_CACHE names,")
     begun = time.perf_counter()
     asked = {"problems": problems(), "tasks": tasks()}
     measured, gaps = {}, {}
@@ -162,6 +170,7 @@ def table(found):
 
 EXPERIMENT = Experiment(
     name=NAME,
+    resumes=False,
     source="How faithful",
     shows="each integrator in each SciPy release, Fortran and C, against 1.16",
     run=run,

@@ -1,5 +1,6 @@
 """Records: what a run measured, with everything needed to know what measured it."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -55,6 +56,7 @@ PARTS = {
     "date": str,
     "git_commit": (str, type(None)),
     "versions": dict,
+    "integrators": dict,
 }
 
 
@@ -190,6 +192,7 @@ def by_option(found, experiment, option):
         record
         for path, record in found
         if record["experiment"] == experiment
+        and isinstance(record["configuration"].get(option), (int, float, str))
         and path.stem
         in (
             f"{record['preset']}-seed{record['seed']}",
@@ -199,6 +202,15 @@ def by_option(found, experiment, option):
     chosen = [record for record in named if record["preset"] == "paper"] or named
     values = sorted({record["configuration"][option] for record in chosen})
     return {value: [record for record in chosen if record["configuration"][option] == value] for value in values}
+
+
+@contextlib.contextmanager
+def of_others(what):
+    """For a `with` statement that draws from records of other runs: one that is not as expected costs a line, not the run."""
+    try:
+        yield
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
+        print(f"{what} was not drawn: a record of another run is not as expected: {error!r}", file=sys.stderr)
 
 
 def how_long(experiment, settings):

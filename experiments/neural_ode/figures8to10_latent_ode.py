@@ -350,6 +350,7 @@ def _draw_bands(mean, deviation, data, metrics, path):
 
 EXPERIMENT = Experiment(
     name=NAME,
+    resumes=False,
     source="Figures 8 to 10",
     shows="spirals reconstructed and extrapolated; the latent space of directions",
     run=run,

@@ -311,6 +311,7 @@ def _with_error(metrics, name, form, factor=1):
 
 EXPERIMENT = Experiment(
     name=NAME,
+    resumes=False,
     source="Table 1",
     shows="memory and time of a training step against depth",
     run=run,

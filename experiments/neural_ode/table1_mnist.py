@@ -271,15 +271,17 @@ def error_metrics(evaluation, examples):
 
 # By the name in a preset: (the folder of --data or None) -> mnist.Mnist.
 DATA_SETS = {"embedded sample": lambda folder: mnist.load_sample(), "full MNIST": lambda folder: mnist.load(folder)}
-# In file order by digit as good as sorted; a validation split takes the last ones.
-SORTED_DATA_SETS = ("embedded sample",)
+# They come with the package, in file order by digit as good as sorted: a validation split takes the last ones.
+EMBEDDED = ("embedded sample",)
 
 
 def load_images(which, folder):
-    """Training images (N, 28, 28, 1) float32 in [0, 1], labels, and the same of the test set."""
+    """Training images (N, 28, 28, 1) float32 in [0, 1], labels, the same of the test set. ValueError for a needless folder."""
+    if folder is not None and which in EMBEDDED:
+        raise ValueError(f"--data goes with full MNIST, of --preset paper: this preset has the {which}; got {folder}")
     data = DATA_SETS[which](folder)
     train, test = scaled(data.train_images), scaled(data.test_images)
-    if which in SORTED_DATA_SETS:
+    if which in EMBEDDED:
         order = np.random.default_rng(0).permutation(len(train))
         return train[order], data.train_labels[order], test, data.test_labels
     return train, data.train_labels, test, data.test_labels

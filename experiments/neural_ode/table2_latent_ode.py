@@ -185,10 +185,11 @@ def run(settings, places):
         wall_seconds=time.perf_counter() - begun,
     )
     table2_figures.draw(metrics, history, preset["points"], settings.noise, places.figure(NAME, settings.stem))
-    levels = by_noise([(path, one) for path, one in records.read_records(places.out) if one["preset"] == settings.preset])
-    if len(levels) > 1:
-        reported = {entry["id"]: entry["value"] for entry in registry.read()}
-        table2_figures.draw_over_noise(levels, preset["points"], reported, places.figure(NAME, f"{settings.preset}-noise"))
+    with records.of_others("the figure over the noise"):
+        levels = by_noise([(path, one) for path, one in records.read_records(places.out) if one["preset"] == settings.preset])
+        if len(levels) > 1:
+            reported = {entry["id"]: entry["value"] for entry in registry.read()}
+            table2_figures.draw_over_noise(levels, preset["points"], reported, places.figure(NAME, f"{settings.preset}-noise"))
     return record
 
 

