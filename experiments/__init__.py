@@ -181,6 +181,7 @@ class Experiment:
     description: the module's docstring.  settings: its class of Settings.
     run(settings, places) -> record: measures, writes record and figures, returns the record; goes on from checkpoints.
     takes: {preset: about how long on two cores, in words}, of presets for which no committed record tells.
+    preset_of(settings) -> a dict: what the preset, and options instead of it, put into a record's configuration, for `check`.
     evaluate(settings, places) -> metrics: measures again with the weights that a run left; evaluation_settings: its Settings.
     redraw(settings, places) -> paths: draws a run's figures again from its record and weights, without training.
     kept: options of the runs of the paper preset whose weights come with the project.
@@ -196,6 +197,7 @@ class Experiment:
     description: str = ""
     settings: type[Settings] = Settings
     takes: dict[str, str] = dataclasses.field(default_factory=dict)
+    preset_of: Callable[[Any], dict] | None = None
     evaluate: Callable[[Any, Places], dict] | None = None
     evaluation_settings: type[Settings] = Settings
     redraw: Callable[[Any, Places], Iterable[Path]] | None = None

@@ -1,8 +1,9 @@
-"""The command line: list | run NAME | evaluate NAME | redraw NAME | bench | report. All of argparse is here."""
+"""The command line: list | run NAME | evaluate NAME | redraw NAME | bench | check | report. All of argparse is here."""
 
 import argparse
 import difflib
 import os
+import shlex
 import sys
 import time
 from dataclasses import fields
@@ -41,7 +42,7 @@ from .neural_ode import (
     table1_mnist,
     table2_latent_ode,
 )
-from .report import registry, verdict_tables, write
+from .report import check, registry, verdict_tables, write
 
 # In the paper's order, and the report's.
 REPORTED = tuple(
@@ -153,6 +154,9 @@ def _parser():
     timings = commands.add_parser("bench", help="timings and memory of the bridge, beside other libraries where installed")
     _add_out(timings, "folder for the record (default: results)")
     timings.set_defaults(handler=_bench)
+    checks = commands.add_parser("check", help="check records in seconds: names, commits, presets, digests, figures, verdicts")
+    _add_out(checks, "folder of the records (default: results)")
+    checks.set_defaults(handler=_check)
     make_report = commands.add_parser("report", help="write OUT/README.md from the records in OUT/runs")
     _add_out(make_report, "folder of the records (default: results)")
     make_report.set_defaults(handler=_report)
@@ -301,3 +305,39 @@ def _report(arguments):
     for path in write.write(arguments.out, REPORTED):
         print(f"report: {path}")
     return _tell_bad_records(arguments.out, write.troubles(arguments.out, REPORTED))
+
+
+def _check(arguments):
+    if not (Path(arguments.out) / "runs").is_dir():
+        raise FileNotFoundError(f"--out {arguments.out} has no folder runs with records to check")
+    found = check.check(arguments.out, {one.name: one for one in REPORTED}, settings_of)
+    for fault in found.faults:
+        print(fault)
+    for what, paths in found.untold.items():
+        print(f"not told by {len(paths)} of {found.checked} records: {what}")
+    print(f"{found.checked} records checked, {len(found.faults)} faults")
+    return 1 if found.faults else 0
+
+
+def settings_of(command):
+    """(experiment's name, its Settings) of a record's command. Raises ValueError where it is no command that writes a record."""
+    words = shlex.split(command)
+    if words[:3] != ["python", "-m", "experiments"] or words[3:4] not in (["run"], ["evaluate"], ["bench"]):
+        raise ValueError(f"python -m experiments run, evaluate or bench is to begin {command!r}")
+    if words[3] == "bench":
+        return bench.NAME, Settings()
+    if words[4:5] == ["all"] or words[4] not in EXPERIMENTS:
+        raise ValueError(f"no experiment is called {words[4]!r}")
+    experiment = EXPERIMENTS[words[4]]
+    parser = _Parser(add_help=False)
+    settings = experiment.settings if words[3] == "run" else experiment.evaluation_settings
+    _add_settings(parser, settings)
+    _add_checkpoints(parser)
+    return words[4], settings_and_places(parser.parse_args(words[5:]), settings)[0]
+
+
+class _Parser(argparse.ArgumentParser):
+    """One of what somebody else has typed: errors are exceptions."""
+
+    def error(self, message):
+        raise ValueError(message)

@@ -6,6 +6,8 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+from . import children
+
 # The folder of our packages: a checkout's root, or where a wheel was installed, whose results are inside experiments/ (setup.py).
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGED = REPOSITORY / "experiments" / "results"
@@ -50,8 +52,7 @@ def git_commit():
     """
 
     def git(*arguments):
-        command = ["git", *arguments]
-        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, encoding="utf-8", check=True).stdout.strip()
+        return children.run(["git", *arguments], cwd=REPOSITORY, check=True).stdout.strip()
 
     try:
         if PACKAGED.is_dir() or Path(git("rev-parse", "--show-toplevel")).resolve() != REPOSITORY:

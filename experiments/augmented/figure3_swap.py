@@ -149,6 +149,7 @@ EXPERIMENT = Experiment(
     shows="a flow of the line cannot swap two points; Euler's method and one dimension more can",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     section=Section("Augmented Neural ODEs, Figure 3: the swap", table),

@@ -154,6 +154,7 @@ EXPERIMENT = Experiment(
     shows="training losses of ResNet, NODE and ANODE on g in one and two dimensions and on a control; flows",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "2 min"},
     section=Section("Augmented Neural ODEs, Figures 5 and 7: losses and flows", table),

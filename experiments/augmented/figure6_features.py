@@ -133,6 +133,7 @@ EXPERIMENT = Experiment(
     shows="features and evaluations over training, NODE and ANODE",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: figure5_losses.PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     section=Section("Augmented Neural ODEs, Figures 6 and 8: features and evaluations", table),

@@ -120,6 +120,7 @@ EXPERIMENT = Experiment(
     shows="answers over the plane, and generalisation to a slice left out of training",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     section=Section("Augmented Neural ODEs, Figure 9: a slice left out", table),

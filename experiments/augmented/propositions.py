@@ -139,6 +139,7 @@ EXPERIMENT = Experiment(
     shows="whether trained flows are integrated, and that the propositions hold of them",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     section=Section("Augmented Neural ODEs: propositions of trained models", table),

@@ -181,6 +181,7 @@ EXPERIMENT = Experiment(
     shows="NODE and ANODE on images: accuracy, loss and evaluations, with controls for the readout",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: settings.task(),
     settings=RunSettings,
     takes={"quick": "1 min"},
     variants=({"model": "node"},),

@@ -106,6 +106,7 @@ EXPERIMENT = Experiment(
     shows="weight decay and augmentation: evaluations and loss",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     section=Section("Augmented Neural ODEs: weight decay and augmentation", table),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from original_repro import computed
 from original_repro.computed import PACKAGED, REPOSITORY
+from original_repro.datasets import mnist
 from original_repro.training import sessions_of, write_atomically
 from solvers_bridge.integrators import provenance
 
@@ -69,6 +70,11 @@ def record_run(experiment, settings, places, *, configuration, metrics, history,
     if checkpoints is None:
         place = places.checkpoints / experiment
         checkpoints = [place / f"{settings.stem}.npz", *sorted((place / settings.stem).glob("*.npz"))]
+    left = places.weights(experiment, settings.stem)
+    further = {"left_weights": {"file": left.name, "sha256": sha256(left)}} if left.is_file() else {}
+    digest = data_digest(configuration.get("data"))
+    if digest is not None:
+        further["data_sha256"] = digest
     return write_record(
         places.record(experiment, settings.stem),
         experiment=experiment,
@@ -80,6 +86,7 @@ def record_run(experiment, settings, places, *, configuration, metrics, history,
         history=history,
         wall_seconds=wall_seconds,
         sessions=[one for path in checkpoints if path.is_file() for one in sessions_of(path)],
+        **further,
     )
 
 
@@ -170,6 +177,20 @@ def _sorted_out(out):
         except BadRecord as error:
             bad.append(str(error))
     return good, bad
+
+
+def data_digest(name):
+    """SHA-256 of the embedded digits by whatever name a configuration has for them; None of other data.
+
+    Files of whole data sets are known by the digests that their loaders check.
+    """
+    if not isinstance(name, str) or not name.startswith(("embedded sample", "mnist_sample")):
+        return None
+    digest = hashlib.sha256()
+    for array in mnist.load_sample():
+        digest.update(f"{array.dtype} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def sha256(path):

@@ -8,6 +8,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from original_repro import children
+
 from . import process
 from .workers import ONE_THREAD
 
@@ -47,7 +49,7 @@ def run_all(experiments, options, workers, logs):
         command = [sys.executable, "-m", "experiments", "run", name, *options, *chosen]
         with open(log, "wb") as file:
             child = subprocess.Popen(
-                process.ending_with_us(command), stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+                children.ending_with_us(command), stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
             )
             running.add(child)
             if stopping.is_set():

@@ -235,6 +235,7 @@ EXPERIMENT = Experiment(
     shows="a Poisson process with a latent ODE's intensity, alone and beside data",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=table2_latent_ode.WeightsSettings,
     takes={"quick": "1 min"},
     needs=table2_latent_ode.NAME,

@@ -356,6 +356,7 @@ EXPERIMENT = Experiment(
     run=run,
     redraw=redraw,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=table2_latent_ode.WeightsSettings,
     takes={"quick": "1 min"},
     evaluate=evaluate,

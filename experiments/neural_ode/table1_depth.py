@@ -27,10 +27,11 @@ import time
 import numpy as np
 from tabulate import tabulate
 
+from original_repro import children
 from original_repro.datasets import mnist
 
 from .. import Experiment, Section
-from ..harness import plotting, process, records
+from ..harness import plotting, records
 from ..harness.digits import STATE_SIDE, digits
 from ..harness.memory import freed_memory_handed_back, resident_peak
 from ..harness.progress import Progress
@@ -105,7 +106,7 @@ def run(settings, places):
 
 def measure_in_fresh_process(**point):
     """What `measure` returns for these arguments in a process that has done nothing else. Raises RuntimeError if it fails."""
-    child = process.run([sys.executable, "-m", __name__, json.dumps(point)], cwd=records.REPOSITORY)
+    child = children.run([sys.executable, "-m", __name__, json.dumps(point)], cwd=records.REPOSITORY)
     if child.returncode:
         last = (child.stderr.strip().splitlines() or [f"status {child.returncode}"])[-1]
         raise RuntimeError(f"measuring {LABELS.get(point['model'], point['model'])} at {point['setting']} failed: {last}")
@@ -316,6 +317,7 @@ EXPERIMENT = Experiment(
     shows="memory and time of a training step against depth",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     takes={"quick": "1 min"},
     section=Section(
         "Table 1: memory and time",

@@ -119,17 +119,7 @@ def run(settings, places):
     # TensorFlow takes seconds to import, and `list` should not.
     from original_repro import supervised
 
-    chosen = dict(PRESETS[settings.preset][settings.model])
-    if settings.epochs is not None:
-        chosen["epochs"] = settings.epochs
-    if settings.rate is not None:
-        chosen["peak_rate"] = settings.rate
-    if settings.weight_decay is not None:
-        chosen["weight_decay"] = settings.weight_decay
-    if settings.crop_padding is not None:
-        chosen |= {"crops": True, "crop_padding": settings.crop_padding}
-    if settings.processes is not None:
-        chosen["processes"] = settings.processes
+    chosen = preset_of(settings)
     net, initial_params, how = _network(settings.model, settings.method, settings.tolerance)
     images, labels, test_images, test_labels = load_images(chosen["data"], settings.data)
     if settings.validation:
@@ -186,6 +176,22 @@ def run(settings, places):
     )
     table1_summary.draw(history, configuration, places.figure(NAME, settings.stem))
     return record
+
+
+def preset_of(settings):
+    """The network's preset, with what the settings have instead."""
+    chosen = dict(PRESETS[settings.preset][settings.model])
+    if settings.epochs is not None:
+        chosen["epochs"] = settings.epochs
+    if settings.rate is not None:
+        chosen["peak_rate"] = settings.rate
+    if settings.weight_decay is not None:
+        chosen["weight_decay"] = settings.weight_decay
+    if settings.crop_padding is not None:
+        chosen |= {"crops": True, "crop_padding": settings.crop_padding}
+    if settings.processes is not None:
+        chosen["processes"] = settings.processes
+    return chosen
 
 
 def evaluate(settings, places):
@@ -308,6 +314,7 @@ EXPERIMENT = Experiment(
     shows="test error of the MNIST networks: ODE-Net, ResNet, RK-Net, MLP",
     run=run,
     description=__doc__,
+    preset_of=preset_of,
     settings=RunSettings,
     takes={"quick": "4 min"},
     evaluate=evaluate,

@@ -429,6 +429,7 @@ EXPERIMENT = Experiment(
     shows="predictive RMSE of latent ODE and recurrent networks on irregular spirals",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     evaluate=evaluate,

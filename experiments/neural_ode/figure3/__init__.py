@@ -145,6 +145,7 @@ EXPERIMENT = Experiment(
     run=run,
     redraw=redraw,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     needs=table1_mnist.NAME,

@@ -21,7 +21,7 @@ ENDLESS = textwrap.dedent("""
     from pathlib import Path
 
     from experiments import Experiment, __main__
-    from experiments.harness import process
+    from original_repro import children
 
     def tell(path):
         Path(path).touch()
@@ -48,7 +48,7 @@ ENDLESS = textwrap.dedent("""
             command_line.main = lambda: workers.run_tasks(tell, [str(folder / "pool1"), str(folder / "pool2")], 2)
         else:
             code = f"import pathlib, time; pathlib.Path({str(folder / 'command')!r}).touch(); time.sleep(600)"
-            command_line.main = lambda: process.run([sys.executable, "-c", code])
+            command_line.main = lambda: children.run([sys.executable, "-c", code])
         sys.exit(__main__.program())
 """)
 
