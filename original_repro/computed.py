@@ -52,7 +52,9 @@ def git_commit():
     """
 
     def git(*arguments):
-        return children.run(["git", *arguments], cwd=REPOSITORY, check=True).stdout.strip()
+        # Also of a checkout that is another user's: whoever runs its code may ask for its commit. Nothing is written there.
+        command = ["git", "-c", f"safe.directory={REPOSITORY}", "--no-optional-locks", *arguments]
+        return children.run(command, cwd=REPOSITORY, check=True).stdout.strip()
 
     try:
         if PACKAGED.is_dir() or Path(git("rev-parse", "--show-toplevel")).resolve() != REPOSITORY:

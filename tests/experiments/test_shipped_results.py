@@ -38,6 +38,14 @@ def test_the_commit_of_a_checkout(repository):
     assert computed.git_commit() == f"{commit}+changes"
 
 
+def test_the_commit_of_a_checkout_of_somebody_elses(repository, monkeypatch):
+    """git has a variable by which its own tests pretend that."""
+    _, commit = repository
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert subprocess.run(["git", "status"], cwd=repository[0], capture_output=True).returncode
+    assert computed.git_commit() == commit
+
+
 def test_the_repository_around_an_installed_copy_is_not_ours(repository):
     folder, _ = repository
     (folder / "experiments" / "results").mkdir(parents=True)
