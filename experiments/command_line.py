@@ -308,9 +308,10 @@ def _report(arguments):
 
 
 def _check(arguments):
-    if not (Path(arguments.out) / "runs").is_dir():
-        raise FileNotFoundError(f"--out {arguments.out} has no folder runs with records to check")
-    found = check.check(arguments.out, {one.name: one for one in REPORTED}, settings_of)
+    out = records.kept(Path(arguments.out) / "runs").parent
+    if not (out / "runs").is_dir():
+        raise FileNotFoundError(f"--out {out} has no folder runs with records to check")
+    found = check.check(out, {one.name: one for one in REPORTED}, settings_of)
     for fault in found.faults:
         print(fault)
     for what, paths in found.untold.items():

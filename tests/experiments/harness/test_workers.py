@@ -41,6 +41,15 @@ def test_the_first_error_stops_the_others_and_comes_out():
     assert time.monotonic() - begun < 30
 
 
+def kill_itself(number):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_killed_for_want_of_memory_is_said_to_be():
+    with pytest.raises(workers.WorkerDied, match="before its work, by SIGKILL; most often the system had no memory left"):
+        workers.run_tasks(kill_itself, [1], 1)
+
+
 @pytest.mark.parametrize("count", [0, -1, 1.5, True])
 def test_a_number_of_workers_that_makes_no_sense(count):
     with pytest.raises(ValueError, match="workers must be a whole number from 1"):
