@@ -147,7 +147,7 @@ def train(task, checkpoint, folder=None, *, progress=True):
     batches = (
         minibatches((images, labels), task["batch_size"], drop_last=False, augment=scaled)
         if task["steps"] is None
-        else drawn_batches(draw, task["steps"])
+        else drawn_batches(draw, task["steps"], (images, labels))
     )
     result = {"failed": None, "parameters": parameter_count(initial)}
     try:

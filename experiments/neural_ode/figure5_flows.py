@@ -198,13 +198,24 @@ def evaluate(settings, places):
 
 
 def kept_weights(settings, places):
-    """{data: {kind: parameters}} that the run left. FileNotFoundError, with the command that makes them, where there are none."""
+    """{data: {kind: parameters}} that the run left.
+
+    FileNotFoundError, with the command that makes them, where there are none; ValueError where they are of another model.
+    """
+    from original_repro import flows
+
     path = records.kept(places.weights(NAME, settings.stem))
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at {path}; `python -m experiments run {NAME} --preset {settings.preset}` leaves them"
         )
-    return training.load_weights(path)
+    weights, preset, rng = training.load_weights(path), PRESETS[settings.preset], np.random.default_rng(0)
+    expected = {
+        "cnf": flows.init_planar_dynamics(rng, preset["cnf"]["size"]),
+        "nf": flows.init_planar_flow(rng, preset["nf"]["size"]),
+    }
+    training.check_weights(path, weights, dict.fromkeys(circles_and_moons.NAMES, expected), f"`run {NAME}`")
+    return weights
 
 
 class _Best:

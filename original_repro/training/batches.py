@@ -76,10 +76,13 @@ def index_batches(make, examples, batch_size, steps):
     return Batches(lambda indices, rng: make(indices % examples, rng), count, batch_size, True, [f"int64 ({count},)"])
 
 
-def drawn_batches(draw, steps):
-    """`steps` batches an epoch of no data set; draw(rng): -> a batch, a tuple of arrays."""
+def drawn_batches(draw, steps, data=()):
+    """`steps` batches an epoch of no data set; draw(rng): -> a batch, a tuple of arrays.
+
+    data: arrays that it draws from, if a checkpoint is to know them.
+    """
     check_at_least_one("steps", steps)
-    return Batches(lambda indices, rng: draw(rng), steps, 1, True, [f"int64 ({steps},)"])
+    return Batches(lambda indices, rng: draw(rng), steps, 1, True, [f"int64 ({steps},)"], tuple(data))
 
 
 def random_crops(images, rng, padding=4):
