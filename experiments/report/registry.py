@@ -26,6 +26,11 @@ MEASURED_BY = {"experiment", "preset", "options", "configuration"}
 OF_ONE_SEED = ("seed", "weights", "weights_sha256")
 
 
+# What a rule or a table makes of a record whose parts are of other types or names than those that the experiment writes.
+NOT_AS_EXPECTED = (TypeError, KeyError, ValueError, AttributeError, IndexError, ZeroDivisionError)
+WRONG = "not as the experiment writes it"
+
+
 class Verdict(NamedTuple):
     """An entry judged: the verdict, the Finding or None, paths of the records used, and (path, reason) of those set aside.
 
@@ -44,7 +49,7 @@ class Verdict(NamedTuple):
 
 def read(path=PATH):
     """The entries. Raises ValueError, naming the entry, where one lacks a key, has an unknown one, or names no rule of ours."""
-    entries = json.loads(Path(path).read_text())
+    entries = json.loads(Path(path).read_text(encoding="utf-8"))
     for entry in entries:
         name = entry.get("id", "an entry without id")
         if NEEDED - entry.keys() or entry.keys() - ALLOWED:
@@ -81,6 +86,8 @@ def judge(entry, found):
             finding = _apply(entry, [record for _, record in counted])
         except rules.CannotJudge as error:
             set_aside += [(path, str(error)) for path, _ in counted]
+        except NOT_AS_EXPECTED as error:
+            set_aside += [(path, f"{WRONG}: {error!r}") for path, _ in counted]
         else:
             verdict = REPRODUCED if finding.holds else NOT_REPRODUCED
             kept = any("kept_weights" in record for _, record in counted)
@@ -154,7 +161,7 @@ def _apply(entry, records):
 def _for_show(entry, records):
     try:
         return _apply(entry, records) if records else None
-    except rules.CannotJudge:
+    except (rules.CannotJudge, *NOT_AS_EXPECTED):
         return None
 
 

@@ -93,7 +93,7 @@ def marked_blocks(found, verdicts, experiments):
 
 def fill_markers(path, blocks):
     """Put each block of text between the lines <!-- name: begin --> and <!-- name: end --> of a file."""
-    content = path.read_text()
+    content = path.read_text(encoding="utf-8")
     for name, text in blocks.items():
         before, begin, rest = content.partition(f"<!-- {name}: begin -->\n")
         _, end, after = rest.partition(f"<!-- {name}: end -->")
@@ -111,13 +111,35 @@ def sections(out, found, experiments):
     parts = []
     for name in [*(name for name in known if name in names), *sorted(names - known.keys())]:
         section = known.get(name, Section(name))
-        text = section.table(found) if section.table else ""
+        text, trouble = _table(section, found)
+        text = text or trouble
         runs = [(path, record) for path, record in found if record["experiment"] == name]
         own = figures_of.markdown([figure for figure in figures if figure.name.split("-")[0] == name], section, runs, out)
         if text or own:
             links = ", ".join(verdict_tables.link(path, out) for path, _ in runs)
             parts += [f"## {section.heading}", text, *own, f"Records: {links}." if runs else ""]
     return [part for part in parts if part]
+
+
+def _table(section, found):
+    """(the section's table, "") or, where the records are not such that one can be made, ("", a sentence)."""
+    try:
+        return (section.table(found) if section.table else ""), ""
+    except registry.NOT_AS_EXPECTED as error:
+        return "", f"No table of {section.heading}: a record is {registry.WRONG}: {error!r}."
+
+
+def troubles(out, experiments):
+    """What the report of `write` lacks because records are not as their experiments write them: sentences."""
+    found = read_records(out)
+    of_verdicts = {
+        f"{path}: {reason}"
+        for verdict in registry.judge_all(out)
+        for path, reason in verdict.set_aside
+        if reason.startswith(registry.WRONG)
+    }
+    tables = (_table(experiment.section, _of_whole_runs(found))[1] for experiment in experiments if experiment.section)
+    return [*sorted(of_verdicts), *filter(None, tables)]
 
 
 def _runs_table(found, out):
