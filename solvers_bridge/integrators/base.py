@@ -26,12 +26,15 @@ class RightHandSide:
     The first evaluation must be finite. Later ones may not be, in a trial step that the integrator then rejects: the first of
     them is kept in `trouble`, to say why a solve failed if it does.
 
-    jacobian(t, z) -> (n, n), or None. origin is added to the integrator's own time, which solves far from zero count from there.
+    jacobian(t, z) -> (n, n), or None. compiled: rhs as machine code, if it has that and nothing is to be told of its evaluations
+    (see compiled.py). origin is added to the integrator's own time, which solves far from zero count from there.
     inside: the (first, last) time outside of which func is not to be called, or None. watch(t) is told of each evaluation.
     """
 
     def __init__(self, rhs, size, jacobian=None, origin=0.0, inside=None, watch=None):
         self.rhs, self.size, self.origin, self.watch = rhs, size, origin, watch
+        self.compiled = getattr(rhs, "compiled", None) if watch is None else None
+        self.given_jacobian = jacobian
         self.jacobian = None if jacobian is None else lambda t, z: jacobian(self._time(t), z)
         self.low, self.high = (None, None) if inside is None else sorted(inside)
         self.nfe = 0
@@ -224,6 +227,13 @@ class Integrator(ABC):
     @abstractmethod
     def solve(self, call: Call):
         """Fill call.zs. Raises SolverError where the end is not reached."""
+
+    def prepare(self, solver, size, compiled, jacobian, wants_first_step):
+        """A Prepared (see compiled.py) for solves of size unknowns without Python; None where there is no such way.
+
+        solver : what has rtol, atol and options, a Call or a Solver. jacobian : function (t, z) that the solve was given, or None.
+        """
+        return None
 
 
 def step_limit_reason(options, method):

@@ -5,6 +5,8 @@ Nothing else in this package names a private part of SciPy. One that is gone is 
 
 from __future__ import annotations
 
+import ctypes
+
 import scipy
 from scipy.integrate import ode
 
@@ -43,3 +45,12 @@ def inner_integrator(name, **parameters):
 
 def _nothing():
     return None
+
+
+def fortran_address(routine):
+    """The address of the Fortran subroutine behind one of f2py's functions; None if there is none, as of a C translation."""
+    capsule = getattr(routine, "_cpointer", None)
+    if capsule is None:
+        return None
+    get = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
+    return get(capsule, None)

@@ -11,10 +11,12 @@ import numpy as np
 import tensorflow as tf
 from scipy.linalg import cython_blas
 
+from ...integrators.base import MOST_NOT_FINITE
+from ...integrators.compiled import Compiled
 from . import cache
 from .build import NativeError, compile_library, program
 
-RUNNING, NOT_FINITE, INTERRUPTED, EVALUATION_LIMIT = range(4)  # Control.stop
+RUNNING, NOT_FINITE, INTERRUPTED, EVALUATION_LIMIT, LOST = range(5)  # Control.stop
 STAGES = {"dopri5": 6, "dop853": 12}  # evaluations of an accepted step, its first stage being the last of the step before
 
 
@@ -22,8 +24,10 @@ class Control(ctypes.Structure):
     """What the compiled callbacks tell of a solve, and are told (see callbacks.cpp)."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("evaluations", "evaluation_limit", "stop", "stop_at_not_finite")),
+        *((name, ctypes.c_int64) for name in ("evaluations", "evaluation_limit", "stop", "in_a_row_limit", "in_a_row")),
         *((name, ctypes.c_int64) for name in ("not_finite", "not_finite_index", "not_finite_state")),
+        *((name, ctypes.c_int64) for name in ("ignore_last", "lost_size")),
+        *((name, ctypes.c_double) for name in ("lost_limit", "origin", "low", "high")),
         *((name, ctypes.c_double) for name in ("not_finite_t", "not_finite_value", "last_t")),
     ]
 
@@ -94,6 +98,11 @@ class Binding:
         self._before = []
         self.reset()
 
+    @property
+    def compiled(self):
+        """What the integrators take to solve without Python."""
+        return Compiled(self)
+
     def __call__(self, t, z):
         self._z[:] = z[: self.num_sent]
         self.library.sb_evaluate(self.handle, t, *self._addresses)
@@ -110,10 +119,12 @@ class Binding:
     def reset(self, evaluation_limit=0, stop_at_not_finite=True):
         """Begin to count anew. evaluation_limit: refuse evaluations after so many; 0 for no limit.
 
-        stop_at_not_finite: whether a value that is not finite makes the Fortran give up, or goes on to it (control tells).
+        stop_at_not_finite: whether a value that is not finite makes the Fortran give up, or goes on to it (control tells) unless
+        it is the first one, or they are very many in a row.
         """
         self.library.sb_reset(self.handle)
-        self.control.evaluation_limit, self.control.stop_at_not_finite = evaluation_limit, stop_at_not_finite
+        self.control.evaluation_limit = evaluation_limit
+        self.control.in_a_row_limit = 1 if stop_at_not_finite else MOST_NOT_FINITE
 
     def set_bands(self, bands):
         """(lower, upper) if the integrator stores the Jacobian in bands, None if it stores all of it."""
@@ -203,12 +214,19 @@ class _Library:
             ("sb_record", None, [pointer, integer]),
             ("sb_num_stages", integer, [pointer]),
             ("sb_recorded", ctypes.c_int64, [pointer] * 4),
+            ("sb_intervals", ctypes.c_int64, [pointer] * 2),
+            ("sb_solve", integer, [pointer] * 3 + [ctypes.c_int64, pointer, ctypes.c_int64, pointer]),
+            ("sb_sweep", ctypes.c_int64, [pointer] * 2),
         ):
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
             setattr(self, name, function)
         self.sb_evaluate = unlocked.sb_evaluate
         self.sb_evaluate.restype, self.sb_evaluate.argtypes = None, [pointer, ctypes.c_double, pointer, pointer]
+        self.evaluate_address = ctypes.cast(library.sb_evaluate, pointer).value
+        self.jacobian_addresses = {
+            name: ctypes.cast(getattr(library, name), pointer).value for name in ("sb_jacobian", "sb_jacobian_lsoda")
+        }
         self.capsules = {name: _capsule(getattr(library, name)) for name in CAPSULES}
         self.sb_set_runtime(*_runtime())
 
