@@ -231,7 +231,7 @@ class Integrator(ABC):
     def prepare(self, solver, size, compiled, jacobian, wants_first_step):
         """A Prepared (see compiled.py) for solves of size unknowns without Python; None where there is no such way.
 
-        solver : what has rtol, atol and options, a Call or a Solver. jacobian : function (t, z) that the solve was given, or None.
+        solver : what has rtol, atol and options, a Call or a Solver. jacobian : function (t, z) of the solve, or None.
         """
         return None
 

@@ -109,7 +109,8 @@ def compile_library(program, folder):
     library = folder / "graph.so"
     include = tf.sysconfig.get_include()
     command = [
-        *compiler, "-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-w", "-Wl,-Bsymbolic", "-Wl,-z,defs",
+        *compiler, "-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-w",
+        "-Wl,-Bsymbolic", "-Wl,-z,defs",
         '-DGRAPH_HEADER="graph.h"', f"-I{folder}", f"-I{SOURCES}", f"-I{include}",
         str(SOURCES / "callbacks.cpp"), str(folder / "kernels.o"), str(folder / "constants.o"), "-o", str(library),
     ]  # fmt: skip
