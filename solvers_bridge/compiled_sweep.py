@@ -9,9 +9,20 @@ import ctypes
 
 import numpy as np
 
-from .integrators.compiled import Outcome, Plan, begin, compiled_of, enter, has_false_success
-from .solve import CLOSE_TIMES, FAR_TIMES, jacobian_of
-from .statistics import new_statistics, publish
+from .integrators.base import StepArrays
+from .integrators.compiled import HAIRER, Outcome, Plan, Prepared, begin, compiled_of, enter, has_false_success
+from .solve import CLOSE_TIMES, FAR_TIMES, inside_of, jacobian_of
+from .statistics import new_statistics, publish, recorders_are_open
+
+
+class TakenSteps(ctypes.Structure):
+    """StepArrays for drive.h, which has the same."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("count", "stride")),
+        *((name, ctypes.c_void_p) for name in ("t", "z", "k")),
+        *((name, ctypes.c_double) for name in ("low", "high")),
+    ]
 
 
 class Sweep(ctypes.Structure):
@@ -30,29 +41,39 @@ class Sweep(ctypes.Structure):
         ("blown_up", ctypes.c_double),
         *((name, ctypes.c_int64) for name in ("is_warm", "warm_from_last")),
         ("warm_step", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("s", "t_bars", "outcomes")),
+        *((name, ctypes.c_void_p) for name in ("s", "t_bars", "outcomes", "steps")),
+        ("stages", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("tableau_a", "tableau_b", "tableau_c")),
         ("i", ctypes.c_int64),
     ]
 
 
 def compiled_sweep(reverse, zs_bar):
     """What adjoint.reverse_sweep gives for a reverse._Reverse; None where it is not, or not all, machine code."""
-    problem, adjoint = reverse.problem, reverse.adjoint
+    problem = reverse.problem
     compiled, slope = compiled_of(reverse.f_augmented), compiled_of(reverse.f)
-    solver, options = adjoint.solver, adjoint.solver.options
-    if compiled is None or slope is None or problem.discrete or problem.reconstruction == "interpolate":
+    if compiled is None or slope is None or not problem.layout.size or len(reverse.t) < 2:
         return None
-    if options.jump_t or options.stay_inside or options.progress or not problem.layout.size:
-        return None
-    is_close = _close_times(reverse.t)
-    if is_close is None:
-        return None
-    wants_first_step = reverse.warm is not None and not solver.integrator.restart_from_last_step
-    jacobian = jacobian_of(adjoint, reverse.leaves, reverse.sent)
-    prepared = solver.integrator.prepare(solver, adjoint.layout.size, compiled, jacobian, wants_first_step)
-    if prepared is None or _keeps_steps(adjoint):
+    if problem.discrete:
+        if not all(isinstance(steps, StepArrays) or not steps for steps in problem.keep.tape):
+            return None
+        # No integrator plays a part.
+        prepared = Prepared(Plan(family=HAIRER), None, None, compiled.binding, None, None)
+        return _Run(reverse, zs_bar, np.zeros(len(reverse.t), np.uint8), prepared, compiled, slope).bars()
+    is_close, prepared = _close_times(reverse.t), _prepared(reverse, compiled)
+    if is_close is None or prepared is None or _keeps_steps(reverse.adjoint):
         return None
     return _Run(reverse, zs_bar, is_close, prepared, compiled, slope).bars()
+
+
+def _prepared(reverse, compiled):
+    """The reverse solver made ready, or None where its segments are Python's."""
+    solver, options = reverse.adjoint.solver, reverse.adjoint.solver.options
+    if reverse.problem.reconstruction == "interpolate" or options.jump_t or options.stay_inside or options.progress:
+        return None
+    wants_first_step = reverse.warm is not None and not solver.integrator.restart_from_last_step
+    jacobian = jacobian_of(reverse.adjoint, reverse.leaves, reverse.sent)
+    return solver.integrator.prepare(solver, reverse.augmented.size, compiled, jacobian, wants_first_step)
 
 
 def _close_times(t):
@@ -61,10 +82,10 @@ def _close_times(t):
     (Those are counted from the beginning of each segment, which is left to Python.)
     """
     is_close = np.zeros(len(t), np.uint8)
-    distance, magnitude = np.abs(np.diff(t)), np.maximum(np.abs(t[1:]), np.abs(t[:-1]))
+    distance, magnitude = np.abs(t[1:] - t[:-1]), np.maximum(np.abs(t[1:]), np.abs(t[:-1]))
     is_close[1:] = distance <= CLOSE_TIMES * np.spacing(magnitude)
     is_far = (magnitude > FAR_TIMES * distance) & (is_close[1:] == 0)
-    return None if is_far.any() or np.max(magnitude, initial=0.0) > FAR_TIMES else is_close
+    return None if is_far.any() or magnitude.max() > FAR_TIMES else is_close
 
 
 def _keeps_steps(problem):
@@ -77,34 +98,33 @@ class _Run:
     """One sweep: its arrays, and the segments that are left to Python."""
 
     def __init__(self, reverse, zs_bar, is_close, prepared, compiled, slope):
-        self.reverse, self.prepared = reverse, prepared
+        self.reverse, self.prepared, self.compiled = reverse, prepared, compiled
         means = reverse.problem.adjoint_solver
-        n, p, count = reverse.augmented.n, reverse.augmented.p, len(reverse.t)
+        n, count = reverse.augmented.n, len(reverse.t)
+        rtol, atol = np.atleast_1d(means.rtol), np.atleast_1d(means.atol)
+        if max(len(rtol), len(atol)) > 1:
+            rtol, atol = (np.broadcast_to(value, (n,)) for value in (rtol, atol))
         self.zs_bar = np.ascontiguousarray(zs_bar, float)
         self.s, self.t_bars = np.zeros(reverse.augmented.size), np.zeros(count)
         self.s[n : 2 * n] = self.zs_bar[-1]
         self.outcomes = (Outcome * count)()
-        rtol, atol = np.atleast_1d(means.rtol), np.atleast_1d(means.atol)
-        if max(len(rtol), len(atol)) > 1:
-            rtol, atol = (np.ascontiguousarray(np.broadcast_to(value, (n,)), float) for value in (rtol, atol))
-        arrays = {
+        self.arrays = {
             "t": np.ascontiguousarray(reverse.t),
             "zs": np.ascontiguousarray(reverse.zs, float),
             "zs_bar": self.zs_bar,
             "is_close": is_close,
-            "rtol": np.asarray(rtol, float),
-            "atol": np.asarray(atol, float),
+            "rtol": np.ascontiguousarray(rtol, float),
+            "atol": np.ascontiguousarray(atol, float),
             "s": self.s,
             "t_bars": self.t_bars,
         }
-        self.arrays = arrays
         self.sweep = Sweep(
             plan=prepared.plan,
             slope=slope.binding.library.evaluate_address,
             slope_binding=slope.binding.handle,
             wants_t=reverse.wants_t,
             n=n,
-            p=p,
+            p=reverse.augmented.p,
             count=count,
             vector_tolerances=len(rtol) > 1,
             grid_unit=0.0 if means.integrator.adaptive else reverse.grid_unit,
@@ -116,15 +136,29 @@ class _Run:
             warm_step=(reverse.warm and reverse.warm.step) or 0.0,
             outcomes=ctypes.addressof(self.outcomes),
             i=count - 1,
-            **{name: array.ctypes.data for name, array in arrays.items()},
+            **{name: array.ctypes.data for name, array in self.arrays.items()},
         )
-        begin(compiled, jacobian=prepared.jacobian)
-        self.compiled = compiled
+        if reverse.problem.discrete:
+            self._take_steps(reverse)
+
+    def _take_steps(self, reverse):
+        solver, t, tape = reverse.problem.solver, reverse.t, reverse.problem.keep.tape
+        self.steps = (TakenSteps * len(t))()
+        for i, steps in enumerate(tape, start=1):
+            inside, _ = inside_of(t[i - 1], t[i], solver.options)
+            low, high = (-np.inf, np.inf) if inside is None else sorted(inside)
+            arrays = [steps.t, steps.z, steps.k] if len(steps) else []
+            stride = steps.k.shape[1] if len(steps) else 0
+            self.steps[i] = TakenSteps(len(steps), stride, *(array.ctypes.data for array in arrays or [self.s] * 3), low, high)
+        tableau = solver.integrator.tableau
+        self.arrays |= {f"tableau_{name}": np.ascontiguousarray(getattr(tableau, name), float) for name in "abc"}
+        self.sweep.steps, self.sweep.stages = ctypes.addressof(self.steps), len(tableau.b)
+        for name in "abc":
+            setattr(self.sweep, f"tableau_{name}", self.arrays[f"tableau_{name}"].ctypes.data)
 
     def bars(self):
-        """(z0_bar, t_bar, theta_bar)."""
-        reverse, sweep, n = self.reverse, self.sweep, self.reverse.augmented.n
-        binding = self.prepared.binding
+        """(z0_bar, t_bar, theta_bar); None where the Fortran was not to be trusted."""
+        sweep, n, binding = self.sweep, self.reverse.augmented.n, self.prepared.binding
         while sweep.i > 0:
             begun = sweep.i
             begin(self.compiled, jacobian=self.prepared.jacobian)
@@ -133,7 +167,7 @@ class _Run:
                 return None
             self._tell(begun, i)
             if i > 0:
-                self._segment(i)
+                self._leave_to_python(i)
                 sweep.i = i - 1
         a, theta_bar, t0_bar = self.s[n : 2 * n], self.s[2 * n : -1], self.s[-1]
         self.t_bars[0] = t0_bar
@@ -141,21 +175,24 @@ class _Run:
 
     def _tell(self, begun, i):
         """Publish the solves of the segments from begun down to i, and note what their gaps say."""
-        reverse, problem = self.reverse, self.reverse.adjoint
+        reverse, problem, is_recorded = self.reverse, self.reverse.adjoint, recorders_are_open()
+        if reverse.problem.discrete:
+            return
         for k in range(begun, max(i, 1) - 1, -1):
             outcome = self.outcomes[k]
             if not outcome.solved:
                 continue
             reverse.has_solved = problem.solver.integrator.adaptive
             reverse.is_lost(outcome.gap, k)
-            statistics = new_statistics("backward", problem.solver.integrator.name, problem.layout.size)
-            statistics.nfe, statistics.wall_seconds = outcome.evaluations, outcome.seconds
-            statistics.reconstruction_gap = outcome.gap
-            enter(statistics, outcome, self.prepared.plan)
-            publish(statistics)
+            if is_recorded:
+                statistics = new_statistics("backward", problem.solver.integrator.name, problem.layout.size)
+                statistics.nfe, statistics.wall_seconds = outcome.evaluations, outcome.seconds
+                statistics.reconstruction_gap = outcome.gap
+                enter(statistics, outcome, self.prepared.plan)
+                publish(statistics)
 
-    def _segment(self, i):
-        """Segment i by Python, up to the cotangent at t[i - 1]."""
+    def _leave_to_python(self, i):
+        """Segment i, up to the cotangent at t[i - 1]."""
         reverse, n, s = self.reverse, self.reverse.augmented.n, self.s
         if reverse.warm is not None:
             reverse.warm.step = self.sweep.warm_step or None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -130,6 +130,20 @@ class RungeKuttaStep(NamedTuple):
     ks: np.ndarray
 
 
+class StepArrays(Sequence):
+    """The RungeKuttaSteps between two output times, kept as arrays: t (s + 1,), z (s + 1, n), k (s, at least stages, n)."""
+
+    def __init__(self, t, z, k, stages):
+        self.t, self.z, self.k, self.stages = t, z, k, stages
+
+    def __len__(self):
+        return len(self.k)
+
+    def __getitem__(self, i):
+        i = range(len(self))[i]
+        return RungeKuttaStep(self.t[i], self.t[i + 1] - self.t[i], self.z[i], self.k[i, : self.stages])
+
+
 @dataclass
 class Call:
     """One call of an integrator: what is to be solved, and where the answer goes.
@@ -149,7 +163,7 @@ class Call:
     statistics: SolveStatistics
     wants_first_step: bool = False
     interpolant: Interpolant | None = None
-    tape: list[list[RungeKuttaStep]] | None = None
+    tape: list[Sequence[RungeKuttaStep]] | None = None
     after_step: Callable | None = None
     done: int = 1
 
@@ -169,6 +183,12 @@ class Call:
     def keeps_steps(self):
         """Whether every accepted step is asked for."""
         return any(wants is not None for wants in (self.statistics.t, self.interpolant, self.tape, self.after_step))
+
+    def keeps_stages_alone(self):
+        """Whether of all that can be kept of a step, only its stages are."""
+        return self.tape is not None and not any(
+            wants is not None for wants in (self.statistics.t, self.interpolant, self.after_step)
+        )
 
     def needs_step_by_step(self):
         """Whether a multistep code has to come back after its next step, so that accept can be told."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .base import MOST_NOT_FINITE, both_tolerances
+from .base import MOST_NOT_FINITE, StepArrays, both_tolerances
 from .exclusive import run_exclusively
 from .quiet import Callbacks
 from .scipy_private import fortran_address, inner_integrator
@@ -149,12 +149,13 @@ def prepare_grid(compiled, solver, order):
 def attempt(integrator, call):
     """Whether call was solved by compiled code; if so, it is filled as by Integrator.solve. If not, it is as it was."""
     rhs, zs = call.rhs, call.zs
-    if rhs.compiled is None or call.keeps_steps() or not zs.size:
+    if rhs.compiled is None or (call.keeps_steps() and not call.keeps_stages_alone()) or not zs.size:
         return False
     prepared = integrator.prepare(call, rhs.size, rhs.compiled, rhs.given_jacobian, call.wants_first_step)
-    if prepared is None:
+    if prepared is None or (call.tape is not None and prepared.plan.family != HAIRER):
         return False
     binding = prepared.binding
+    binding.record(integrator.name if call.tape is not None else None)
     begin(rhs.compiled, rhs.origin, rhs.low, rhs.high, prepared.jacobian)
     ts, states, outcome = np.ascontiguousarray(call.ts), np.array(zs), Outcome()
     arguments = [ctypes.addressof(prepared.plan), ts.ctypes.data, len(ts), states.ctypes.data, zs.shape[1]]
@@ -164,7 +165,20 @@ def attempt(integrator, call):
     zs[1:], call.done = states[1:], len(ts)
     rhs.nfe += outcome.evaluations
     enter(call.statistics, outcome, prepared.plan)
+    if call.tape is not None:
+        call.tape += _intervals(binding, rhs.origin, len(integrator.tableau.b))
     return True
+
+
+def _intervals(binding, origin, stages):
+    """StepArrays for each interval between output times of what a binding has recorded."""
+    t, z, k = binding.recorded()
+    bounds = [*binding.recorded_intervals(), len(t)]
+    every = []
+    for j, (start, end) in enumerate(zip(bounds, bounds[1:])):
+        # Each interval has a point more than it has steps.
+        every.append(StepArrays(t[start:end] + origin, z[start:end], k[start - j : end - j - 1], stages))
+    return every
 
 
 def begin(compiled, origin=0.0, low=None, high=None, jacobian=None):

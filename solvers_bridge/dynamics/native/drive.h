@@ -55,6 +55,12 @@ static void begin_solve(Binding& binding) {
   binding.evaluations_at_service = 0;
 }
 
+static bool any(const double* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i)
+    if (x[i] != 0) return true;
+  return false;
+}
+
 static bool all_finite(const double* z, int64_t n) {
   for (int64_t i = 0; i < n; ++i)
     if (!is_finite(z[i])) return false;
@@ -213,6 +219,13 @@ EXPORT int sb_solve(Binding* binding, const Plan* plan, const double* ts, int64_
   return solve(*binding, *plan, ts, count, zs, n, *outcome);
 }
 
+// The steps of an explicit Runge-Kutta method from one output time to the next: t, z (count + 1, n), k (count, stride, n).
+struct TakenSteps {
+  int64_t count, stride;
+  const double *t, *z, *k;
+  double low, high;  // times outside of which the graph is not to be evaluated
+};
+
 // A reverse sweep over the output times (adjoint.reverse_sweep, reverse._Reverse.segment), s being [z, a, a_theta, a_t].
 struct Sweep {
   Plan plan;
@@ -233,8 +246,39 @@ struct Sweep {
   double* s;
   double* t_bars;     // (count)
   Outcome* outcomes;  // (count), of the segment that ends at t[i - 1]
+  const TakenSteps* steps;  // (count), of the discrete adjoint: those taken between t[i - 1] and t[i]; else none
+  int64_t stages;
+  const double *tableau_a, *tableau_b, *tableau_c;
   int64_t i;          // the sweep has come to this time
 };
+
+// A segment by backpropagation through the steps that were taken (reverse._Reverse.through_steps); false if interrupted.
+static bool through_steps(Binding& binding, Sweep& sweep, const TakenSteps& steps, double* a, double* theta_bar) {
+  int64_t n = sweep.n, p = sweep.p, stages = sweep.stages;
+  std::vector<double> a_next(n), stage_bars(stages * n), s(2 * n);
+  for (int64_t i = steps.count - 1; i >= 0; --i) {
+    double h = steps.t[i + 1] - steps.t[i];
+    const double *z = steps.z + i * n, *ks = steps.k + i * steps.stride * n;
+    std::memcpy(a_next.data(), a, n * sizeof(double));
+    std::fill(stage_bars.begin(), stage_bars.end(), 0.0);
+    for (int64_t k = stages - 1; k >= 0; --k) {
+      for (int64_t j = 0; j < n; ++j) {
+        double k_bar = sweep.tableau_b[k] * a_next[j], rise = 0;
+        for (int64_t l = k + 1; l < stages; ++l) k_bar += sweep.tableau_a[l * stages + k] * stage_bars[l * n + j];
+        for (int64_t l = 0; l < k; ++l) rise += sweep.tableau_a[k * stages + l] * ks[l * n + j];
+        s[j] = z[j] + h * rise, s[n + j] = -h * k_bar;
+      }
+      if (!any(&s[n], n)) continue;
+      service(binding);
+      if (binding.control.stop == INTERRUPTED) return false;
+      ++binding.control.evaluations;
+      run(binding, std::min(std::max(steps.t[i] + sweep.tableau_c[k] * h, steps.low), steps.high), s.data());
+      for (int64_t j = 0; j < n; ++j) a[j] += stage_bars[k * n + j] = binding.f[n + j];
+      for (int64_t j = 0; j < p; ++j) theta_bar[j] += binding.f[2 * n + j];
+    }
+  }
+  return true;
+}
 
 static double gap(const Sweep& sweep, const double* z, const double* stored) {
   double sum = 0, greatest = 0;
@@ -248,12 +292,6 @@ static double gap(const Sweep& sweep, const double* z, const double* stored) {
   }
   double root = std::sqrt(sum / sweep.n);
   return is_finite(root) ? root : __builtin_inf();
-}
-
-static bool any(const double* x, int64_t n) {
-  for (int64_t i = 0; i < n; ++i)
-    if (x[i] != 0) return true;
-  return false;
 }
 
 static double greatest_of(const double* x, int64_t n) {
@@ -281,7 +319,15 @@ EXPORT int64_t sb_sweep(Binding* binding, Sweep* sweep_) {
     for (int64_t j = 0; j < n; ++j) t_bar += z_bar[j] * (sweep.wants_t || is_finite(dz[j]) ? dz[j] : 0);
     sweep.t_bars[i] = t_bar;
     t0_bar -= t_bar;
-    if ((any(a, n) || any(a + n, p)) && !sweep.is_close[i]) {
+    bool is_needed = any(a, n) || any(a + n, p);
+    if (is_needed && sweep.steps != nullptr) {
+      if (!through_steps(*binding, sweep, sweep.steps[i], a, a + n)) return i;
+      if (i == 1) {
+        sweep.slope(sweep.slope_binding, sweep.t[0], sweep.zs, dz.data());
+        t0_bar = 0;
+        for (int64_t j = 0; j < n; ++j) t0_bar -= a[j] * (sweep.wants_t || is_finite(dz[j]) ? dz[j] : 0);
+      }
+    } else if (is_needed && !sweep.is_close[i]) {
       std::memcpy(s, z, n * sizeof(double));
       std::memcpy(states.data(), s, size * sizeof(double));
       std::copy(rwork.begin(), rwork.end(), plan.rwork);

@@ -137,15 +137,22 @@ class Binding:
     def recorded(self):
         """Steps kept: t (s + 1,), z (s + 1, n) and k (s, stages + 1, n), the derivatives of the stages k1, k2, ... of each step.
 
-        The last of a step's stages is the first of the next one: f at the step's end.
+        The last of a step's stages is the first of the next one: f at the step's end. Over several output times, each interval
+        has a first point of its own, and k a row for every other point.
         """
         stages = self.library.sb_num_stages(self.handle)
         if not stages:
             raise ValueError("nothing is recorded: record(method) comes before the solve")
         t, z, k = (ctypes.POINTER(ctypes.c_double)() for _ in range(3))
         points = self.library.sb_recorded(self.handle, ctypes.byref(t), ctypes.byref(z), ctypes.byref(k))
-        n = self._f.size
-        return _copy(t, (points,)), _copy(z, (points, n)), _copy(k, (max(0, points - 1), stages + 1, n))
+        n, intervals = self._f.size, len(self.recorded_intervals())
+        return _copy(t, (points,)), _copy(z, (points, n)), _copy(k, (max(0, points - intervals), stages + 1, n))
+
+    def recorded_intervals(self):
+        """Where in t each recorded interval between output times begins."""
+        begins = ctypes.POINTER(ctypes.c_int64)()
+        count = self.library.sb_intervals(self.handle, ctypes.byref(begins))
+        return begins[:count]
 
 
 def _copy(pointer, shape):
