@@ -6,6 +6,7 @@ Nothing else in this package names a private part of SciPy. One that is gone is 
 from __future__ import annotations
 
 import ctypes
+import functools
 
 import scipy
 from scipy.integrate import ode
@@ -47,6 +48,7 @@ def _nothing():
     return None
 
 
+@functools.cache
 def fortran_address(routine):
     """The address of the Fortran subroutine behind one of f2py's functions; None if there is none, as of a C translation."""
     capsule = getattr(routine, "_cpointer", None)

@@ -153,11 +153,16 @@ EXPORT void sb_set_runtime(void* signals, void* release, void* take, void* dgemm
 // Bytes of argument i (t, z, leaves); i = -1 for the result.
 EXPORT int64_t sb_size(int i) { return graph().buffers[i < 0 ? graph().results[0] : graph().arguments[i]].size(); }
 
+// The parameters that a binding evaluates with.
+EXPORT void sb_set_leaves(Binding* binding, void** leaves) {
+  for (size_t i = 2; i < Graph::kNumArgs; ++i) binding->buffers[graph().arguments[i]] = leaves[i - 2];
+}
+
 EXPORT Binding* sb_create(void** leaves) {
   const auto& data = graph();
   auto binding = std::make_unique<Binding>();
   binding->buffers.assign(data.num_buffers, nullptr);
-  for (size_t i = 2; i < Graph::kNumArgs; ++i) binding->buffers[data.arguments[i]] = leaves[i - 2];
+  sb_set_leaves(binding.get(), leaves);
   std::vector<std::pair<size_t, size_t>> places;
   size_t bytes = 0, constant = 0;
   for (size_t i = 0; i < data.num_buffers; ++i) {

@@ -17,6 +17,8 @@ from . import cache
 from .build import NativeError, compile_library, program
 
 RUNNING, NOT_FINITE, INTERRUPTED, EVALUATION_LIMIT, LOST = range(5)  # Control.stop
+CAPSULE_NAMES = ("rhs", "rhs_lsoda", "jacobian", "jacobian_lsoda", "solout")
+MOST_IDLE = 4  # buffers that a function keeps for bindings to come
 STAGES = {"dopri5": 6, "dop853": 12}  # evaluations of an accepted step, its first stage being the last of the step before
 
 
@@ -58,6 +60,7 @@ class NativeFunction:
         self.program = program
         self.library = _library(program)
         self.num_sent, self.num_out = (self.library.sb_size(i) // np.dtype(float).itemsize for i in (1, -1))
+        self.idle = []  # _Buffers of bindings that are gone, for the next ones
         self.leaf_types = [(tf.as_dtype(dtype).as_numpy_dtype, shape) for _, dtype, shape in program.feeds[2:]]
 
     def __getstate__(self):
@@ -84,19 +87,28 @@ class Binding:
     def __init__(self, function, leaves):
         self.library, self.leaves = function.library, leaves
         pointers = (ctypes.c_void_p * max(1, len(leaves)))(*(leaf.ctypes.data for leaf in leaves))
-        self.handle = self.library.sb_create(pointers)
-        if not self.handle:
-            raise MemoryError("no memory for the buffers of a compiled graph")
-        weakref.finalize(self, self.library.sb_destroy, self.handle).atexit = False
-        self.control = Control.from_address(self.library.sb_control(self.handle))
-        self.rhs, self.rhs_lsoda = self.library.capsules["sb_rhs"], self.library.capsules["sb_rhs_lsoda"]
-        self.jacobian, self.jacobian_lsoda = self.library.capsules["sb_jacobian"], self.library.capsules["sb_jacobian_lsoda"]
-        self.solout = self.library.capsules["sb_solout"]
+        self._idle = function.idle
+        try:
+            self._buffers = self._idle.pop()
+            self.library.sb_set_leaves(self._buffers.handle, pointers)
+        except IndexError:
+            self._buffers = _Buffers(function, pointers)
+        self.handle, self.control = self._buffers.handle, self._buffers.control
         self.num_sent = function.num_sent
-        self._z, self._f = np.empty(function.num_sent), np.empty(function.num_out)
-        self._addresses = ctypes.c_void_p(self._z.ctypes.data), ctypes.c_void_p(self._f.ctypes.data)
+        self._z, self._f, self._addresses = self._buffers.z, self._buffers.f, self._buffers.addresses
         self._before = []
+        self.record(None)
         self.reset()
+
+    def __del__(self):
+        buffers = getattr(self, "_buffers", None)
+        if buffers is not None and len(self._idle) < MOST_IDLE:
+            self._idle.append(buffers)
+
+    def __getattr__(self, name):
+        if name not in CAPSULE_NAMES:
+            raise AttributeError(name)
+        return self.library.capsules[f"sb_{name}"]
 
     @property
     def compiled(self):
@@ -155,6 +167,20 @@ class Binding:
         return begins[:count]
 
 
+class _Buffers:
+    """What a Binding computes in: its C side, and the arrays of its evaluations from Python."""
+
+    def __init__(self, function, pointers):
+        library = function.library
+        self.handle = library.sb_create(pointers)
+        if not self.handle:
+            raise MemoryError("no memory for the buffers of a compiled graph")
+        weakref.finalize(self, library.sb_destroy, self.handle).atexit = False
+        self.control = Control.from_address(library.sb_control(self.handle))
+        self.z, self.f = np.empty(function.num_sent), np.empty(function.num_out)
+        self.addresses = ctypes.c_void_p(self.z.ctypes.data), ctypes.c_void_p(self.f.ctypes.data)
+
+
 def _copy(pointer, shape):
     return np.ctypeslib.as_array(pointer, shape).copy() if np.prod(shape) else np.empty(shape)
 
@@ -199,9 +225,6 @@ def _load(program, key):
         raise NativeError(f"a compiled graph cannot be kept in {cache.directory()} and loaded from there: {error}") from error
 
 
-CAPSULES = ("sb_rhs", "sb_rhs_lsoda", "sb_jacobian", "sb_jacobian_lsoda", "sb_solout")
-
-
 class _Library:
     """The functions of a compiled graph."""
 
@@ -213,6 +236,7 @@ class _Library:
             ("sb_set_runtime", None, [pointer] * 5),
             ("sb_size", ctypes.c_int64, [integer]),
             ("sb_create", pointer, [pointer]),
+            ("sb_set_leaves", None, [pointer, pointer]),
             ("sb_destroy", None, [pointer]),
             ("sb_control", pointer, [pointer]),
             ("sb_reset", None, [pointer]),
@@ -234,7 +258,7 @@ class _Library:
         self.jacobian_addresses = {
             name: ctypes.cast(getattr(library, name), pointer).value for name in ("sb_jacobian", "sb_jacobian_lsoda")
         }
-        self.capsules = {name: _capsule(getattr(library, name)) for name in CAPSULES}
+        self.capsules = {name: _capsule(getattr(library, name)) for name in (f"sb_{name}" for name in CAPSULE_NAMES)}
         self.sb_set_runtime(*_runtime())
 
 
