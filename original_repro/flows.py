@@ -140,8 +140,8 @@ class ContinuousFlow:
     """z(times[0]) ~ N(0, I) carried to the data at times[1] by dynamics in the form of this module.
 
     method, rtol, atol and further solver settings are those of `solvers_bridge.odeint`; the defaults are the paper's for density
-    estimation (section 6); compiler is that of TensorFlowDynamics. All points are solved as one ODE. The object holds the compiled graphs, one for each number of points;
-    keep it. Arrays of points have shape (points, d); log densities are in nats, (points,), float64.
+    estimation (section 6); compiler is that of TensorFlowDynamics. All points are solved as one ODE. The object holds the
+    compiled graphs, one for each number of points; keep it. Arrays of points have shape (points, d); log densities are in nats, (points,), float64.
     """
 
     def __init__(

@@ -190,7 +190,7 @@ def begin(compiled, origin=0.0, low=None, high=None, jacobian=None):
         control.origin = origin
         control.low, control.high = -np.inf if low is None else low, np.inf if high is None else high
     control = compiled.binding.control
-    control.in_a_row_limit, control.ignore_last = MOST_NOT_FINITE, compiled.ignore_last
+    control.not_finite_limit, control.ignore_last = MOST_NOT_FINITE, compiled.ignore_last
 
 
 def has_false_success(outcome, messages):

@@ -22,8 +22,8 @@ struct Control {
   int64_t evaluations;
   int64_t evaluation_limit;     // no more than these; 0: no limit
   int64_t stop;                 // a Stop other than RUNNING: the integrator is to give up
-  int64_t in_a_row_limit;       // so many values in a row that are not finite stop; the first evaluation's always does
-  int64_t in_a_row;
+  int64_t not_finite_limit;     // so many evaluations that are not finite stop; if the first of all is not, it does
+  int64_t not_finite_evaluations;
   int64_t not_finite;           // how many components were not finite in the first evaluation that had any
   int64_t not_finite_index;     // the first of them
   int64_t not_finite_state;     // whether the state that it was evaluated at was not finite itself
@@ -198,7 +198,7 @@ EXPORT Control* sb_control(Binding* binding) { return &binding->control; }
 EXPORT void sb_reset(Binding* binding) {
   Control& control = binding->control;
   control = Control{};
-  control.in_a_row_limit = 1;
+  control.not_finite_limit = 1;
   control.low = -__builtin_inf(), control.high = __builtin_inf();
   control.last_t = __builtin_nan("");
   binding->evaluations_at_service = 0;
@@ -288,10 +288,10 @@ static void evaluate(Binding& binding, double t, const double* z, double* f) {
   }
   if (count) {
     note_not_finite(binding, t, z, count);
-    if (++control.in_a_row >= control.in_a_row_limit || control.evaluations == 1) control.stop = NOT_FINITE;
+    if (++control.not_finite_evaluations >= control.not_finite_limit || control.evaluations == 1) control.stop = NOT_FINITE;
     if (control.stop != RUNNING) return refuse(f, binding.num_out);
   } else {
-    control.last_t = t, control.in_a_row = 0;
+    control.last_t = t;
   }
   if (binding.recording) binding.recording->add(f);
 }
@@ -312,7 +312,7 @@ static void jacobian(Binding& binding, int n, double t, const double* z, double*
     for (size_t i = 0; i < binding.num_out; ++i) count += !is_finite(binding.f[i]);
     if (count) {
       note_not_finite(binding, t, z, count);
-      if (++control.in_a_row >= control.in_a_row_limit) control.stop = NOT_FINITE;
+      if (++control.not_finite_evaluations >= control.not_finite_limit) control.stop = NOT_FINITE;
     }
   }
   int num_sent = binding.num_sent;

@@ -51,7 +51,7 @@ static double seconds_now() {
 
 static void begin_solve(Binding& binding) {
   Control& control = binding.control;
-  control.evaluations = control.in_a_row = control.not_finite = 0;
+  control.evaluations = control.not_finite_evaluations = control.not_finite = 0;
   binding.evaluations_at_service = 0;
 }
 

@@ -26,8 +26,8 @@ class Control(ctypes.Structure):
     """What the compiled callbacks tell of a solve, and are told (see callbacks.cpp)."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("evaluations", "evaluation_limit", "stop", "in_a_row_limit", "in_a_row")),
-        *((name, ctypes.c_int64) for name in ("not_finite", "not_finite_index", "not_finite_state")),
+        *((name, ctypes.c_int64) for name in ("evaluations", "evaluation_limit", "stop", "not_finite_limit")),
+        *((name, ctypes.c_int64) for name in ("not_finite_evaluations", "not_finite", "not_finite_index", "not_finite_state")),
         *((name, ctypes.c_int64) for name in ("ignore_last", "lost_size")),
         *((name, ctypes.c_double) for name in ("lost_limit", "origin", "low", "high")),
         *((name, ctypes.c_double) for name in ("not_finite_t", "not_finite_value", "last_t")),
@@ -132,11 +132,11 @@ class Binding:
         """Begin to count anew. evaluation_limit: refuse evaluations after so many; 0 for no limit.
 
         stop_at_not_finite: whether a value that is not finite makes the Fortran give up, or goes on to it (control tells) unless
-        it is the first one, or they are very many in a row.
+        it is the first one, or there are very many.
         """
         self.library.sb_reset(self.handle)
         self.control.evaluation_limit = evaluation_limit
-        self.control.in_a_row_limit = 1 if stop_at_not_finite else MOST_NOT_FINITE
+        self.control.not_finite_limit = 1 if stop_at_not_finite else MOST_NOT_FINITE
 
     def set_bands(self, bands):
         """(lower, upper) if the integrator stores the Jacobian in bands, None if it stores all of it."""
