@@ -39,7 +39,7 @@ def parameters(seed=0):
 def rate(t, y, params):
     """y decays at the rates params[0]; where params[1] is not zero, not a number once t is greater."""
     end = params[1]
-    return tf.where((end > 0) & (t > end), np.nan, -params[0] * y)
+    return tf.where((end > 0) & (t > end), tf.cast(np.nan, y.dtype), -params[0] * y)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-import weakref
 
 import numpy as np
 import tensorflow as tf
@@ -60,7 +59,7 @@ class NativeFunction:
         self.program = program
         self.library = _library(program)
         self.num_sent, self.num_out = (self.library.sb_size(i) // np.dtype(float).itemsize for i in (1, -1))
-        self.idle = []  # _Buffers of bindings that are gone, for the next ones
+        self.pool = _Pool(self.library)
         self.leaf_types = [(tf.as_dtype(dtype).as_numpy_dtype, shape) for _, dtype, shape in program.feeds[2:]]
 
     def __getstate__(self):
@@ -87,12 +86,8 @@ class Binding:
     def __init__(self, function, leaves):
         self.library, self.leaves = function.library, leaves
         pointers = (ctypes.c_void_p * max(1, len(leaves)))(*(leaf.ctypes.data for leaf in leaves))
-        self._idle = function.idle
-        try:
-            self._buffers = self._idle.pop()
-            self.library.sb_set_leaves(self._buffers.handle, pointers)
-        except IndexError:
-            self._buffers = _Buffers(function, pointers)
+        self._pool = function.pool
+        self._buffers = self._pool.take(pointers) or _Buffers(function, pointers)
         self.handle, self.control = self._buffers.handle, self._buffers.control
         self.num_sent = function.num_sent
         self._z, self._f, self._addresses = self._buffers.z, self._buffers.f, self._buffers.addresses
@@ -101,9 +96,9 @@ class Binding:
         self.reset()
 
     def __del__(self):
-        buffers = getattr(self, "_buffers", None)
-        if buffers is not None and len(self._idle) < MOST_IDLE:
-            self._idle.append(buffers)
+        buffers = self.__dict__.get("_buffers")
+        if buffers is not None:
+            self._pool.give(buffers)
 
     def __getattr__(self, name):
         if name not in CAPSULE_NAMES:
@@ -175,10 +170,40 @@ class _Buffers:
         self.handle = library.sb_create(pointers)
         if not self.handle:
             raise MemoryError("no memory for the buffers of a compiled graph")
-        weakref.finalize(self, library.sb_destroy, self.handle).atexit = False
         self.control = Control.from_address(library.sb_control(self.handle))
         self.z, self.f = np.empty(function.num_sent), np.empty(function.num_out)
         self.addresses = ctypes.c_void_p(self.z.ctypes.data), ctypes.c_void_p(self.f.ctypes.data)
+
+
+class _Pool:
+    """_Buffers of bindings that are gone, for the next ones.
+
+    The only one to free them: in a cycle, Python may finalize a binding, its buffers and this in any order.
+    """
+
+    def __init__(self, library):
+        self.library, self.idle = library, []
+
+    def take(self, pointers):
+        """Buffers for parameters at pointers, or None."""
+        try:
+            buffers = self.idle.pop()
+        except IndexError:
+            return None
+        self.library.sb_set_leaves(buffers.handle, pointers)
+        return buffers
+
+    def give(self, buffers):
+        """Take back buffers that nobody uses any more."""
+        if self.idle is not None and len(self.idle) < MOST_IDLE:
+            self.idle.append(buffers)
+        else:
+            self.library.sb_destroy(buffers.handle)
+
+    def __del__(self):
+        idle, self.idle = self.idle, None
+        for buffers in idle:
+            self.library.sb_destroy(buffers.handle)
 
 
 def _copy(pointer, shape):
