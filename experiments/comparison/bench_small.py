@@ -104,9 +104,7 @@ def bench_small(rounds, problem=None):
     if torchdiffeq_is_installed():
         candidates["torchdiffeq"] = torch_small(problem)
     if jax_is_installed():
-        candidates |= jax_candidates(
-            mlp, problem.params, problem.y0, problem.t, problem.states_bar, SMALL_TOLERANCE, "float64"
-        )
+        candidates |= jax_candidates(mlp, problem.params, problem.y0, problem.t, problem.states_bar, SMALL_TOLERANCE, "float64")
     results = take_turns(candidates, rounds)
     metrics = summarise(results, "small", "ms")
     reference = flat(problem.step(mlp, method="dop853", rtol=1e-12, atol=1e-12).gradient)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import tensorflow as tf
 
@@ -13,6 +15,10 @@ from .tensorflow_call import StateGraph
 
 FLOAT_TYPES = ("float32", "float64")
 COMPILERS = ("graph", "native", "auto")
+# compiler="auto" compiles what has at most so many rows of the state times numbers in parameters, a bound on the multiplications
+# of a network. Measured on two cores (tanh networks, fused graph): native is 2.7 times as fast at 2e6, 1.3 times at 1e7 (2.5 in
+# float64) and at 2.5e7, in one thread where graphs have two.
+MOST_WORK = 1e7
 
 
 class TensorFlowDynamics(Dynamics):
@@ -29,8 +35,8 @@ class TensorFlowDynamics(Dynamics):
     compiler : "graph" (default): TensorFlow runs the graphs, those without convolutions compiled with XLA, which costs the least
         per call (on CPUs, convolutions are faster in oneDNN). "native": func, its adjoint system and its Jacobian are compiled
         ahead of time (a few seconds each, once, kept in a cache) and called by the Fortran with no Python in between: same
-        values, same steps; one thread of the CPU. "auto": native where a C++ compiler is there and the graph is small enough to
-        gain by it, else graph.
+        values, same steps; one thread of the CPU. "auto": native where it can be had and the rows of the state times the numbers
+        in params are at most 1e7, beyond which the threads of graphs win on many cores; else graph.
 
     Raises NativeError, a RuntimeError, at the first solve of "native" where there is no C++ compiler, TensorFlow is older than
     2.21, or func cannot be compiled so (convolutions, random numbers, tf.Variables).
@@ -134,6 +140,10 @@ class TensorFlowDynamics(Dynamics):
         """How many entries of the state, from its beginning, func depends on."""
         return layout.size
 
+    def num_rows(self, layout):
+        """How many vectors the state of func is made of, those of its last axis."""
+        return sum(prod(shape[:-1]) for shape in layout.shapes)
+
     def _bound(self, kind, make_function, layout, structure, leaves):
         """call(t, z) of a compiled function, with leaves on the device."""
         leaves = self.send(leaves)
@@ -141,13 +151,14 @@ class TensorFlowDynamics(Dynamics):
         key = (kind, layout, structure, specs)
         if key not in self._graphs:
             function = make_function(layout, structure)
-            self._graphs[key] = self._compile(kind, function, self.num_sent(layout), specs)
+            work = self.num_rows(layout) * sum(prod(shape) for shape, _ in specs)
+            self._graphs[key] = self._compile(kind, function, self.num_sent(layout), specs, work)
         compiled = self._graphs[key]
         needs_tensors = self.compiler != "graph" and isinstance(compiled, StateGraph)
         return compiled.bind(self._tensors(leaves) if needs_tensors else leaves)
 
-    def _compile(self, kind, function, num_sent, specs):
-        if self.compiler != "graph":
+    def _compile(self, kind, function, num_sent, specs, work):
+        if self.compiler == "native" or (self.compiler == "auto" and work <= MOST_WORK):
             try:
                 return NativeFunction(function, num_sent, specs, self.dtype)
             except NativeError:
@@ -179,7 +190,7 @@ class _AugmentedTensorFlowDynamics(TensorFlowDynamics):
         # Derivatives of derivatives are seldom wanted, and would take the compiler long.
         compiler = "graph" if isinstance(primal, _AugmentedTensorFlowDynamics) else primal.compiler
         super().__init__(primal.func, primal.dtype, primal.device, compiler)
-        self.n = primal_layout.size
+        self.n, self.rows = primal_layout.size, primal.num_rows(primal_layout)
         self.primal = primal.flat_function(primal_layout, primal_structure)
 
     def flat_function(self, layout, structure):
@@ -196,6 +207,9 @@ class _AugmentedTensorFlowDynamics(TensorFlowDynamics):
 
     def num_sent(self, layout):
         return 2 * self.n
+
+    def num_rows(self, layout):
+        return self.rows
 
 
 class _TangentTensorFlowDynamics(TensorFlowDynamics):
