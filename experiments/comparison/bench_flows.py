@@ -23,8 +23,9 @@ POINTS, UNITS, WIDTH, TOLERANCE, TIMES = 512, 64, 32, 1e-5, (10.0, 0.0)
 def bench_flow(rounds, points=POINTS, units=UNITS):
     """A planar flow's points with log density solved from the data to the base, and the gradient of the mean log-likelihood.
 
-    By ours, with and without the seminorm, with the graphs compiled ahead of time, and where installed by torchdiffeq (dopri5, adjoint, float32, trace by automatic
-    differentiation, as its example of a continuous normalizing flow has it). Returns metrics flow_*, flow_speedup among them.
+    By ours, with and without the seminorm, with the graphs compiled ahead of time, and where installed by torchdiffeq (dopri5,
+    adjoint, float32, trace by automatic differentiation, as its example of a continuous normalizing flow has it). Returns metrics
+    flow_*, flow_speedup among them.
     """
     heading(
         f"Continuous normalizing flow, {points} points, {units} units, tolerance {TOLERANCE:g}: "

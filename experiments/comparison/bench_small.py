@@ -150,7 +150,7 @@ def _native_small(problem):
 
 
 def _beside_peers(results):
-    """Print and return how the time of each compiled candidate, solve and gradient, is to that of each peer (median of ratios)."""
+    """Print and return the time of each compiled candidate over that of each peer, medians of the rounds' ratios."""
     peers = [name for name in ("torchdiffeq", *JAX_WAYS) if name in results]
     natives = [name for name in results if name.endswith("_native")]
     if not peers:
