@@ -9,12 +9,11 @@ import tensorflow as tf
 
 from ..integrators.compiled import compiled_of
 from ..nested import is_differentiable
-from .base import Dynamics
+from .base import COMPILERS, Dynamics
 from .native import NativeError, NativeFunction
 from .tensorflow_call import StateGraph
 
 FLOAT_TYPES = ("float32", "float64")
-COMPILERS = ("graph", "native", "auto")
 # compiler="auto" compiles what has at most so many rows of the state times numbers in parameters, a bound on the multiplications
 # of a network. Measured on two cores (tanh networks, fused graph): native is 2.7 times as fast at 2e6, 1.3 times at 1e7 (2.5 in
 # float64) and at 2.5e7, in one thread where graphs have two.
