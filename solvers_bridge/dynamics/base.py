@@ -9,7 +9,6 @@ import numpy as np
 
 from ..nested import LEAF, Structure, is_differentiable
 
-
 COMPILERS = ("graph", "native", "auto")  # of a TensorFlowDynamics
 
 
