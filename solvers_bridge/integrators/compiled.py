@@ -93,7 +93,7 @@ def compiled_of(rhs):
     return getattr(rhs, "compiled", None)
 
 
-def prepare_fortran(name, solver, size, compiled, jacobian, wants_first_step, lock=None, order=0, **scipy_parameters):
+def prepare_fortran(name, solver, size, compiled, jacobian, wants_first_step, lock=None, runge_kutta_order=0, **scipy_parameters):
     """A Prepared of one of SciPy's integrators; None where its Fortran, or its Jacobian, cannot be called directly.
 
     solver : what has rtol, atol and options. jacobian : function (t, z) -> matrix that the integrator is to use, or None.
@@ -121,7 +121,7 @@ def prepare_fortran(name, solver, size, compiled, jacobian, wants_first_step, lo
         rwork_size=len(work),
         iwork=scipy_integrator.iwork.ctypes.data,
         iwork_size=len(scipy_integrator.iwork),
-        order=order,
+        order=runge_kutta_order,
         wants_first_step=wants_first_step,
         first_step=options.first_step or 0.0,
         max_step=options.max_step or 0.0,

@@ -97,7 +97,9 @@ class Dop(Integrator):
                 stages.keep()
 
     def prepare(self, solver, size, compiled, jacobian, wants_first_step):
-        prepared = prepare_fortran(self.name, solver, size, compiled, None, wants_first_step, order=self.tableau.order)
+        prepared = prepare_fortran(
+            self.name, solver, size, compiled, None, wants_first_step, runge_kutta_order=self.tableau.order
+        )
         if prepared is not None and isinstance(solver, Call) and not prepared.plan.first_step:
             prepared.plan.first_step = abs(self._first_step_of_long_times(solver))
         return prepared
