@@ -222,7 +222,7 @@ def test_lost_states_are_told_where_nobody_heals_them(rates):
                 dynamics,
                 np.array([0.0, 0.5]),
                 (1.0, 2.0),
-                [np.array([12.0, 1.0]), np.array(0.0)],
+                [np.array([40.0, 1.0]), np.array(0.0)],
                 adjoint_options={"reconstruction": "solve"},
             )
 
