@@ -51,6 +51,7 @@ class TensorFlowDynamics(Dynamics):
             raise ValueError(f"dtype must be one of {', '.join(FLOAT_TYPES)}, got {self.dtype.name!r}")
         if compiler not in COMPILERS:
             raise ValueError(f"compiler must be one of {', '.join(map(repr, COMPILERS))}, got {compiler!r}")
+        self._numpy_dtype = np.dtype(self.dtype.as_numpy_dtype)
         self.func = func
         self.device = checked_device(device)
         if compiler == "native" and not self.device.startswith("CPU"):
@@ -83,7 +84,7 @@ class TensorFlowDynamics(Dynamics):
 
     def _as_array(self, leaf):
         array = np.asarray(leaf)
-        return np.asarray(array, self.dtype.as_numpy_dtype) if is_differentiable(leaf) else array
+        return array.astype(self._numpy_dtype, copy=False) if array.dtype.kind == "f" else array
 
     def bind(self, layout, structure, leaves):
         return self._bound("rhs", self.flat_function, layout, structure, leaves)
