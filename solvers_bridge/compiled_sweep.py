@@ -10,7 +10,18 @@ import ctypes
 import numpy as np
 
 from .integrators.base import StepArrays
-from .integrators.compiled import HAIRER, Outcome, Plan, Prepared, begin, compiled_of, enter, has_false_success
+from .integrators.compiled import (
+    EVALUATION_LIMIT,
+    HAIRER,
+    LOST,
+    Outcome,
+    Plan,
+    Prepared,
+    begin,
+    compiled_of,
+    enter,
+    has_false_success,
+)
 from .solve import CLOSE_TIMES, FAR_TIMES, inside_of, jacobian_of
 from .statistics import new_statistics, publish, recorders_are_open
 
@@ -158,10 +169,13 @@ class _Run:
 
     def bars(self):
         """(z0_bar, t_bar, theta_bar); None where the Fortran was not to be trusted."""
-        sweep, n, binding = self.sweep, self.reverse.augmented.n, self.prepared.binding
+        reverse, sweep, binding = self.reverse, self.sweep, self.prepared.binding
+        n = reverse.augmented.n
         while sweep.i > 0:
             begun = sweep.i
             begin(self.compiled, jacobian=self.prepared.jacobian)
+            if reverse.problem.reconstruction == "auto" and np.isfinite(reverse.allowance):
+                binding.control.evaluation_limit = int(reverse.allowance)
             i, messages = self.prepared.run(lambda: binding.library.sb_sweep(binding.handle, ctypes.addressof(sweep)))
             if messages and any(has_false_success(outcome, messages) for outcome in self.outcomes[i : begun + 1]):
                 return None
@@ -175,21 +189,23 @@ class _Run:
 
     def _tell(self, begun, i):
         """Publish the solves of the segments from begun down to i, and note what their gaps say."""
-        reverse, problem, is_recorded = self.reverse, self.reverse.adjoint, recorders_are_open()
+        reverse, is_recorded = self.reverse, recorders_are_open()
         if reverse.problem.discrete:
             return
         for k in range(begun, max(i, 1) - 1, -1):
             outcome = self.outcomes[k]
-            if not outcome.solved:
-                continue
-            reverse.has_solved = problem.solver.integrator.adaptive
-            reverse.is_lost(outcome.gap, k)
-            if is_recorded:
-                statistics = new_statistics("backward", problem.solver.integrator.name, problem.layout.size)
-                statistics.nfe, statistics.wall_seconds = outcome.evaluations, outcome.seconds
-                statistics.reconstruction_gap = outcome.gap
-                enter(statistics, outcome, self.prepared.plan)
-                publish(statistics)
+            if outcome.solved:
+                reverse.has_solved = reverse.adjoint.solver.integrator.adaptive
+                reverse.is_lost(outcome.gap, k)
+                if is_recorded:
+                    self._publish(outcome, outcome.evaluations, outcome.gap)
+
+    def _publish(self, outcome, nfe, gap):
+        problem = self.reverse.adjoint
+        statistics = new_statistics("backward", problem.solver.integrator.name, problem.layout.size)
+        statistics.nfe, statistics.wall_seconds, statistics.reconstruction_gap = nfe, outcome.seconds, gap
+        enter(statistics, outcome, self.prepared.plan)
+        publish(statistics)
 
     def _leave_to_python(self, i):
         """Segment i, up to the cotangent at t[i - 1]."""
@@ -197,7 +213,14 @@ class _Run:
         if reverse.warm is not None:
             reverse.warm.step = self.sweep.warm_step or None
         bars = s[n : 2 * n].copy(), s[2 * n : -1].copy(), s[-1]
-        segment = reverse.with_known_state if self.outcomes[i].solved else reverse.segment
+        outcome, stop = self.outcomes[i], self.prepared.binding.control.stop
+        is_lost = outcome.solved or stop in (LOST, EVALUATION_LIMIT)
+        if is_lost:
+            nfe = outcome.evaluations + (stop == EVALUATION_LIMIT)  # with the one that was refused
+            reverse.spend(nfe)
+            if not outcome.solved:
+                self._publish(outcome, nfe, np.inf)
+        segment = reverse.with_known_state if is_lost else reverse.segment
         a, theta_bar, t0_bar = segment(i, *bars)
         s[n : 2 * n], s[2 * n : -1], s[-1] = a + self.zs_bar[i - 1], theta_bar, t0_bar
         if reverse.warm is not None:

@@ -16,7 +16,8 @@ from .exclusive import run_exclusively
 from .quiet import Callbacks
 from .scipy_private import fortran_address, inner_integrator
 
-VODE, LSODA, HAIRER, GRID = range(4)
+VODE, LSODA, HAIRER, GRID = range(4)  # Plan.family
+RUNNING, NOT_FINITE, INTERRUPTED, EVALUATION_LIMIT, LOST = range(5)  # a binding's control.stop
 JACOBIAN_NAMES = {VODE: "sb_jacobian", LSODA: "sb_jacobian_lsoda"}
 DRIVERS = {"vode": VODE, "lsoda": LSODA, "dopri5": HAIRER, "dop853": HAIRER}
 

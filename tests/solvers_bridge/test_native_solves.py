@@ -211,8 +211,11 @@ def test_lost_states_are_healed_as_through_the_graph(rates, method):
     assert "recomputed" in [solve.direction for solve in of_graph[2]]
     for bar, wanted in zip(tree_leaves(of_native[1]), tree_leaves(of_graph[1]), strict=True):
         np.testing.assert_allclose(bar, wanted, rtol=1e-9, atol=1e-12)
-    steps = [[told(solve) for solve in solves if solve.reconstruction_gap != np.inf] for *_, solves in (of_graph, of_native)]
-    assert steps[0] == steps[1]
+    gave_up = [solve.reconstruction_gap == np.inf for solve in of_native[2]]
+    assert any(gave_up)
+    for got, wanted, is_failed in zip(of_native[2], of_graph[2], gave_up, strict=True):
+        # An exception, which ends the attempt of a graph, leaves VODE's and LSODA's count of steps behind.
+        assert got.nfe == wanted.nfe if is_failed else told(got) == told(wanted)
 
 
 def test_lost_states_are_told_where_nobody_heals_them(rates):

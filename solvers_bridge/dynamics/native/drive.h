@@ -110,12 +110,17 @@ static bool solve_multistep(Binding& binding, const Plan& plan, const double* ts
     istate = 2;
     return true;
   };
+  auto tell = [&](bool solved) {
+    outcome.steps = plan.iwork[NST], outcome.jacobians = plan.iwork[NJE];
+    outcome.last_step = plan.rwork[HU], outcome.last_order = plan.iwork[NQU];
+    return solved;
+  };
   for (int64_t i = 1; i < count; ++i) {
     if (i == 1 && plan.wants_first_step) {
-      if (!advance(ONE_STEP, ts[i])) return false;
+      if (!advance(ONE_STEP, ts[i])) return tell(false);
       outcome.first_step = plan.rwork[HU];
     }
-    if (!advance(TO_OUTPUT_TIME, ts[i])) return false;
+    if (!advance(TO_OUTPUT_TIME, ts[i])) return tell(false);
     double* row = zs + i * n;
     if (is_vode && ends_beside(plan, ts[i])) {
       interpolate(plan, ts[i], row, n);
@@ -124,9 +129,7 @@ static bool solve_multistep(Binding& binding, const Plan& plan, const double* ts
       std::memcpy(row, z.data(), n * sizeof(double));
     }
   }
-  outcome.steps = plan.iwork[NST], outcome.jacobians = plan.iwork[NJE];
-  outcome.last_step = plan.rwork[HU], outcome.last_order = plan.iwork[NQU];
-  return true;
+  return tell(true);
 }
 
 // dopri5 and dop853: a call for each output time.
@@ -140,6 +143,11 @@ static bool solve_hairer(Binding& binding, const Plan& plan, const double* ts, i
   double rpar = 0;
   binding.steps = Steps{};
   binding.steps.end = ts[0];
+  auto tell = [&](bool solved) {
+    outcome.steps = binding.steps.count, outcome.last_order = plan.order;
+    outcome.last_step = binding.steps.last, outcome.first_step = binding.steps.first;
+    return solved;
+  };
   for (int64_t i = 1; i < count; ++i) {
     // The Fortran leaves there the step that it would take next, and holds no first step below the greatest.
     if (i > 1 && plan.max_step > 0) next_step = std::min(std::max(next_step, -plan.max_step), plan.max_step);
@@ -149,11 +157,9 @@ static bool solve_hairer(Binding& binding, const Plan& plan, const double* ts, i
     reinterpret_cast<Dopri>(plan.routine)(&size, reinterpret_cast<void*>(sb_rhs), &t, z, &t_out, plan.rtol, plan.atol, &itol,
                                           reinterpret_cast<void*>(sb_solout), &iout, plan.rwork, &lwork, plan.iwork, &liwork,
                                           &rpar, &ipar, &idid);
-    if (binding.control.stop != RUNNING || idid < 0) return false;
+    if (binding.control.stop != RUNNING || idid < 0) return tell(false);
   }
-  outcome.steps = binding.steps.count, outcome.last_order = plan.order;
-  outcome.last_step = binding.steps.last, outcome.first_step = binding.steps.first;
-  return true;
+  return tell(true);
 }
 
 // Euler, midpoint and the classical method of order 4, on equal steps between output times: integrators/fixed_grid.py.

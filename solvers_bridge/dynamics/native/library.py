@@ -15,7 +15,6 @@ from ...integrators.compiled import Compiled
 from . import cache
 from .build import NativeError, compile_library, program
 
-RUNNING, NOT_FINITE, INTERRUPTED, EVALUATION_LIMIT, LOST = range(5)  # Control.stop
 CAPSULE_NAMES = ("rhs", "rhs_lsoda", "jacobian", "jacobian_lsoda", "solout")
 MOST_IDLE = 4  # buffers that a function keeps for bindings to come
 STAGES = {"dopri5": 6, "dop853": 12}  # evaluations of an accepted step, its first stage being the last of the step before
