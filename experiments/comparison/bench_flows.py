@@ -10,6 +10,7 @@ from .side_by_side import (
     compare,
     heading,
     native_candidate,
+    native_is_available,
     solve_and_differentiate,
     summarise,
     take_turns,
@@ -32,12 +33,9 @@ def bench_flow(rounds, points=POINTS, units=UNITS):
         "milliseconds, median (minimum); evaluations; share of the solve outside graphs"
     )
     problem = Problem(points, units)
-    candidates = {
-        "ours": problem.step,
-        "ours_seminorm": lambda: problem.step(adjoint_options={"norm": "seminorm"}),
-        "ours_native": problem.native(),
-        "ours_dopri5_native": problem.native(method="dopri5"),
-    }
+    candidates = {"ours": problem.step, "ours_seminorm": lambda: problem.step(adjoint_options={"norm": "seminorm"})}
+    if native_is_available():
+        candidates |= {"ours_native": problem.native(), "ours_dopri5_native": problem.native(method="dopri5")}
     if torchdiffeq_is_installed():
         candidates["torchdiffeq"] = torch_flow(problem)
     results = take_turns(candidates, rounds)

@@ -22,6 +22,7 @@ from .side_by_side import (
     flat,
     heading,
     native_candidate,
+    native_is_available,
     solve_and_differentiate,
     summarise,
     take_turns,
@@ -84,7 +85,8 @@ def bench_latent(rounds, problem=None):
             "paper": lambda: problem.step(dynamics, tolerance),
             BEST: lambda: problem.step(dynamics, forward_tolerance, **WAYS[BEST]),
         }
-        candidates |= _native(problem, dtype, tolerance, forward_tolerance)
+        if native_is_available():
+            candidates |= _native(problem, dtype, tolerance, forward_tolerance)
         if torchdiffeq_is_installed():
             candidates["torchdiffeq"] = _torch(problem, dtype, tolerance)
         if jax_is_installed():

@@ -18,6 +18,7 @@ from .side_by_side import (
     flat,
     heading,
     native_candidate,
+    native_is_available,
     solve_and_differentiate,
     summarise,
     take_turns,
@@ -100,7 +101,8 @@ def bench_small(rounds, problem=None):
         "adams_tensorflow": lambda: problem.step(tensorflow),
         "adams_tensorflow_warm": lambda: problem.step(tensorflow, adjoint_options={"restart": "warm"}),
     }
-    candidates |= _native_small(problem)
+    if native_is_available():
+        candidates |= _native_small(problem)
     if torchdiffeq_is_installed():
         candidates["torchdiffeq"] = torch_small(problem)
     if jax_is_installed():

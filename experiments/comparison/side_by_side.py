@@ -96,6 +96,18 @@ def solve_and_differentiate(func, y0, t, params, states_bar, solve=odeint, **sol
     return step
 
 
+def native_is_available():
+    """Whether graphs can be compiled ahead of time here."""
+    from solvers_bridge.dynamics import native
+
+    try:
+        native.check_tensorflow()
+        native.cpp_compiler()
+    except native.NativeError:
+        return False
+    return True
+
+
 def native_candidate(func, y0, t, params, states_bar, **solver):
     """A function that makes a Step as solve_and_differentiate does, of dynamics in compiled code: with no recorder in between.
 

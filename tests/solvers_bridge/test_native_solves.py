@@ -120,7 +120,7 @@ WITHOUT_PYTHON = {
     "euler": {"method": "euler", "options": {"step_size": 0.03}, "adjoint_options": {"reconstruction": "solve"}},
     "first_step, max_step, max_order": {"options": {"first_step": 0.01, "max_step": 0.2, "max_order": 4}},
     "first_step, max_step of dopri5": {"method": "dopri5", "options": {"first_step": 0.3, "max_step": 0.2}},
-    "Jacobians": {"method": "bdf", "options": {"jacobian": "autodiff"}},
+    "Jacobians": {"method": "bdf", "options": {"jacobian": "autodiff"}, "adjoint_options": {"jacobian": None}},
     "a diagonal Jacobian": {"options": {"jacobian": "diagonal"}},
     "a Jacobian by differences": {"method": "lsoda", "options": {"jacobian": "finite_difference"}},
     "a warm restart of adams": {"adjoint_options": {"restart": "warm"}},
@@ -326,6 +326,7 @@ def test_parameters_changed_in_place_count(both):
     np.testing.assert_array_equal(odeint(both[0], [1.0, 0.5, 0.0], TIMES, params), second)
 
 
+@pytest.mark.slow
 def test_derivatives_of_derivatives(both):
     def norm(params, dynamics):
         slope = grad(lambda y0: anp.sum(odeint(dynamics, y0, [0.0, 0.5], params, rtol=1e-7, atol=1e-7)[-1] ** 2))
@@ -343,6 +344,12 @@ def test_auto_does_without_a_compiler_and_native_says_so(monkeypatch, tmp_path):
         odeint(TensorFlowDynamics(rate, "float64", compiler="native"), y0, TIMES, params)
     states = odeint(TensorFlowDynamics(rate, "float64", compiler="auto"), y0, TIMES, params)
     np.testing.assert_array_equal(states, odeint(TensorFlowDynamics(rate, "float64"), y0, TIMES, params))
+
+
+@pytest.mark.slow
+def test_jacobians_of_the_adjoint_system(both, evaluations_by_python):
+    assert_same(*(gradient(dynamics, method="bdf", options={"jacobian": "autodiff"}) for dynamics in both))
+    assert evaluations_by_python == []
 
 
 def test_other_compilers_are_refused():
