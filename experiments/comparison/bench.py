@@ -14,13 +14,13 @@ from ..harness.tables import markdown_table
 from .goals import GOALS
 
 NAME = "bench"
-LAYER_ROUNDS, GRAPH_ROUNDS, SMALL_ROUNDS, FLOW_ROUNDS, LATENT_ROUNDS = 5, 40, 10, 5, 2
+LAYER_ROUNDS, GRAPH_ROUNDS, SMALL_ROUNDS, FLOW_ROUNDS, LATENT_ROUNDS, TOY_ROUNDS = 5, 40, 10, 5, 2, 20
 
 
 def run(settings, places):
     """Measure everything, print it, write the record bench/quick-seed0.json; returns the record."""
     # They import TensorFlow, which takes seconds.
-    from . import bench_flows, bench_latent, bench_layer, bench_memory, bench_small
+    from . import bench_flows, bench_latent, bench_layer, bench_memory, bench_small, bench_toy
 
     begun = time.perf_counter()
     layer = bench_layer.make_layer(bench_layer.BATCH, bench_layer.CHANNELS)
@@ -32,6 +32,7 @@ def run(settings, places):
         "torchdiffeq": lambda: bench_layer.bench_torchdiffeq(layer, LAYER_ROUNDS),
         "flow": lambda: bench_flows.bench_flow(FLOW_ROUNDS),
         "latent ODE": lambda: bench_latent.bench_latent(LATENT_ROUNDS),
+        "toy problem": lambda: bench_toy.bench_toy(TOY_ROUNDS),
         "memory": lambda: bench_memory.bench_memory(bench_memory.BATCH, bench_memory.CHANNELS),
     }
     metrics = {}
@@ -53,6 +54,7 @@ def run(settings, places):
             "small": SMALL_ROUNDS,
             "flow": FLOW_ROUNDS,
             "latent": LATENT_ROUNDS,
+            "toy": TOY_ROUNDS,
         },
     }
     return records.record_run(
@@ -113,6 +115,7 @@ ROWS = (  # what, metric, its goal's name, how to print it
         "{:.1f}",
     ),
     ("the same at 1.5e-8", "latent_tight_rk4_native_speedup", "latent_native_speedup", "{:.1f}"),
+    ("toy problem of Augmented Neural ODEs, iteration: native times as fast as graph", "toy_node_native_speedup", None, "{:.1f}"),
 )
 
 
