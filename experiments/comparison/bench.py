@@ -100,13 +100,13 @@ ROWS = (  # what, metric, its goal's name, how to print it
     ),
     ("the same at 1.5e-8", "latent_speedup_tight", "latent_speedup_tight", "{:.1f}"),
     (
-        'small problem, solve and gradient, compiler="native", dopri5: time over jax.experimental.ode\'s',
-        "small_dopri5_native_over_jax",
+        'small problem, solve and gradient, compiler="native", dopri5 with warm restarts: time over jax.experimental.ode\'s',
+        "small_dopri5_warm_native_over_jax",
         "small_over_jax",
         "{:.2f}",
     ),
-    ("the same over diffrax's backsolve", "small_dopri5_native_over_diffrax_backsolve", "small_over_diffrax", "{:.2f}"),
-    ("the same over torchdiffeq's", "small_dopri5_native_over_torchdiffeq", "small_over_torchdiffeq", "{:.4f}"),
+    ("the same over diffrax's backsolve", "small_dopri5_warm_native_over_diffrax_backsolve", "small_over_diffrax", "{:.2f}"),
+    ("the same over torchdiffeq's", "small_dopri5_warm_native_over_torchdiffeq", "small_over_torchdiffeq", "{:.4f}"),
     ('CNF, compiler="native": times faster than torchdiffeq', "flow_speedup_native", "flow_native_speedup", "{:.1f}"),
     (
         'latent ODE at 1e-5, compiler="native": times faster than torchdiffeq',

@@ -134,7 +134,8 @@ def _native_small(problem):
     """Candidates whose dynamics are compiled ahead of time."""
     native = TensorFlowDynamics(mlp_tensorflow, "float64", compiler="native")
     solvers = {method: {"method": method} for method in ("adams", "lsoda", "dopri5")}
-    solvers["adams_warm"] = {"adjoint_options": {"restart": "warm"}}
+    for method in ("adams", "dopri5"):
+        solvers[f"{method}_warm"] = {"method": method, "adjoint_options": {"restart": "warm"}}
     solvers["dopri5_discrete"] = {"method": "dopri5", "adjoint_method": "discrete"}
     return {
         f"{name}_native": native_candidate(

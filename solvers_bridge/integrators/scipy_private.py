@@ -36,12 +36,19 @@ def binaries():
 
 def inner_integrator(name, **parameters):
     """The object inside scipy.integrate.ode that runs a Fortran code; its reset(size, has_jacobian) lays out the work space."""
-    integrator = getattr(ode(None).set_integrator(name, **parameters), "_integrator", None)
-    if integrator is None or not hasattr(integrator, "run"):
-        raise RuntimeError(f"SciPy {scipy.__version__} has no integrator {name!r} of the form that solvers_bridge drives")
+    integrator = _integrator_class(name)(**parameters)
     # We hold SciPy's lock for the whole solve; a thread that waits for it has taken the handle that would be checked.
     integrator.check_handle = _nothing
     return integrator
+
+
+@functools.cache
+def _integrator_class(name):
+    """The class of it, which ode looks for among all by regular expressions each time."""
+    integrator = getattr(ode(None).set_integrator(name), "_integrator", None)
+    if integrator is None or not hasattr(integrator, "run"):
+        raise RuntimeError(f"SciPy {scipy.__version__} has no integrator {name!r} of the form that solvers_bridge drives")
+    return type(integrator)
 
 
 def _nothing():
