@@ -110,6 +110,8 @@ def prepare_fortran(name, solver, size, compiled, jacobian, wants_first_step, lo
         return None
     scipy_integrator.max_step = options.max_step or 0.0
     scipy_integrator.reset(size, jacobian is not None)
+    if scipy_integrator.iwork.dtype != np.int32:
+        return None  # A Fortran of other integers than drive.h's.
     family, rtol, atol = DRIVERS[name], np.atleast_1d(rtol), np.atleast_1d(atol)
     work = scipy_integrator.work if family == HAIRER else scipy_integrator.rwork
     plan = Plan(
