@@ -133,15 +133,17 @@ class RungeKuttaStep(NamedTuple):
 class StepArrays(Sequence):
     """The RungeKuttaSteps between two output times, kept as arrays: t (s + 1,), z (s + 1, n), k (s, at least stages, n)."""
 
-    def __init__(self, t, z, k, stages):
+    def __init__(self, t, z, k, stages, owner=None):
         self.t, self.z, self.k, self.stages = t, z, k, stages
+        self.owner = owner  # of the arrays' memory
 
     def __len__(self):
         return len(self.k)
 
     def __getitem__(self, i):
         i = range(len(self))[i]
-        return RungeKuttaStep(self.t[i], self.t[i + 1] - self.t[i], self.z[i], self.k[i, : self.stages])
+        # Copies, which may outlive the owner.
+        return RungeKuttaStep(self.t[i], self.t[i + 1] - self.t[i], self.z[i].copy(), self.k[i, : self.stages].copy())
 
 
 @dataclass

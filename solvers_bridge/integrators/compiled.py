@@ -175,12 +175,12 @@ def attempt(integrator, call):
 
 def _intervals(binding, origin, stages):
     """StepArrays for each interval between output times of what a binding has recorded."""
-    t, z, k = binding.recorded()
-    bounds = [*binding.recorded_intervals(), len(t)]
+    t, z, k, begins, owner = binding.take_recorded()
+    bounds = [*begins, len(t)]
     every = []
     for j, (start, end) in enumerate(zip(bounds, bounds[1:])):
         # Each interval has a point more than it has steps.
-        every.append(StepArrays(t[start:end] + origin, z[start:end], k[start - j : end - j - 1], stages))
+        every.append(StepArrays(t[start:end] + origin, z[start:end], k[start - j : end - j - 1], stages, owner))
     return every
 
 

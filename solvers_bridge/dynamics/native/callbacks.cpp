@@ -345,12 +345,26 @@ EXPORT void sb_evaluate(Binding* binding, double t, const double* z, double* f) 
     binding->control.last_t = t;
 }
 
+// Memory of a recording that nobody needs any more, for the next one: new pages would cost as much as the solve.
+static std::unique_ptr<Recording> spare;
+static constexpr size_t MOST_SPARE_BYTES = 64 << 20;
+
+// What was recorded, from now on the caller's; the binding records no more.
+EXPORT Recording* sb_take_recording(Binding* binding) { return binding->recording.release(); }
+
+EXPORT void sb_free_recording(Recording* recording) {
+  if (!spare && (recording->z.capacity() + recording->k.capacity()) * sizeof(double) <= MOST_SPARE_BYTES)
+    spare.reset(recording);
+  else
+    delete recording;
+}
+
 // stages: evaluations of an accepted step (6 for dopri5, 12 for dop853); 0: no recording.
 EXPORT void sb_record(Binding* binding, int stages) {
   if (stages == 0) {
     binding->recording.reset();
   } else {
-    if (!binding->recording) binding->recording = std::make_unique<Recording>();
+    if (!binding->recording) binding->recording = spare ? std::move(spare) : std::make_unique<Recording>();
     binding->recording->begin(binding->num_out, stages);
   }
 }

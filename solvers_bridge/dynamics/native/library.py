@@ -146,13 +146,21 @@ class Binding:
         The last of a step's stages is the first of the next one: f at the step's end. Over several output times, each interval
         has a first point of its own, and k a row for every other point.
         """
+        return tuple(array.copy() for array in self._recorded_views())
+
+    def take_recorded(self):
+        """(*recorded(), recorded_intervals(), owner), not copied: valid while owner lives. The binding records no more."""
+        views, begins = self._recorded_views(), self.recorded_intervals()
+        return *views, begins, _Recording(self.library, self.library.sb_take_recording(self.handle))
+
+    def _recorded_views(self):
         stages = self.library.sb_num_stages(self.handle)
         if not stages:
             raise ValueError("nothing is recorded: record(method) comes before the solve")
         t, z, k = (ctypes.POINTER(ctypes.c_double)() for _ in range(3))
         points = self.library.sb_recorded(self.handle, ctypes.byref(t), ctypes.byref(z), ctypes.byref(k))
         n, intervals = self._f.size, len(self.recorded_intervals())
-        return _copy(t, (points,)), _copy(z, (points, n)), _copy(k, (max(0, points - intervals), stages + 1, n))
+        return _view(t, (points,)), _view(z, (points, n)), _view(k, (max(0, points - intervals), stages + 1, n))
 
     def recorded_intervals(self):
         """Where in t each recorded interval between output times begins."""
@@ -205,8 +213,18 @@ class _Pool:
             self.library.sb_destroy(buffers.handle)
 
 
-def _copy(pointer, shape):
-    return np.ctypeslib.as_array(pointer, shape).copy() if np.prod(shape) else np.empty(shape)
+class _Recording:
+    """Recorded steps that belong to whoever holds this."""
+
+    def __init__(self, library, pointer):
+        self.library, self.pointer = library, pointer
+
+    def __del__(self):
+        self.library.sb_free_recording(self.pointer)
+
+
+def _view(pointer, shape):
+    return np.ctypeslib.as_array(pointer, shape) if np.prod(shape) else np.empty(shape)
 
 
 def _aligned(leaf, dtype, shape):
@@ -269,6 +287,8 @@ class _Library:
             ("sb_record", None, [pointer, integer]),
             ("sb_num_stages", integer, [pointer]),
             ("sb_recorded", ctypes.c_int64, [pointer] * 4),
+            ("sb_take_recording", pointer, [pointer]),
+            ("sb_free_recording", None, [pointer]),
             ("sb_intervals", ctypes.c_int64, [pointer] * 2),
             ("sb_solve", integer, [pointer] * 3 + [ctypes.c_int64, pointer, ctypes.c_int64, pointer]),
             ("sb_sweep", ctypes.c_int64, [pointer] * 2),
