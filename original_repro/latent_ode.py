@@ -148,15 +148,24 @@ class LatentOde:
 
     start: t0, at which q(z0) stands and the solves begin. method, rtol, atol and further solver settings are those of
     `solvers_bridge.odeint`, the tolerance by default the paper's for time series, which asks for dynamics in float64: a graph in
-    float32 rounds at 1e-7. dtype: of the networks around the ODE; dynamics_dtype: of f.
+    float32 rounds at 1e-7. dtype: of the networks around the ODE; dynamics_dtype, compiler: of f, as of a TensorFlowDynamics.
     """
 
     def __init__(
-        self, *, start=0.0, method="adams", rtol=1.5e-8, atol=1.5e-8, dtype="float32", dynamics_dtype="float64", **solver_settings
+        self,
+        *,
+        start=0.0,
+        method="adams",
+        rtol=1.5e-8,
+        atol=1.5e-8,
+        dtype="float32",
+        dynamics_dtype="float64",
+        compiler="graph",
+        **solver_settings,
     ):
         self.start = float(start)
         self.solver = {"method": method, "rtol": rtol, "atol": atol, **solver_settings}
-        self.dynamics = TensorFlowDynamics(lambda t, z, params: mlp(params, z), dynamics_dtype)
+        self.dynamics = TensorFlowDynamics(lambda t, z, params: mlp(params, z), dynamics_dtype, compiler=compiler)
         self.decoder = tensorflow_primitive(mlp, dtype)
         self.recognise = tensorflow_primitive(recognise, dtype, compiled=True)
         self.sample = tensorflow_primitive(_sampled_posterior, dtype, compiled=True)

@@ -35,6 +35,7 @@ import numpy as np
 
 from original_repro import training
 from original_repro.datasets import spirals
+from solvers_bridge.dynamics.base import COMPILERS
 
 from .. import Experiment, Section, Settings, option
 from ..harness import records, workers
@@ -120,6 +121,7 @@ class RunSettings(Settings):
 
     noise: float = option(NOISE, f"standard deviation of the observations' noise (default: {NOISE})", type=float)
     reverse: str = option(BEST, f"how the reverse sweep is solved (default: {BEST})", choices=WAYS)
+    compiler: str = option("graph", "what makes code of the ODE's function (default: graph)", choices=COMPILERS)
     workers: int = option(
         workers.available_cores(), "processes at a time (default: one for each core)", type=int, metavar="N", named=False
     )
@@ -146,6 +148,7 @@ def run(settings, places):
         "seed": settings.seed,
         "noise": settings.noise,
         "reverse": settings.reverse,
+        "compiler": settings.compiler,
         "trajectories": preset["trajectories"],
     }
     checkpoints = places.checkpoint_folder(NAME, settings.stem)
@@ -369,7 +372,7 @@ def make_network(task, train):
 
     params = _initial_params(task["model"], np.random.default_rng(task["seed"]))
     if task["model"] == "latent_ode":
-        return latent_ode.LatentOde(**WAYS[task["reverse"]]), params
+        return latent_ode.LatentOde(compiler=task.get("compiler", "graph"), **WAYS[task["reverse"]]), params
     return latent_ode.Rnn(time_gaps=task["model"] == "rnn_dt", mean_gap=np.diff(train.times, axis=1).mean()), params
 
 
