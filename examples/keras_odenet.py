@@ -51,7 +51,7 @@ def main():
     block = ODEBlock(Field(options.channels), method=options.method, rtol=options.tolerance, atol=options.tolerance, name="ode")
     layers = keras.layers
     stem = [layers.Conv2D(options.channels, 4, 2, activation="relu"), layers.Conv2D(options.channels, 4, 2)]
-    head = [layers.ReLU(), layers.GlobalAveragePooling2D(), layers.Dense(10)]
+    head = [layers.ReLU(), layers.Flatten(), layers.Dense(10)]
     model = keras.Sequential([keras.Input((28, 28, 1)), *stem, block, *head])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])

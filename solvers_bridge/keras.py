@@ -123,11 +123,13 @@ class ODEBlock(keras.layers.Layer):
 
     def _evaluate(self, t, y, params):
         """f(t, y) in TensorFlow, with the values of func's variables, and the mask if there is one, in params."""
-        variables, held, mask = params
+        variables, held, masks = params
         if not self._is_layer:
             return self.func(t, y)
         takes = inspect.signature(self.func.call).parameters
-        known = {"mask": mask[0]} if mask and "mask" in takes else {}
+        known = {}
+        if any(masks) and "mask" in takes:
+            known["mask"] = keras.tree.pack_sequence_as(y, [mask[0] if mask else None for mask in masks])
         return self.func.stateless_call(variables, held, *self._arguments(t, y), **known)[0]
 
     def call(self, y: Any, mask: Any = None) -> Any:
@@ -138,7 +140,8 @@ class ODEBlock(keras.layers.Layer):
             variables = [self._counting_backwards(tf.convert_to_tensor(variables[0])), *variables[1:]]
         else:
             y = keras.tree.map_structure(self._counting_backwards, y)
-        params = (variables, held, () if mask is None else (mask,))
+        # Empty where there is none: parameters are tensors.
+        params = (variables, held, [() if one is None else (one,) for one in keras.tree.flatten(mask)])
         ys = odeint(self._dynamics.value, y, self.t, params, **self._means.value)
         self.nfe_forward.update_state(self._taken(keras.tree.flatten(ys)[0], "forward"))
         if not self.return_sequences:

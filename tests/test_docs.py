@@ -4,6 +4,9 @@ import importlib.util
 import json
 import re
 import runpy
+import subprocess
+import sys
+from urllib.parse import unquote
 
 import pytest
 import scipy
@@ -69,6 +72,35 @@ def test_the_readme_is_a_page_and_shows_about_ten_numbers():
     lines = text("README.md").splitlines()
     table = [line for line in lines if line.startswith("| ") and line.endswith(("reproduced         |", "reproduced** |"))]
     assert len(lines) <= 150 and 8 <= len(table) <= 12
+
+
+def test_the_site_is_built_strictly(tmp_path):
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings_handlers.python")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert broken_links(tmp_path) == []
+    api = (tmp_path / "api" / "index.html").read_text()
+    for name in ("torch.odeint_adjoint", "torch.odeint_event", "keras.ODEBlock", "tensorflow.odeint"):
+        assert f'id="solvers_bridge.{name}"' in api
+
+
+def broken_links(site):
+    """[(page, link)] of links within a built site to files or headings that are not there."""
+    pages = {path: path.read_text() for path in site.rglob("*.html")}
+    broken = []
+    for path, html in pages.items():
+        for link in re.findall(r'(?:href|src)="([^"]+)"', html):
+            target, _, heading = link.partition("#")
+            if "://" in target or target.startswith(("mailto:", "data:", "/")):
+                continue
+            file = (path.parent / unquote(target.partition("?")[0])).resolve() if target else path
+            file = file / "index.html" if file.is_dir() else file
+            known = not heading or file not in pages or f'id="{unquote(heading)}"' in pages[file]
+            if not file.exists() or not known:
+                broken.append((str(path.relative_to(site)), link))
+    return broken
 
 
 def test_links_between_the_pages_lead_somewhere():
