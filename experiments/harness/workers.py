@@ -18,7 +18,7 @@ import numpy as np
 
 from original_repro.training import tree_map
 
-from . import process
+from . import own_process, process
 
 # Read when NumPy's BLAS and TensorFlow are loaded, so they have to be there when a worker starts.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
@@ -53,7 +53,7 @@ def run_tasks(function, tasks, workers, finished=None, *, scheduler=None, apart=
         return []
     pool_of = _process_pool(min(workers, len(tasks)), _watch_parent, tasks_a_process=1 if apart else None)
     if scheduler is not None:
-        pool_of, function = _cluster(scheduler), functools.partial(_in_own_process, function)
+        pool_of, function = _cluster(scheduler), functools.partial(own_process.call, function, environment=ONE_THREAD)
     with _environment(ONE_THREAD), pool_of as pool:
         futures = [pool.submit(function, task) for task in tasks]
         places = {future: place for place, future in enumerate(futures)}
@@ -62,11 +62,6 @@ def run_tasks(function, tasks, workers, finished=None, *, scheduler=None, apart=
             if finished is not None:
                 finished(places[future], result)
         return [future.result() for future in futures]
-
-
-def _in_own_process(function, task):
-    """function(task), on a worker of a cluster: in a process that ends with it."""
-    return run_tasks(function, [task], 1)[0]
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from experiments import Places, command_line
-from experiments.harness import sweep
+from experiments.harness import own_process, sweep
 from experiments.harness.workers import run_tasks
 from experiments.neural_ode import table1_mnist
 
@@ -76,8 +76,9 @@ def test_a_sweep_leaves_the_records_of_single_runs_goes_on_and_tells_of_failures
     capsys.readouterr()
     assert command_line.main(["sweep", "table1_mnist", "--seeds", "0-1", *words, "--out", str(tmp_path / "swept")]) == 0
     assert "0 runs done, 2 were there" in capsys.readouterr().out
-    failing = ["--data", str(tmp_path / "nothing"), *words]
-    assert command_line.main(["sweep", "table1_mnist", *failing, "--out", str(tmp_path / "failed")]) == 1
+    # Needs weights that nobody made there.
+    failing = ["--checkpoints", str(tmp_path / "checkpoints"), "--out", str(tmp_path / "failed")]
+    assert command_line.main(["sweep", "figures8to10_latent_ode", *failing]) == 1
     assert "failed with status" in capsys.readouterr().err
 
 
@@ -143,6 +144,19 @@ def test_a_scheduler_without_dask_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with pytest.raises(ImportError, match="neural-ode-repro\\[cluster\\]"):
         run_tasks(note_and_wait, [(str(tmp_path), 0)], 1, scheduler="tcp://127.0.0.1:1")
+
+
+def fail(task):
+    print("what a task prints is no part of its answer")
+    raise ValueError(f"{task} is too many")
+
+
+def test_a_task_in_its_own_process_has_its_environment_and_its_error_comes_out():
+    assert own_process.call(os.getenv, "OMP_NUM_THREADS", {"OMP_NUM_THREADS": "1"}) == "1"
+    with pytest.raises(ValueError, match="two is too many"):
+        own_process.call(fail, "two", {})
+    with pytest.raises(RuntimeError, match="status 3 and no result"):
+        own_process.call(os._exit, 3, {})
 
 
 def test_places_of_a_sweep_are_absolute(tmp_path, monkeypatch):
