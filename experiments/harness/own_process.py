@@ -1,7 +1,7 @@
-"""A function of one task in a process of its own that ends with the one that asked for it, also where multiprocessing starts none.
+"""A function of one task in a process of its own that ends with the one that asked for it, where multiprocessing starts none.
 
-As python -m experiments.harness.own_process it is that process: the function and its task come through standard input, which stays
-open as long as the other process lives.
+As python -m experiments.harness.own_process it is that process: the function and its task come through standard input, which
+stays open as long as the other process lives.
 """
 
 import os
