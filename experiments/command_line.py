@@ -336,7 +336,12 @@ def _sweep(arguments):
     except ValueError as error:
         arguments.parser.error(str(error))
     places = Places(out=arguments.out, checkpoints=arguments.checkpoints, fresh=arguments.fresh)
-    return sweep(experiment, every, places, main, arguments.workers, arguments.scheduler)
+    check_folder(places.out, f"--out {places.out}")
+    check_folder(places.checkpoints / "logs", f"--checkpoints {places.checkpoints}")
+    try:
+        return sweep(experiment, every, places, main, arguments.workers, arguments.scheduler)
+    except ImportError as error:
+        arguments.parser.error(str(error))
 
 
 def _bench(arguments):

@@ -18,7 +18,7 @@ PAGES = ("README.md", "docs/library.md", "docs/stiff.md", "docs/doors.md", "docs
 
 
 def text(page):
-    return (REPOSITORY / page).read_text()
+    return (REPOSITORY / page).read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_counts_of_the_traces_are_those_of_the_traces():
         ("classics", "solves", "{} of DETEST's"),
         ("adjoint", "sweeps", "{} sweeps of the adjoint"),
     ):
-        content = json.loads((REPOSITORY / "results" / "stack_2018" / f"{trace}.json").read_text())
+        content = json.loads((REPOSITORY / "results" / "stack_2018" / f"{trace}.json").read_text(encoding="utf-8"))
         assert phrase.format(len(content[entries])) in words
 
 
@@ -78,17 +78,17 @@ def test_the_site_is_built_strictly(tmp_path):
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings_handlers.python")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert broken_links(tmp_path) == []
-    api = (tmp_path / "api" / "index.html").read_text()
+    api = (tmp_path / "api" / "index.html").read_text(encoding="utf-8")
     for name in ("torch.odeint_adjoint", "torch.odeint_event", "keras.ODEBlock", "tensorflow.odeint"):
         assert f'id="solvers_bridge.{name}"' in api
 
 
 def broken_links(site):
     """[(page, link)] of links within a built site to files or headings that are not there."""
-    pages = {path: path.read_text() for path in site.rglob("*.html")}
+    pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
     broken = []
     for path, html in pages.items():
         for link in re.findall(r'(?:href|src)="([^"]+)"', html):
@@ -105,6 +105,6 @@ def broken_links(site):
 
 def test_links_between_the_pages_lead_somewhere():
     for page in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]:
-        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name} links to {target}"

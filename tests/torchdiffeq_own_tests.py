@@ -60,14 +60,14 @@ def run(folder):
 
     with tempfile.TemporaryDirectory() as copy:
         for name in (*FILES, "problems"):
-            text = (Path(folder) / f"{name}.py").read_text()
+            text = (Path(folder) / f"{name}.py").read_text(encoding="utf-8")
             if name == "problems":
                 text = text.replace("\n\ndef construct_problem", METHOD_LISTS + "\n\ndef construct_problem")
             # One list of methods is written out in a test.
             text = text.replace("'scipy_solver': (3e-4", "'adams': (3e-4")
             if name == "norm_tests":
                 text = text.replace("for method in ADAPTIVE_METHODS", f"for method in {METHODS_OF_NORM_TESTS}")
-            (Path(copy) / f"{name}.py").write_text(text)
+            (Path(copy) / f"{name}.py").write_text(text, encoding="utf-8")
         facade = types.ModuleType("torchdiffeq")
         facade.odeint, facade.odeint_adjoint, facade.odeint_event = door.odeint, door.odeint_adjoint, door.odeint_event
         before = sys.modules.get("torchdiffeq")

@@ -60,7 +60,7 @@ def sweep(experiment, every, places, main, workers, scheduler=None):
             if status:
                 log = Path(orders[place]["log"])
                 failed.append(log)
-                end = log.read_text(errors="replace")[-SHOWN_OF_A_FAILURE:] if log.exists() else ""
+                end = log.read_text(encoding="utf-8", errors="replace")[-SHOWN_OF_A_FAILURE:] if log.exists() else ""
                 shown.bar.write(f"{experiment.name} {left[place].stem}: failed with status {status}\n{end}", file=sys.stderr)
 
         run_tasks(functools.partial(_run, main), orders, workers, finished, scheduler=scheduler, apart=True)

@@ -22,7 +22,6 @@ from . import own_process, process
 
 # Read when NumPy's BLAS and TensorFlow are loaded, so they have to be there when a worker starts.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-
 # Seconds to wait for a scheduler.
 CONNECTING = 20
 
@@ -66,7 +65,7 @@ def run_tasks(function, tasks, workers, finished=None, *, scheduler=None, apart=
 
 @contextlib.contextmanager
 def _cluster(scheduler):
-    """The workers of a Dask cluster as an executor; an error in the `with` statement, or an interrupt, stops what they do."""
+    """The workers of a Dask cluster as an executor; what an error in the `with` statement leaves is not begun any more."""
     try:
         from distributed import Client
     except ImportError as error:

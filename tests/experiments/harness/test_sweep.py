@@ -17,7 +17,9 @@ OPTIONS = {option.name: option for option in table1_mnist.RunSettings.options()}
 
 
 def records(folder, experiment):
-    return {path.stem: json.loads(path.read_text()) for path in sorted((folder / "runs" / experiment).glob("*.json"))}
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "runs" / experiment).glob("*.json"))
+    }
 
 
 @pytest.mark.parametrize(
@@ -85,9 +87,9 @@ def test_a_sweep_leaves_the_records_of_single_runs_goes_on_and_tells_of_failures
 def note_and_wait(order):
     """A task that tells which process does it, and takes its time only where it is begun for the first time."""
     folder, number = order
-    with open(f"{folder}/{number}.txt", "a") as file:
+    with open(f"{folder}/{number}.txt", "a", encoding="utf-8") as file:
         file.write(f"{os.getpid()} {os.getppid()}\n")
-    begun = len(open(f"{folder}/{number}.txt").readlines())
+    begun = len(open(f"{folder}/{number}.txt", encoding="utf-8").readlines())
     if begun == 1:
         time.sleep(20)
     return number**2
@@ -103,7 +105,7 @@ def test_a_cluster_that_loses_a_worker_finishes_and_nothing_of_it_goes_on(tmp_pa
             deadline = time.monotonic() + 60
             while not (tmp_path / "0.txt").exists() and time.monotonic() < deadline:
                 time.sleep(0.1)
-            worker = int((tmp_path / "0.txt").read_text().split()[1])
+            worker = int((tmp_path / "0.txt").read_text(encoding="utf-8").split()[1])
             os.kill(worker, signal.SIGKILL)
             killed.append(worker)
 
@@ -114,7 +116,7 @@ def test_a_cluster_that_loses_a_worker_finishes_and_nothing_of_it_goes_on(tmp_pa
             4,
         ]
     assert killed
-    attempts = [line.split()[0] for line in (tmp_path / "0.txt").read_text().splitlines()]
+    attempts = [line.split()[0] for line in (tmp_path / "0.txt").read_text(encoding="utf-8").splitlines()]
     assert len(attempts) == 2 and not os.path.exists(f"/proc/{attempts[0]}")
 
 
