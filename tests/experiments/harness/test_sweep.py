@@ -123,7 +123,7 @@ def test_a_cluster_that_loses_a_worker_finishes_and_nothing_of_it_goes_on(tmp_pa
 @pytest.mark.slow
 def test_a_sweep_on_a_cluster_one_of_whose_workers_is_killed(tmp_path, capsys):
     distributed = pytest.importorskip("distributed")
-    words = ["sweep", "table1_mnist", "--seeds", "0-3", "--model", "mlp", "--epochs", "2"]
+    words = ["sweep", "table1_mnist", "--seeds", "0-2", "--model", "mlp", "--epochs", "2"]
     words += ["--out", str(tmp_path / "out"), "--checkpoints", str(tmp_path / "checkpoints")]
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         victim = cluster.workers[0].pid
@@ -138,8 +138,8 @@ def test_a_sweep_on_a_cluster_one_of_whose_workers_is_killed(tmp_path, capsys):
         assert command_line.main([*words, "--scheduler", cluster.scheduler_address]) == 0
         assert cluster.workers[0].pid != victim
     found = records(tmp_path / "out", "table1_mnist")
-    assert len(found) == 4 and all(0 < record["metrics"]["error_rate"] < 1 for record in found.values())
-    assert "4 runs done" in capsys.readouterr().out
+    assert len(found) == 3 and all(0 < record["metrics"]["error_rate"] < 1 for record in found.values())
+    assert "3 runs done" in capsys.readouterr().out
 
 
 def test_a_scheduler_without_dask_names_the_extra(monkeypatch, tmp_path):
