@@ -254,7 +254,9 @@ def test_van_der_pol_at_its_stiffest(method, reconstruction):
 
 @pytest.mark.parametrize(
     "method, reconstruction",
-    some_fast([(method, way) for method in ("bdf", "lsoda", "dopri5") for way in ("interpolate", None)], ("lsoda", "interpolate")),
+    some_fast(
+        [(method, way) for method in ("bdf", "lsoda", "dopri5") for way in ("interpolate", None)], ("lsoda", "interpolate")
+    ),
 )
 def test_second_derivatives(method, reconstruction):
     """Of the relaxation with respect to its rate and y0, along both orders of differentiation."""
