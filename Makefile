@@ -1,5 +1,5 @@
 # make repro: what the kept weights give, then the quick preset of every experiment, with their report.
-# make test: lint, types and tests.  make lint, make types: these alone.  make format: what lint can repair.
+# make test: lint, types and tests, the strict build of the site among them.  make lint, make types: these alone.  make format: what lint can repair.
 # make test-lowest: the tests with the lowest versions that setup.cfg allows.  make wheel: a wheel into build/wheel.
 # make mutants MODULE=solvers_bridge/adjoint.py: mutation testing of one module (without MODULE, of all: hours); it names the mutants
 # that no test noticed, and mutmut show NAME prints one.
@@ -31,7 +31,6 @@ report: sound
 	$(VENV)/bin/python -m experiments report
 
 docs: sound
-	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[docs]"
 	$(VENV)/bin/python -m mkdocs build --strict
 
 # The library's tests and the others side by side, a core each; the others' report comes last.
@@ -69,7 +68,7 @@ sound: $(INSTALLED)
 
 $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[test,lint]"
+	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[test,lint,docs]"
 	touch $@
 
 $(LOWEST_INSTALLED): setup.cfg setup.py pyproject.toml constraints-lowest.txt

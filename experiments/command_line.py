@@ -1,4 +1,4 @@
-"""The command line: list | run NAME | evaluate NAME | redraw NAME | bench | check | report. All of argparse is here."""
+"""The command line: list | run | sweep | evaluate | redraw NAME | bench | check | report. All of argparse is here."""
 
 import argparse
 import difflib
@@ -30,7 +30,8 @@ from .harness import records
 from .harness.alone import alone
 from .harness.kept import measure_again
 from .harness.run_all import run_all
-from .harness.workers import available_cores
+from .harness.sweep import plan, sweep, values_of
+from .harness.workers import available_cores, check_count
 from .neural_ode import (
     figure3,
     figure4_flows,
@@ -83,7 +84,7 @@ def main(argv=None):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     words = sys.argv[1:] if argv is None else argv
     parser = _parser()
-    if words[:1] in (["run"], ["evaluate"], ["redraw"]) and len(words) > 1 and not words[1].startswith("-"):
+    if words[:1] in (["run"], ["sweep"], ["evaluate"], ["redraw"]) and len(words) > 1 and not words[1].startswith("-"):
         _check_name(parser, words[1], [*EXPERIMENTS, "all"])
     arguments = parser.parse_args(words)
     try:
@@ -137,6 +138,15 @@ def _parser():
         help="how many to run at a time, with one thread each if several (default: number of cores)",
     )
     every.set_defaults(handler=_run_all, parser=every)
+    sweeps = commands.add_parser(
+        "sweep", help="run an experiment with every combination of options, as lists: --seeds 0-19 --model odenet,resnet"
+    )
+    names = sweeps.add_subparsers(required=True, metavar="NAME")
+    for name, experiment in EXPERIMENTS.items():
+        one = names.add_parser(name, help=experiment.title)
+        _add_lists(one, experiment.settings)
+        _add_checkpoints(one)
+        one.set_defaults(handler=_sweep, name=name, parser=one)
     evaluate = commands.add_parser("evaluate", help="measure again with the weights that a run left")
     names = evaluate.add_subparsers(required=True, metavar="NAME")
     for name, experiment in EXPERIMENTS.items():
@@ -176,6 +186,27 @@ def _add_settings(parser, settings):
             metavar=option.metavar,
             help=option.help,
         )
+    _add_out(parser, "folder for records, figures and weights (default: results)")
+
+
+def _add_lists(parser, settings):
+    """An argument for a list of values of each option of a class of Settings, and those of a sweep."""
+    for option in settings.options():
+        if option.name == "workers":  # the sweep's own; each run has one
+            continue
+        flags = [option.flag, "--seeds"] if option.name == "seed" else [option.flag]
+        ranges = " or ranges" if option.type is int else ""
+        parser.add_argument(*flags, metavar="LIST", dest=option.name, help=f"{option.help}; several, with commas{ranges}")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=available_cores(),
+        metavar="N",
+        help="how many runs at a time, each in a process with one thread (default: number of cores)",
+    )
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask cluster whose workers run instead; they share --out and --checkpoints"
+    )
     _add_out(parser, "folder for records, figures and weights (default: results)")
 
 
@@ -290,6 +321,27 @@ def _run_all(arguments):
     ]
     chosen = {name: experiment for name, experiment in EXPERIMENTS.items() if experiment.in_all}
     return run_all(chosen, options, arguments.workers, logs)
+
+
+def _sweep(arguments):
+    experiment, given = EXPERIMENTS[arguments.name], vars(arguments)
+    try:
+        lists = {
+            option.name: values_of(option, given[option.name])
+            for option in experiment.settings.options()
+            if given.get(option.name) is not None and option.name != "workers"
+        }
+        every = plan(experiment.settings, lists)
+        check_count("workers", arguments.workers)
+    except ValueError as error:
+        arguments.parser.error(str(error))
+    places = Places(out=arguments.out, checkpoints=arguments.checkpoints, fresh=arguments.fresh)
+    check_folder(places.out, f"--out {places.out}")
+    check_folder(places.checkpoints / "logs", f"--checkpoints {places.checkpoints}")
+    try:
+        return sweep(experiment, every, places, main, arguments.workers, arguments.scheduler)
+    except ImportError as error:
+        arguments.parser.error(str(error))
 
 
 def _bench(arguments):

@@ -47,7 +47,7 @@ def check(func, y0, t, params, method, rtol, atol, options, adjoint_method, adjo
     if discrete and not isinstance(integrator, (FixedGrid, Dop)):
         raise ValueError(
             "adjoint_method='discrete' backpropagates through the steps of an explicit Runge-Kutta method: method must be "
-            f"euler, midpoint, rk4, dopri5 or dop853, got {method!r}"
+            f"euler, midpoint, rk4, dopri5 or dop853 (or rk4_38), got {method!r}"
         )
     solver, stored = _jumps_on_the_grid(solver, getval(t))
     reverse_method = method if discrete or adjoint_method is None else adjoint_method

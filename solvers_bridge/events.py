@@ -9,19 +9,13 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval, isbox
-from scipy.optimize import brentq
 
 from .arguments import check
+from .crossing import FIRST_HORIZON, LAST_TIME, Search
 from .dynamics.autograd import differentiable
 from .dynamics.base import Dynamics
 from .dynamics.tape import vjp
-from .interpolant import Interpolant
 from .odeint import odeint
-from .solve import Kept, jacobian_of, solve
-from .statistics import SolverError
-
-# Where no t_max is given: the time looked at first, by how much it grows each time, and where it ends.
-FIRST_HORIZON, GROWTH, LAST_TIME = 1.0, 10.0, 1e100
 
 
 def odeint_event(
@@ -88,11 +82,11 @@ def odeint_event(
     problem, y0_leaves, _, leaves, _ = check(func, y0, np.array([start, last]), params, **means)
     if not problem.solver.integrator.adaptive and problem.solver.options.step_size is None:
         raise ValueError(f"method {method!r} needs options['step_size'], where a plain solve would take one step to the end")
-    search = _Search(problem, event, y0_leaves, leaves)
-    t_event, z_event = search.first_crossing(start, last, FIRST_HORIZON if end is None else math.inf)
-    slope = search.slope(t_event, z_event)
+    event_of = _EventOf(problem, event)
+    t_event, z_event = event_of.search(y0_leaves, leaves).first_crossing(start, last, FIRST_HORIZON if end is None else math.inf)
+    slope = event_of.slope(t_event, z_event, leaves)
     # event itself may hold what is differentiated.
-    may_be_traced = (*y0_leaves, t0, *leaves, search.event(t_event, z_event, search.leaves))
+    may_be_traced = (*y0_leaves, t0, *leaves, event_of(t_event, z_event, [getval(leaf) for leaf in leaves]))
     orders = len({trace for value in may_be_traced for trace in _traces_of(value)})
     if slope == 0 or not math.isfinite(slope):
         if orders:
@@ -105,7 +99,7 @@ def odeint_event(
         ys = odeint(func, y0, anp.stack([t0, t_event]), params, **means)
         z = _last_state(problem.layout, ys)
         before = t_event
-        t_event = before - search.event(before, z, leaves) / slope
+        t_event = before - event_of(before, z, leaves) / slope
     z = z + (t_event - before) * f(before, z, *leaves)
     return t_event, problem.layout.unpack(z, anp.reshape)
 
@@ -144,25 +138,16 @@ def _number(value, name):
     return float(array)
 
 
-class _Crossed(Exception):
-    """Ends a solve at the end of the step in which the event lies."""
+class _EventOf:
+    """event as a function of flat states and leaves, which autograd may trace."""
 
+    def __init__(self, problem, event):
+        self.problem, self.event = problem, event
 
-class _Search:
-    """The search for a crossing, on numbers that nothing traces."""
-
-    def __init__(self, problem, event, y0_leaves, leaves):
-        self.problem, self.func = problem, event
-        self.leaves = [getval(leaf) for leaf in leaves]
-        self.z0 = problem.layout.pack([getval(leaf) for leaf in y0_leaves], np.reshape, np.concatenate)
-        self.sent = problem.dynamics.send(self.leaves)
-        self.f = problem.dynamics.bind(problem.layout, problem.structure, self.sent)
-        self.steps, self.side = 0, 0.0
-
-    def event(self, t, z, leaves):
+    def __call__(self, t, z, leaves):
         """The event's value at a flat state, traced if anything is."""
         problem = self.problem
-        value = self.func(t, problem.layout.unpack(z, anp.reshape), problem.structure.unflatten(leaves))
+        value = self.event(t, problem.layout.unpack(z, anp.reshape), problem.structure.unflatten(leaves))
         if isinstance(value, (list, tuple)):
             value = anp.array(value)
         array = np.asarray(getval(value))
@@ -172,90 +157,24 @@ class _Search:
             raise ValueError(f"event must return one real number, got shape {array.shape}; for several events, their product")
         return anp.reshape(value, ())
 
-    def value(self, t, z):
-        """The event's value as a float."""
-        value = float(getval(self.event(t, z, self.leaves)))
-        if not math.isfinite(value):
-            raise ValueError(f"event returned {value} at t = {t!r}")
-        return value
+    def search(self, y0_leaves, leaves):
+        """The Search for its crossing, on numbers that nothing traces."""
+        leaves = [getval(leaf) for leaf in leaves]
+        z0 = self.problem.layout.pack([getval(leaf) for leaf in y0_leaves], np.reshape, np.concatenate)
 
-    def slope(self, t, z):
+        def value(t, z):
+            return float(getval(self(t, z, leaves)))
+
+        def gradient(t, z):
+            _, pullback = vjp(lambda z: self(t, z, leaves), z)
+            return getval(pullback(1.0)[0])
+
+        return Search(self.problem, z0, leaves, value, gradient)
+
+    def slope(self, t, z, leaves):
         """d event/dt along the solution."""
-        _, pullback = vjp(lambda t, z: self.event(t, z, self.leaves), t, z)
+        leaves, problem = [getval(leaf) for leaf in leaves], self.problem
+        _, pullback = vjp(lambda t, z: self(t, z, leaves), t, z)
         t_bar, z_bar = pullback(1.0)
-        return float(getval(t_bar) + np.dot(getval(z_bar), self.f(t, z)))
-
-    def first_crossing(self, start, end, horizon):
-        """(t, z) at the first crossing between start and end, of which as much as horizon is looked at first, and then more."""
-        t, z, direction = start, self.z0, math.copysign(1.0, end - start)
-        g, self.doubt = self.value(t, z), self._doubt(t, z)
-        self.side = math.copysign(1.0, g) if abs(g) > self.doubt else 0.0
-        horizon = max(horizon, 1e6 * np.spacing(abs(start)))
-        while t != end:
-            t_next = t + direction * min(horizon, abs(end - t))
-            crossing, z = self._up_to(t, z, t_next)
-            if crossing is not None:
-                return crossing
-            t, horizon = t_next, GROWTH * horizon
-        raise SolverError(f"event did not cross zero between t = {start!r} and {end!r}", t_reached=end)
-
-    def _doubt(self, t, z):
-        """How far from zero the event may be where the solution, within its tolerances, is at zero."""
-        solver = self.problem.solver
-        _, pullback = vjp(lambda z: self.event(t, z, self.leaves), z)
-        (z_bar,) = pullback(1.0)
-        return float(np.sum(np.abs(getval(z_bar)) * (solver.atol + solver.rtol * np.abs(z))))
-
-    def _up_to(self, start, z_start, end):
-        """((t, z) of a crossing between start and end, or None; the state at end, or None)."""
-        solver, direction = self.problem.solver, math.copysign(1.0, end - start)
-        inner = [jump for jump in solver.options.jump_t if min(start, end) < jump < max(start, end)]
-        times = np.array([start, *sorted(inner, reverse=direction < 0), end])
-        before = (start, z_start)
-
-        def after_step(t, z):
-            nonlocal before
-            # A step may go beyond the end; and one solve that failed beyond it is made again from the start.
-            if not 0 < direction * (t - before[0]) <= direction * (end - before[0]):
-                return
-            g, after = self.value(t, z), (t, np.array(z))
-            if self.side == 0.0 and abs(g) > self.doubt:
-                self.side = math.copysign(1.0, g)
-            elif self.side and self.side * g <= 0:
-                raise _Crossed(before, after)
-            before = after
-            self._count(t)
-
-        jacobian = jacobian_of(self.problem, self.leaves, self.sent)
-        try:
-            zs, _ = solve(solver, self.f, z_start, times, "forward", jacobian, after_step=after_step)
-            after_step(end, zs[-1])
-        except _Crossed as crossed:
-            return self._between(*crossed.args, jacobian), None
-        return None, zs[-1]
-
-    def _count(self, t):
-        limit = self.problem.solver.options.max_num_steps
-        self.steps += 1
-        if self.steps > limit:
-            raise SolverError(
-                f"event did not cross zero in max_num_steps = {limit} steps; give t_max, or a larger options['max_num_steps']",
-                t_reached=t,
-            )
-
-    def _between(self, before, after, jacobian):
-        """The root between two states on both sides of it, on the interpolant of the steps between them."""
-        interpolant = Interpolant()
-        times = np.array([before[0], after[0]])
-        solve(self.problem.solver, self.f, before[1], times, "forward", jacobian, kept=Kept(interpolant=interpolant))
-
-        def value(t):
-            return self.side * self.value(t, interpolant(t))
-
-        # Where a root is as near to an end as the tolerance, this solve may have it beyond that end.
-        if value(after[0]) >= 0:
-            return after
-        if value(before[0]) <= 0:
-            return before
-        t = brentq(value, *times, xtol=4 * np.spacing(np.abs(times).max()))
-        return t, interpolant(t)
+        f = problem.dynamics.bind(problem.layout, problem.structure, leaves)
+        return float(getval(t_bar) + np.dot(getval(z_bar), f(t, z)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +16,10 @@ from .dynamics.autograd import differentiable
 from .dynamics.base import Dynamics, leaf_tuple, num_params, unpack_like
 from .dynamics.tape import vjp
 from .integrators.dop import Dop
-from .integrators.fixed_grid import ORDER, integrate_on_grid
 from .nested import Layout, is_differentiable
 from .reverse import gradient, lost_gap
-from .solve import Kept, Warm, adjoint_problem, are_close, forward, inside_of, pieces, with_stored
-from .statistics import SolverError, new_statistics, publish
+from .solve import Kept, Warm, adjoint_problem, are_close, forward, solve_traced, with_stored
+from .statistics import SolverError
 
 
 def odeint(
@@ -54,7 +52,7 @@ def odeint(
     t : one or more times, increasing or decreasing; y0 belongs to t[0]. A repeated time repeats its state.
     params : any nesting of lists, tuples and dicts of real arrays. Integers and booleans are passed on without a gradient.
     method : "adams" (VODE, the paper's implicit Adams), "bdf" (VODE), "lsoda" (ODEPACK), "dopri5", "dop853" (Hairer's Fortran),
-        "radau" (Radau IIA), or on a fixed grid "euler", "midpoint", "rk4".
+        "radau" (Radau IIA), or on a fixed grid "euler", "midpoint", "rk4" (the classical one), "rk4_38" (the 3/8 rule).
     rtol, atol : relative and absolute tolerance, positive; numbers, arrays that broadcast to the shape of y0, or both nested like
         it. The default is the paper's for time series (section 6), scipy.integrate.odeint's rounded. atol is at least 1e-150.
     options : dict of the integrator's own options. "first_step", "max_step" (positive, in units of t); "max_num_steps" between
@@ -308,38 +306,5 @@ def _in_dtype_of(value, bar):
 
 def _solve_traced(problem, z0, t, *leaves):
     """Fixed grid with autograd's tape through every step (adjoint_method="discrete"): memory O(steps)."""
-    f_traced = differentiable(problem.dynamics, problem.layout, problem.structure)
-    method, options = problem.solver.integrator.name, problem.solver.options
-    times, inside = _value(t), None
-    statistics = new_statistics("forward", method, anp.size(z0))
-    start = time.perf_counter()
-
-    def f(t_i, z):
-        statistics.nfe += 1
-        if inside is not None:
-            t_i = t_i + (min(max(_value(t_i), min(inside)), max(inside)) - _value(t_i))
-        dz = f_traced(t_i, z, *leaves)
-        if not np.isfinite(_value(dz)).all():
-            raise SolverError("func returned a value that is not finite", float(_value(t_i)), statistics)
-        return dz
-
-    def after_step(t_i, h, before, z):
-        statistics.steps += 1
-        statistics.last_step, statistics.last_order = h, ORDER[method]
-        statistics.first_step = statistics.first_step or h
-        if statistics.t is not None:
-            statistics.t.append(t_i + h)
-            statistics.step_sizes.append(h)
-            statistics.orders.append(ORDER[method])
-            statistics.states.append(np.array(_value(z)))
-
-    try:
-        states = [z0]
-        for first, last in pieces(times, options):
-            inside, _ = inside_of(times[first], times[last], options)
-            piece = t[first : last + 1]
-            integrate_on_grid(method, f, states[-1], piece, options.step_size, after_step, states.append, _value)
-        return anp.stack(states)
-    finally:
-        statistics.wall_seconds = time.perf_counter() - start
-        publish(statistics)
+    f = differentiable(problem.dynamics, problem.layout, problem.structure)
+    return anp.stack(solve_traced(problem, lambda t_i, z: f(t_i, z, *leaves), z0, t, _value))

@@ -104,7 +104,9 @@ class _Reverse:
         self.allowance = max(self.allowance - nfe, MOST_EVALUATIONS[1])
 
     def slope(self, t, z):
-        """f at an output time, for t_bar."""
+        """f at an output time, for t_bar; where func jumps there, on this side of it."""
+        if t in self.problem.solver.options.jump_t:
+            t = np.nextafter(t, self.t[0])
         dz = np.array(self.f(t, z))
         return dz if self.wants_t else np.where(np.isfinite(dz), dz, 0.0)
 

@@ -13,6 +13,7 @@ from .adjoint import Augmented
 from .dynamics.base import Dynamics, leaf_tuple, num_params
 from .integrators import Call, Integrator, Options, RightHandSide
 from .integrators.compiled import attempt, compiled_of
+from .integrators.fixed_grid import ORDER, integrate_on_grid
 from .interpolant import Interpolant
 from .nested import Layout, Structure
 from .progress import Progress
@@ -129,6 +130,47 @@ def solve(solver, rhs, z0, t, direction, jacobian=None, *, warm=None, kept=None,
     if kept.tape is not None:
         kept.tape[:] = _spread(intervals, grid, len(t))
     return zs[row], statistics
+
+
+def solve_traced(problem, f, z0, t, value):
+    """The states (n,) of a problem on a fixed grid at times t (T,), as a list; f(t, z), z0 and t may be traced, of any framework.
+
+    So a framework differentiates through every step, in O(steps) memory. value(x) is the array or number in what is traced.
+    """
+    name, options = problem.solver.integrator.name, problem.solver.options
+    times, inside = value(t), None
+    statistics = new_statistics("forward", name, problem.layout.size)
+    start = time.perf_counter()
+
+    def watched(t_i, z):
+        statistics.nfe += 1
+        if inside is not None:
+            t_i = t_i + (min(max(value(t_i), min(inside)), max(inside)) - value(t_i))
+        dz = f(t_i, z)
+        if not np.isfinite(value(dz)).all():
+            raise SolverError("func returned a value that is not finite", float(value(t_i)), statistics)
+        return dz
+
+    def after_step(t_i, h, before, z):
+        statistics.steps += 1
+        statistics.last_step, statistics.last_order = h, ORDER[name]
+        statistics.first_step = statistics.first_step or h
+        if statistics.t is not None:
+            statistics.t.append(t_i + h)
+            statistics.step_sizes.append(h)
+            statistics.orders.append(ORDER[name])
+            statistics.states.append(np.array(value(z)))
+
+    try:
+        states = [z0]
+        for first, last in pieces(times, options):
+            inside, _ = inside_of(times[first], times[last], options)
+            piece = t[first : last + 1]
+            integrate_on_grid(name, watched, states[-1], piece, options.step_size, after_step, states.append, value)
+        return states
+    finally:
+        statistics.wall_seconds = time.perf_counter() - start
+        publish(statistics)
 
 
 def _spread(intervals, grid, count):

@@ -4,6 +4,7 @@ Threads do not help where Python or Fortran holds the interpreter's lock, as in 
 """
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import pickle
@@ -17,10 +18,12 @@ import numpy as np
 
 from original_repro.training import tree_map
 
-from . import process
+from . import own_process, process
 
 # Read when NumPy's BLAS and TensorFlow are loaded, so they have to be there when a worker starts.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+# Seconds to wait for a scheduler.
+CONNECTING = 20
 
 
 class WorkerDied(RuntimeError):
@@ -32,8 +35,11 @@ def available_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def run_tasks(function, tasks, workers, finished=None):
+def run_tasks(function, tasks, workers, finished=None, *, scheduler=None, apart=False):
     """[function(task) for task in tasks], computed `workers` at a time, in fresh processes with one thread each.
+
+    scheduler: address of a Dask cluster's, whose workers compute instead, each task in a process of its own there; a task whose
+    worker is lost is begun again on another. apart: every task has a process of its own here, too.
 
     function is at the top of its module; tasks and results can be pickled. finished(place in the list, result) is called here for
     each task when it ends. With one worker the work is done in processes too, so that a result does not depend on the number of
@@ -44,7 +50,10 @@ def run_tasks(function, tasks, workers, finished=None):
     tasks = list(tasks)
     if not tasks:
         return []
-    with _environment(ONE_THREAD), _process_pool(min(workers, len(tasks)), _watch_parent) as pool:
+    pool_of = _process_pool(min(workers, len(tasks)), _watch_parent, tasks_a_process=1 if apart else None)
+    if scheduler is not None:
+        pool_of, function = _cluster(scheduler), functools.partial(own_process.call, function, environment=ONE_THREAD)
+    with _environment(ONE_THREAD), pool_of as pool:
         futures = [pool.submit(function, task) for task in tasks]
         places = {future: place for place, future in enumerate(futures)}
         for future in as_completed(futures):
@@ -52,6 +61,22 @@ def run_tasks(function, tasks, workers, finished=None):
             if finished is not None:
                 finished(places[future], result)
         return [future.result() for future in futures]
+
+
+@contextlib.contextmanager
+def _cluster(scheduler):
+    """The workers of a Dask cluster as an executor; what an error in the `with` statement leaves is not begun any more."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ImportError("a scheduler's address needs Dask: pip install 'neural-ode-repro[cluster]'") from error
+    with Client(scheduler, timeout=CONNECTING) as client:
+        pool = client.get_executor(pure=False)
+        try:
+            yield pool
+        finally:
+            # Futures that are let go are forgotten by the scheduler, done or not.
+            pool.shutdown(wait=False)
 
 
 @contextlib.contextmanager
@@ -105,10 +130,10 @@ def check_count(name, count):
 
 
 @contextlib.contextmanager
-def _process_pool(count, initializer, *initargs):
+def _process_pool(count, initializer, *initargs, tasks_a_process=None):
     """A pool of fresh processes; an error in the `with` statement, or an interrupt, stops them at once."""
-    beginning = pickle.dumps((initializer, initargs))
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), process.begin_worker, (beginning,))
+    beginning, spawn = pickle.dumps((initializer, initargs)), multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, spawn, process.begin_worker, (beginning,), max_tasks_per_child=tasks_a_process)
     processes = pool._processes  # a pool that is broken or shut down forgets them
     try:
         yield pool

@@ -39,12 +39,12 @@ class Dynamics(ABC):
         nested in one tuple; theta are those of them that are floating-point.
         """
 
-    @abstractmethod
     def tangent(self, layout, structure):
         """The Dynamics of a directional derivative: d[z, v]/dt = [f, df/dz v + df/dtheta w] for a flat state (2n).
 
         Its parameters are one tuple of the leaves and, behind them, of the directions w of those that are floating-point.
         """
+        raise TypeError(f"{type(self).__name__} has no tangent system, which autograd's derivatives of it would need")
 
 
 def num_params(leaves):

@@ -22,6 +22,7 @@ INTEGRATORS: dict[str, Integrator] = {
         FixedGrid("euler"),
         FixedGrid("midpoint"),
         FixedGrid("rk4"),
+        FixedGrid("rk4_38"),
     )
 }
 

@@ -37,6 +37,12 @@ def test_the_odenet_learns_digits():
     assert numbers["test_error"] < 0.6 and numbers["nfe_forward"] > 5 and numbers["nfe_backward"] > 5
 
 
+def test_the_odenet_in_keras_learns_digits(tmp_path):
+    text = run("keras_odenet.py", "--epochs", 2, "--images", 640, "--channels", 8, "--out", tmp_path / "odenet.keras")
+    best = re.search(r"test_accuracy ([\d.]+), nfe_forward ([\d.]+)", text)
+    assert float(best[1]) > 0.4 and float(best[2]) > 5 and "ode_nfe_backward" in text
+
+
 def test_solvers_are_compared(tmp_path):
     out = tmp_path / "solvers.png"
     text = run("compare_solvers.py", "--methods", "adams", "dop853", "--tolerances", "1e-6", "1e-10", "--out", out)

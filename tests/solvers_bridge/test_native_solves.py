@@ -145,6 +145,7 @@ def test_same_steps_states_and_gradients_with_no_python_between(both, case, eval
 
 BY_PYTHON = {
     "stay_inside": {"options": {"stay_inside": True}},
+    "the 3/8 rule": {"method": "rk4_38", "options": {"step_size": 0.13}},
     "a jump": {"method": "dopri5", "options": {"jump_t": [0.7, 1.0]}},
     "interpolants": {"method": "dopri5", "adjoint_options": {"reconstruction": "interpolate"}},
     "interpolants of checkpoints": {"adjoint_options": {"reconstruction": "interpolate", "checkpoint": 2}},

@@ -1,0 +1,150 @@
+"""PyTorch dynamics: functions of flat tensors for f and its adjoint system, and what else such a function uses."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+
+from .base import Dynamics
+
+
+class TorchDynamics(Dynamics):
+    """func(t, z) in PyTorch, on flat states z (n,) of one dtype and device; the parameters are tensors that func holds.
+
+    Parameters
+    ----------
+    func : t is a scalar tensor, z (n,) flat, both of dtype and device; returns (n,).
+    params : floating-point tensors that func uses, with respect to which gradients are taken; the leaves that methods are given
+        stand for them and are not read.
+    dtype, device : of what func is given.
+    wants_t : whether func is differentiated with respect to t.
+    jumps : times at which func jumps. A time that is none of them is not rounded to one.
+    """
+
+    def __init__(self, func, params, dtype, device, wants_t=True, jumps=()):
+        self.func, self.params, self.wants_t = func, tuple(params), wants_t
+        self.torch_dtype, self.device = dtype, device
+        self.dtype = np.dtype(str(dtype).removeprefix("torch."))
+        self.jumps = {float(self.dtype.type(jump)) for jump in jumps}
+
+    def bind(self, layout, structure, leaves):
+        def rhs(t, z):
+            with torch.no_grad():
+                return _as_array(self.func(self.time(t), self._state(z)))
+
+        return rhs
+
+    def bind_jacobian(self, layout, structure, leaves):
+        def jacobian(t, z):
+            t = self.time(t)
+            return _as_array(torch.autograd.functional.jacobian(lambda z: self.func(t, z), self._state(z)))
+
+        return jacobian
+
+    def augmented(self, layout, structure):
+        return self.with_function(_augmented_function(self.func, self.params, layout.size, self.wants_t))
+
+    def with_function(self, func):
+        """The same about another function of flat states."""
+        return TorchDynamics(func, self.params, self.torch_dtype, self.device, self.wants_t, self.jumps)
+
+    def traced(self, t, z):
+        """f (n,) in float64 at tensors t and z (n,) of float64, in the graph of whatever is being differentiated."""
+        return self.func(self.time(t), z.to(self.torch_dtype)).to(torch.float64)
+
+    def time(self, t):
+        """t, a number or a tensor of float64, as a scalar tensor for func."""
+        exact = torch.as_tensor(t, dtype=torch.float64, device=self.device)
+        rounded = exact.to(self.torch_dtype)
+        if rounded.dtype != torch.float64 and self.jumps and float(rounded) in self.jumps and float(rounded) != float(exact):
+            towards = torch.full_like(rounded, float("inf") if float(exact) > float(rounded) else -float("inf"))
+            rounded = rounded + (torch.nextafter(rounded.detach(), towards) - rounded.detach())
+        return rounded
+
+    def _state(self, z):
+        # A copy: func may keep what it is given, and the integrator's memory changes.
+        return torch.tensor(z, dtype=self.torch_dtype, device=self.device)
+
+
+def _as_array(tensor):
+    return tensor.detach().to("cpu", torch.float64).numpy()
+
+
+def _augmented_function(func, params, n, wants_t):
+    """(t, s) -> [f, -a df/dz, -a df/dtheta, -a df/dt], flat (see Dynamics.augmented); differentiable where traced."""
+
+    def augmented(t, s):
+        is_traced = torch.is_grad_enabled()
+        z, a = s[:n], s[n : 2 * n]
+        if not is_traced:
+            t, z = t.detach().requires_grad_(wants_t), z.detach().requires_grad_()
+        with torch.enable_grad():
+            f = func(t, z)
+            inputs = (z, *params, t)
+            bars = [None] * len(inputs)
+            if f.requires_grad:
+                # Of z and t only what is traced can be asked for; what func does not use has a gradient of zero.
+                asked = [i for i, value in enumerate(inputs) if value.requires_grad]
+                wanted = [inputs[i] for i in asked]
+                found = torch.autograd.grad(
+                    f, wanted, -a.to(f.dtype), allow_unused=True, retain_graph=True, create_graph=is_traced
+                )
+                for i, bar in zip(asked, found):
+                    bars[i] = bar
+            parts = [torch.zeros_like(value) if bar is None else bar for value, bar in zip(inputs, bars)]
+        return torch.cat([part.reshape(-1).to(device=s.device) for part in (f, *parts)])
+
+    return augmented
+
+
+def tensors_used_by(func, t, z):
+    """Tensors with a gradient that func(t, z) used and that were not made of t and z on the way; t and z themselves have none."""
+    with torch.enable_grad(), _Watch() as watch:
+        f = func(t, z)
+    used = list(watch.found.values())
+    return used + _other_leaves(f, used)
+
+
+class _Watch(TorchFunctionMode):
+    """Sees the arguments of every PyTorch function; `found` are those that need a gradient and came from outside."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.made = {}, {}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        value = func(*args, **(kwargs or {}))
+        for tensor in _tensors((args, kwargs)):
+            if tensor.requires_grad and id(tensor) not in self.made:
+                self.found[id(tensor)] = tensor
+        # Kept, so that no later tensor has the same id.
+        self.made.update({id(tensor): tensor for tensor in _tensors(value) if id(tensor) not in self.found})
+        return value
+
+
+def _tensors(tree):
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from _tensors(item)
+    elif isinstance(tree, dict):
+        yield from _tensors(list(tree.values()))
+
+
+def _other_leaves(f, used):
+    """Leaves of the graph of f that are reached by none of used: what a function that is not PyTorch's own was given."""
+    ends = {tensor.grad_fn for tensor in used if tensor.grad_fn is not None}
+    known = {id(tensor) for tensor in used}
+    nodes, seen, leaves = [f.grad_fn], set(), []
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen or node in ends:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in known:
+            leaves.append(leaf)
+        nodes += [parent for parent, _ in node.next_functions]
+    return leaves

@@ -1,0 +1,81 @@
+"""The solve as a primitive of PyTorch's: an autograd.Function on flat float64 tensors, differentiable to any order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .adjoint import Augmented, reverse_sweep
+from .dynamics.base import num_params, unpack_like
+from .reverse import gradient
+from .solve import Problem, adjoint_problem, are_close, forward
+
+
+def as_array(tensor):
+    """A tensor, or a number, in NumPy's float64."""
+    return tensor.detach().to("cpu", torch.float64).numpy() if isinstance(tensor, torch.Tensor) else np.float64(tensor)
+
+
+class Solved(NamedTuple):
+    """A problem with the tensors its func uses, and their stand-ins."""
+
+    problem: Problem
+    leaves: list
+    params: tuple
+
+
+class Solve(torch.autograd.Function):
+    """States (T, n) of a problem for (z0 (n,), t (T,), *params): the primitive that PyTorch sees."""
+
+    @staticmethod
+    def forward(ctx, solved, z0, t, *params):
+        zs = forward(solved.problem, as_array(z0), as_array(t), solved.leaves)
+        zs = torch.as_tensor(zs, device=z0.device)
+        ctx.solved = solved
+        # params too, so that PyTorch notices if they were changed in place.
+        ctx.save_for_backward(t, zs, *params)
+        return zs
+
+    @staticmethod
+    def backward(ctx, zs_bar):
+        t, zs, *params = ctx.saved_tensors
+        solved = ctx.solved
+        if torch.is_grad_enabled():
+            z0_bar, t_bar, theta_bar = _traced_gradient(solved, t, zs, zs_bar)
+        else:
+            wants_t = ctx.needs_input_grad[2]
+            bars = gradient(solved.problem, as_array(t), as_array(zs), as_array(zs_bar), solved.leaves, wants_t)
+            z0_bar, t_bar, theta_bar = (torch.as_tensor(np.asarray(bar), device=zs.device) for bar in bars)
+        parts = unpack_like(theta_bar, solved.leaves, torch.reshape)
+        bars = [part.to(param.device, param.dtype) for part, param in zip(parts, params)]
+        return None, z0_bar, t_bar, *bars
+
+
+def _traced_gradient(solved, t, zs, zs_bar):
+    """gradient in PyTorch's graph, for derivatives of derivatives: a sweep of reverse solves that are differentiated in turn."""
+    problem, leaves, params = solved
+    dynamics, augmented = problem.dynamics, Augmented(problem.layout.size, num_params(leaves))
+    adjoint = adjoint_problem(problem._replace(discrete=False, reconstruction="solve", warm_restart=False), leaves)
+    times = as_array(t)
+
+    def segment(i, a, theta_bar, t0_bar):
+        if are_close(times[i], times[i - 1]):
+            return a, theta_bar, t0_bar
+        s = torch.cat([zs[i], a, torch.as_tensor(theta_bar).to(a), torch.as_tensor(t0_bar).to(a).reshape(1)])
+        s = Solve.apply(Solved(adjoint, leaves, params), s, torch.stack([t[i], t[i - 1]]), *params)[-1]
+        return augmented.split(s)[1:]
+
+    bars = reverse_sweep(segment, dynamics.traced, t, zs, zs_bar, augmented.p, lambda a, theta_bar: False, _Torch)
+    return bars[0], bars[1], torch.as_tensor(bars[2]).to(zs)
+
+
+class _Torch:
+    """The functions of an array namespace that reverse_sweep asks for."""
+
+    dot = staticmethod(torch.dot)
+
+    @staticmethod
+    def array(values):
+        return torch.stack([torch.as_tensor(value, dtype=torch.float64) for value in values])

@@ -1,0 +1,278 @@
+"""solvers_bridge.torch: torchdiffeq's signatures with our integrators; run where PyTorch and torchdiffeq are installed."""
+
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+
+import solvers_bridge
+from solvers_bridge import SolverError, record_solves
+
+METHODS = ("adams", "bdf", "lsoda", "dopri5", "dop853", "radau", "euler", "midpoint", "rk4", "rk4_classic")
+
+
+torch = pytest.importorskip("torch")
+door = pytest.importorskip("solvers_bridge.torch")
+T = torch.tensor([0.0, 0.5, 1.3], dtype=torch.float64)
+
+
+def net(dtype=torch.float64):
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).to(dtype)
+
+
+class ODE(torch.nn.Module):
+    def __init__(self, dtype=torch.float64):
+        super().__init__()
+        self.net = net(dtype)
+
+    def forward(self, t, y):
+        return self.net(y) * torch.cos(t)
+
+
+def start(dtype=torch.float64):
+    return torch.tensor([[1.0, -0.4, 0.5], [0.2, 0.1, -1.0]], dtype=dtype, requires_grad=True)
+
+
+def gradients(odeint, func, t=T, **means):
+    y0, t = start(), t.clone().requires_grad_()
+    y = odeint(func, y0, t, **means)
+    return [y.detach(), *torch.autograd.grad(torch.sin(y).sum(), [y0, t, *func.parameters()])]
+
+
+def assert_close(ours, theirs, atol):
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.dtype == other.dtype and one.shape == other.shape
+        torch.testing.assert_close(one, other, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("method", ["adams", "bdf", "lsoda", "dopri5", "dop853", "radau"])
+@pytest.mark.parametrize("name", ["odeint", "odeint_adjoint"])
+def test_gradients_are_torchdiffeqs(method, name):
+    torchdiffeq = pytest.importorskip("torchdiffeq")
+    func, means = ODE(), {"rtol": 1e-10, "atol": 1e-10}
+    theirs = gradients(torchdiffeq.odeint_adjoint, func, method="dopri5", **means)
+    assert_close(gradients(getattr(door, name), func, method=method, **means), theirs, 1e-6)
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "rk4"])
+@pytest.mark.parametrize(
+    "options",
+    # Where an output time falls on the grid, torchdiffeq's gradient with respect to it is lost: here none does but the ends.
+    [None, {"step_size": 0.23}, {"step_size": 0.23, "interp": "cubic"}, {"step_size": 0.23, "perturb": True},
+     {"grid_constructor": lambda f, y0, t: torch.cat([t[0] + (t[-1] - t[0]) * torch.linspace(0, 0.9, 8).double(), t[-1:]])}],
+    ids=["outputs", "steps", "cubic", "perturbed", "constructor"],
+)  # fmt: skip
+def test_fixed_grids_are_torchdiffeqs_to_rounding(method, options):
+    torchdiffeq = pytest.importorskip("torchdiffeq")
+    for t in (T, T.flip(0)):
+        means = {"method": method, "options": options}
+        assert_close(gradients(door.odeint, ODE(), t, **means), gradients(torchdiffeq.odeint, ODE(), t, **means), 1e-12)
+        states = door.odeint_adjoint(ODE(), start(), t, **means)
+        assert_close([states], [torchdiffeq.odeint_adjoint(ODE(), start(), t, **means)], 1e-12)
+
+
+def test_rk4_classic_is_the_classical_method():
+    ys = door.odeint(lambda t, y: t * y, torch.ones(1, dtype=torch.float64), T, method="rk4_classic")
+    expected = solvers_bridge.odeint(lambda t, y, _: t * y, np.ones(1), T.numpy(), method="rk4")
+    np.testing.assert_allclose(ys.numpy(), expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_states_and_statistics_are_those_of_odeint(method):
+    func = ODE().requires_grad_(False)
+    weights = [p.numpy() for p in func.parameters()]
+
+    def in_numpy(t, y, _):
+        return (np.tanh(y @ weights[0].T + weights[1]) @ weights[2].T + weights[3]) * np.cos(t)
+
+    with record_solves() as solves:
+        ys = door.odeint(func, start().detach(), T, method=method)
+    expected = solvers_bridge.odeint(
+        in_numpy, start().detach().numpy(), T.numpy(), method={"rk4": "rk4_38", "rk4_classic": "rk4"}.get(method, method),
+        rtol=1e-7, atol=1e-9,
+    )  # fmt: skip
+    np.testing.assert_allclose(ys.numpy(), expected, rtol=1e-8 if method in ("adams", "bdf", "lsoda", "radau") else 1e-12)
+    assert solves[0].direction == "forward" and solves[0].nfe > 0
+
+
+@pytest.mark.parametrize("method", ["adams", "dopri5", "rk4"])
+@pytest.mark.parametrize("name", ["odeint", "odeint_adjoint"])
+def test_second_derivatives(method, name):
+    """Of a scalar problem, y = y0 exp(a (t - t0)), whose derivatives are known: PyTorch's gradgradcheck is about differences."""
+    a = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    y0 = torch.tensor([1.3], dtype=torch.float64, requires_grad=True)
+    odeint = partial(door.odeint_adjoint, adjoint_params=(a,)) if name == "odeint_adjoint" else door.odeint
+    options = {"step_size": 0.01} if method == "rk4" else None
+    y = odeint(lambda t, y: a * y, y0, T, method=method, rtol=1e-9, atol=1e-9, options=options)[-1]
+    y_a, y_0 = torch.autograd.grad(y.sum(), (a, y0), create_graph=True)
+    y_aa, y_a0 = torch.autograd.grad(y_a, (a, y0))
+    s, growth = 1.3, np.exp(0.7 * 1.3)
+    expected = [1.3 * growth * s, growth, 1.3 * growth * s**2, growth * s]
+    np.testing.assert_allclose([float(x) for x in (y_a, y_0, y_aa, y_a0)], expected, rtol=1e-6)
+
+
+def test_gradients_of_what_func_holds_and_of_what_it_captured():
+    weight = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    square, y0 = weight**2, torch.ones(1, dtype=torch.float64)
+
+    class Own(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, w):
+            ctx.save_for_backward(x, w)
+            return x * w
+
+        @staticmethod
+        def backward(ctx, bar):
+            x, w = ctx.saved_tensors
+            return bar * w, (bar * x).sum()
+
+    # The square, made outside; a leaf that only a function of the user's own was given.
+    for func, expected in ((lambda t, y: -square * y, -4 * np.exp(-4)), (lambda t, y: -Own.apply(y, weight), -np.exp(-2))):
+        y = door.odeint(func, y0, torch.tensor([0.0, 1.0], dtype=torch.float64), method="adams")[-1]
+        (bar,) = torch.autograd.grad(y.sum(), weight, retain_graph=True)
+        np.testing.assert_allclose(float(bar), expected, rtol=1e-5)
+
+
+def test_a_tuple_of_states_with_tolerances_of_its_own():
+    def func(t, y):
+        a, b = y
+        return -a, 0.5 * b + t
+
+    y0 = (torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([[1.0]], dtype=torch.float64))
+    a, b = door.odeint(func, y0, T, rtol=(1e-8, 1e-6), atol=(1e-9, 1e-7), method="lsoda")
+    # As in torchdiffeq, the tensors of a tuple are computed with in the type that holds them all.
+    assert a.shape == (3, 2) and b.shape == (3, 1, 1) and a.dtype == b.dtype == torch.float64
+    torch.testing.assert_close(a[-1].detach(), torch.tensor([1.0, 2.0], dtype=torch.float64) * np.exp(-1.3))
+    a[-1].sum().backward()
+    torch.testing.assert_close(y0[0].grad, torch.full((2,), np.exp(-1.3), dtype=torch.float32))
+
+
+def test_a_float32_module_gets_its_own_dtype_and_gives_it_back():
+    seen = set()
+
+    class Seen(ODE):
+        def forward(self, t, y):
+            seen.update((t.dtype, y.dtype))
+            return super().forward(t, y)
+
+    func, y0 = Seen(torch.float32), start(torch.float32)
+    y = door.odeint_adjoint(func, y0, T.float(), method="adams", rtol=1e-5, atol=1e-5)
+    y.sum().backward()
+    assert seen == {torch.float32} and y.dtype == y0.grad.dtype == func.net[0].weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", ["adams", "radau", "dopri5"])
+def test_func_is_never_asked_for_the_other_side_of_a_jump(dtype, method):
+    def func(t, y):
+        return -torch.ones_like(y) if t < 0.3 else torch.ones_like(y)
+
+    y0, jump_t = torch.zeros(1, dtype=dtype, requires_grad=True), torch.tensor([0.3], dtype=dtype)
+    with record_solves() as solves:
+        y = door.odeint(func, y0, torch.tensor([0.0, 1.0], dtype=dtype), method=method, options={"jump_t": jump_t})
+    torch.testing.assert_close(y[-1].detach(), torch.tensor([0.4], dtype=dtype), rtol=0, atol=1e-6)
+    assert sum(solve.nfe for solve in solves) < 80
+    y[-1].sum().backward()
+    torch.testing.assert_close(y0.grad, torch.ones_like(y0))
+
+
+@pytest.mark.parametrize("method, options", [("adams", None), ("dopri5", None), ("rk4", {"step_size": 0.05, "interp": "cubic"})])
+@pytest.mark.parametrize("interface", ["odeint", "odeint_adjoint"])
+def test_an_event_and_its_gradients(method, options, interface):
+    """A ball thrown up with speed v lands at t0 + 2 v / g, with speed -v."""
+    g = torch.tensor(9.81, dtype=torch.float64, requires_grad=True)
+    t0 = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    v = torch.tensor([5.0], dtype=torch.float64, requires_grad=True)
+    odeint = partial(door.odeint_adjoint, adjoint_params=(g,)) if interface == "odeint_adjoint" else door.odeint
+    y0 = (torch.tensor([1e-9], dtype=torch.float64), v)
+    t, (x, speed) = door.odeint_event(
+        lambda t, y: (y[1], -g * torch.ones_like(y[1])), y0, t0, event_fn=lambda t, y: torch.cat([y[0], y[0] + 100.0]),
+        odeint_interface=odeint, method=method, options=options,
+    )  # fmt: skip
+    assert x.shape == speed.shape == (2, 1)
+    bars = torch.autograd.grad(t, (t0, v, g), retain_graph=True)
+    bars += torch.autograd.grad(speed[-1].sum(), (v, g), retain_graph=True)
+    values = [float(value.detach()) for value in (t, speed[-1], *bars)]
+    expected = [0.5 + 10 / 9.81, -5.0, 1.0, 2 / 9.81, -10 / 9.81**2, -1.0, 0.0]
+    np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-6)
+    (first,) = torch.autograd.grad(t, v, create_graph=True)
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        torch.autograd.grad(first.sum(), v)
+
+
+def test_an_event_backwards_in_time():
+    t, y = door.odeint_event(
+        lambda t, y: y, torch.ones(1, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64),
+        event_fn=lambda t, y: y - 0.5, reverse_time=True, method="lsoda",
+    )  # fmt: skip
+    np.testing.assert_allclose([float(t), float(y[-1])], [-np.log(2), 0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change, kind, match",
+    [
+        ({"method": "dopri8"}, ValueError, "'dop853'"),
+        ({"method": "scipy_solver"}, ValueError, "'lsoda'"),
+        ({"method": "nothing"}, ValueError, "method must be one of adams"),
+        ({"y0": torch.ones(2, dtype=torch.complex64)}, TypeError, "y0 must be real.*view_as_real"),
+        ({"y0": torch.ones(2, dtype=torch.float16)}, TypeError, "float32 or float64"),
+        ({"y0": [1.0]}, TypeError, "y0 must be a tensor or a tuple"),
+        ({"t": torch.tensor([0.0, 1.0, 0.5])}, ValueError, "strictly"),
+        ({"t": torch.tensor([0, 1])}, TypeError, "floating-point"),
+        ({"options": {"norm": torch.abs}}, ValueError, "norm"),
+        ({"options": {"safety": 0.8}}, ValueError, "unknown 'safety'.*known are"),
+        ({"rtol": -1.0}, ValueError, "rtol must be positive"),
+        ({"atol": (1e-3, 1e-3)}, ValueError, "atol must be a number"),
+        ({"func": lambda t, y: y[:1]}, ValueError, "shape of y, \\(2,\\), got \\(1,\\)"),
+        ({"func": lambda t, y: None}, TypeError, "func must return dy/dt"),
+        ({"method": "rk4", "options": {"step_size": 0.1, "grid_constructor": len}}, ValueError, "exclude"),
+        ({"event_fn": lambda t, y: y.sum(), "t": torch.tensor([0.0, 1.0, 2.0])}, ValueError, "len\\(t\\) == 2"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(change, kind, match):
+    given = {"func": lambda t, y: -y, "y0": torch.ones(2), "t": torch.tensor([0.0, 1.0]), **change}
+    with pytest.raises(kind, match=match):
+        door.odeint(given.pop("func"), given.pop("y0"), given.pop("t"), **given)
+
+
+def test_a_failed_solve_tells_where_it_came_to():
+    with pytest.raises(SolverError) as info:
+        door.odeint(
+            lambda t, y: y**2, torch.ones(1), torch.tensor([0.0, 0.5, 2.0]), method="adams", options={"max_num_steps": 300}
+        )
+    assert info.value.ts.tolist() == [0.0, 0.5]
+    torch.testing.assert_close(info.value.ys[-1], torch.tensor([2.0]), rtol=1e-4, atol=0)
+
+
+def test_a_function_without_parameters_needs_adjoint_params():
+    with pytest.raises(ValueError, match="adjoint_params"):
+        door.odeint_adjoint(lambda t, y: -y, torch.ones(1), T.float())
+
+
+def test_an_odenet_trained_by_vode_follows_torchdiffeqs():
+    torchdiffeq = pytest.importorskip("torchdiffeq")
+    torch.manual_seed(1)
+    x, target = torch.randn(16, 3, dtype=torch.float64), torch.randint(0, 3, (16,))
+
+    def trained(odeint, method):
+        func, head = ODE(), net()
+        optimiser = torch.optim.SGD([*func.parameters(), *head.parameters()], 0.2)
+        for _ in range(5):
+            optimiser.zero_grad()
+            y = odeint(func, x, torch.tensor([0.0, 1.0], dtype=torch.float64), rtol=1e-10, atol=1e-10, method=method)[-1]
+            loss = torch.nn.functional.cross_entropy(head(y), target)
+            loss.backward()
+            optimiser.step()
+        return [loss.detach(), *(param.grad for param in func.parameters())]
+
+    assert_close(trained(door.odeint_adjoint, "adams"), trained(torchdiffeq.odeint_adjoint, "dopri5"), 1e-6)
+
+
+def test_that_torchdiffeqs_own_tests_are_asked_for_by_name(capsys, monkeypatch):
+    from tests import torchdiffeq_own_tests
+
+    monkeypatch.delenv("TORCHDIFFEQ_TESTS", raising=False)
+    assert torchdiffeq_own_tests.main([]) == 2 and "not at hand" in capsys.readouterr().out
+    assert "torchdiffeq" not in sys.modules or hasattr(sys.modules["torchdiffeq"], "odeint")
