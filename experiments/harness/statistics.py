@@ -38,6 +38,19 @@ def line_fit(x, values):
     return Line(float(slope), float(constant), slope_error, constant_error, float(1 - residual / total) if total else math.nan)
 
 
+def curvature(x, values):
+    """(coefficient of x², its standard error) of the parabola of least squares. Raises ValueError unless four x differ."""
+    x, values = np.asarray(x, float), np.asarray(values, float)
+    if len(np.unique(x)) < 4:
+        raise ValueError(f"a curvature with an error needs points at four x or more, got x {sorted(set(x.tolist()))}")
+    scale = np.abs(x).max()  # keeps the normal equations in the range of their digits
+    powers = np.vander(x / scale, 3)
+    coefficients = np.linalg.lstsq(powers, values, rcond=None)[0]
+    variance = np.sum((values - powers @ coefficients) ** 2) / (len(x) - 3)
+    error = math.sqrt(variance * np.linalg.inv(powers.T @ powers)[0, 0])
+    return float(coefficients[0] / scale**2), float(error / scale**2)
+
+
 def students_reach(error, freedom):
     """Half the width of a 95 % interval from a standard error with so many degrees of freedom (Student's t)."""
     return float(stdtrit(freedom, 0.975)) * error

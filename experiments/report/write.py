@@ -48,15 +48,18 @@ def markdown(out, found, verdicts, experiments):
         "it names. The paper is *Neural Ordinary Differential Equations* (Chen, Rubanova, Bettencourt and Duvenaud, 2018).",
         verdict_tables.counts(verdicts),
     ]
-    kept = sorted((one for one in verdicts if one.kept), key=lambda one: ORDER.index(one.verdict) == 0)
+    listed = [one for one in verdicts if registry.kind(one.entry) == registry.LISTED]
+    kept = sorted((one for one in verdicts if one.kept and one not in listed), key=lambda one: ORDER.index(one.verdict) == 0)
     if kept:
         parts += ["## Measured again from kept weights", verdict_tables.verdict_table(kept, records, out)]
     for name in ORDER:
-        some = [one for one in verdicts if one.verdict == name and not one.kept]
+        some = [one for one in verdicts if one.verdict == name and not one.kept and one not in listed]
         if some and kept and name == registry.NOT_MEASURED:
             parts += ["## Demonstrations", verdict_tables.demonstrations(some)]
         elif some:
             parts += [f"## {name.capitalize()}", verdict_tables.verdict_table(some, records, out)]
+    if listed:
+        parts += ["## Listed, not counted", verdict_tables.listed_table(listed, records, out)]
     parts += sections(out, of_whole_runs, experiments)
     aside = registry.unused(found, verdicts)
     if aside:
