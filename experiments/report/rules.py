@@ -123,9 +123,7 @@ def ordering(records, value, lesser, greater, over, standard_errors=0.0, seeds=1
     """
     _need_seeds(records, seeds)
     pairs = _pairs(records, lesser, greater, over, standard_errors > 0)
-    broken = [
-        f"{name} ({small:.4g} and {large:.4g})" for name, small, large, error in pairs if large - small < standard_errors * error
-    ]
+    broken = [pair for pair in pairs if pair.greater - pair.lesser < standard_errors * pair.error]
     return _counted(not broken, pairs, broken)
 
 
@@ -137,26 +135,22 @@ def generally_lower(records, value, lesser, greater, over, standard_errors, marg
     """
     _need_seeds(records, seeds)
     found = _pairs(records, lesser, greater, over, True)
-    broken = [
-        f"{name} ({small:.4g} and {large:.4g})"
-        for name, small, large, error in found
-        if small - large > max(standard_errors * error, margin)
-    ]
-    if any(min(small, large) <= 0 for _, small, large, _ in found):
+    broken = [pair for pair in found if pair.lesser - pair.greater > max(standard_errors * pair.error, margin)]
+    if any(min(pair.lesser, pair.greater) <= 0 for pair in found):
         raise CannotJudge("ratios need metrics above zero")
-    ratio = math.exp(np.mean([math.log(small / large) for _, small, large, _ in found]))
+    ratio = math.exp(np.mean([math.log(pair.lesser / pair.greater) for pair in found]))
     finding = _counted(len(found) - len(broken) >= pairs and ratio < 1, found, broken)
     return finding._replace(detail=f"{finding.detail}; geometric mean of the ratios {ratio:.3g}")
 
 
-def somewhere(records, value, lesser, greater, over, factor):
+def somewhere(records, value, lesser, greater, over, factor, seeds=1):
     """In one pair at least, one metric is so many times the other.
 
-    As `ordering`, of means over seeds; measured is the greatest ratio.
+    As `ordering`, of means over at least so many seeds; measured is the greatest ratio.
     """
-    found = [(large / small, name) for name, small, large, _ in _pairs(records, lesser, greater, over, False)]
-    greatest, name = max(found)
-    return Finding(greatest >= factor, greatest, detail=f"at {name}")
+    _need_seeds(records, seeds)
+    best = max(_pairs(records, lesser, greater, over, False), key=lambda pair: pair.greater / pair.lesser)
+    return Finding(best.greater / best.lesser >= factor, best.greater / best.lesser, detail=f"at {best.name}")
 
 
 def paired_gap(records, value, metric, over, standard_errors):
@@ -268,20 +262,35 @@ def _slope(records, rows, x, y, log, per):
     return line, (float(slope - reach), float(slope + reach)), points
 
 
+class _Pair(NamedTuple):
+    """Two metrics that are compared: the choice in words, both means, the standard error of their difference."""
+
+    name: str
+    lesser: float
+    greater: float
+    error: float
+
+    def __str__(self):
+        return f"{self.name} ({self.lesser:.4g} and {self.greater:.4g})".strip()
+
+
 def _pairs(records, lesser, greater, over, with_error):
-    """[(names of the choice, lesser, greater, standard error of their difference)], for every combination."""
+    """A _Pair for every combination."""
     found = []
     for choice in itertools.product(*over.values()):
         where = dict(zip(over, choice, strict=True))
         (small, small_error), (large, large_error) = (
             _mean_with_error(records, name.format(**where), with_error) for name in (lesser, greater)
         )
-        found.append((", ".join(map(str, choice)), small, large, math.hypot(small_error, large_error)))
+        found.append(_Pair(", ".join(map(str, choice)), small, large, math.hypot(small_error, large_error)))
     return found
 
 
 def _counted(holds, pairs, broken):
-    detail = f"of {len(pairs)} pairs" + (f"; not {'; '.join(broken)}" if broken else "")
+    """How many pairs are in order, those that are not by name; of a single pair, both numbers in any case."""
+    if len(pairs) == 1:
+        return Finding(holds, 1 - len(broken), detail=f"of 1 pair {pairs[0]}")
+    detail = f"of {len(pairs)} pairs" + (f"; not {'; '.join(map(str, broken))}" if broken else "")
     return Finding(holds, len(pairs) - len(broken), detail=detail)
 
 
