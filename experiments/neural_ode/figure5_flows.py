@@ -113,7 +113,7 @@ def redraw(settings, places):
     for data in circles_and_moons.NAMES:
         test = circles_and_moons.load(data, **preset["data"], seed=settings.seed).test
         for kind in ("cnf", "nf"):
-            flow = _flow(kind, preset, flows)
+            flow = flow_of(kind, preset, flows)
             drawn[data, kind] = _to_draw(kind, flow, weights[data][kind], test, preset, settings.seed, flows)
     return _draw(drawn, records.kept_record(NAME, settings, places)["metrics"], settings, places)
 
@@ -136,7 +136,7 @@ def fit(task):
 
     data, kind, settings = task["data"], task["flow"], task["settings"]
     split = circles_and_moons.load(data, **settings["data"], seed=task["seed"])
-    flow, fit_flow = _flow(kind, settings, flows), _fit_cnf if kind == "cnf" else _fit_nf
+    flow, fit_flow = flow_of(kind, settings, flows), _fit_cnf if kind == "cnf" else _fit_nf
     best = _Best(task["checkpoint"], lambda params: log_likelihoods(flow, params, split.validation).mean())
     history = fit_flow(task, flow, split.train, best)
     params = best.params()
@@ -190,7 +190,7 @@ def evaluate(settings, places):
     for data in circles_and_moons.NAMES:
         test = circles_and_moons.load(data, **preset["data"], seed=settings.seed).test
         for kind in ("cnf", "nf"):
-            flow = _flow(kind, preset, flows)
+            flow = flow_of(kind, preset, flows)
             metrics |= test_metrics(data, kind, flow, weights[data][kind], test, preset[kind], flows)[0]
     return metrics
 
@@ -228,11 +228,11 @@ class _Best:
         return max(history, key=lambda row: row["validation_log_likelihood"])["steps"]
 
 
-def _flow(kind, preset, flows):
-    return _cnf(preset[kind], flows) if kind == "cnf" else flows.PlanarFlow("data_to_base")
+def flow_of(kind, preset, flows):
+    return continuous_flow(preset[kind], flows) if kind == "cnf" else flows.PlanarFlow("data_to_base")
 
 
-def _cnf(settings, flows, **changes):
+def continuous_flow(settings, flows, **changes):
     settings = {"dtype": "float32", **settings, **changes}
     return flows.ContinuousFlow(
         flows.planar_dynamics,
@@ -328,7 +328,7 @@ def reversal_rows(params, settings, x, flows):
     """Distances between x and x solved to the base and back, a row for each precision and tolerance."""
     rows = []
     for dtype in ("float32", "float64"):
-        flow = _cnf(settings, flows, dtype=dtype)
+        flow = continuous_flow(settings, flows, dtype=dtype)
         for tolerance in REVERSAL_TOLERANCES:
             flow.solver |= {"rtol": tolerance, "atol": tolerance}
             z = flow.solve(params, x, flow.times[::-1])[0][-1]
