@@ -29,11 +29,14 @@ from .harness.run_all import run_all
 from .harness.workers import available_cores
 from .neural_ode import (
     figure3,
+    figure3c_reverse,
     figure4_flows,
     figure5_flows,
     figure7_poisson,
     figures8to10_latent_ode,
     flow_scores,
+    harder_inputs,
+    inference_speed,
     latent_restarts,
     section4_checks,
     table1_depth,
@@ -48,7 +51,10 @@ REPORTED = tuple(
     for module in (
         table1_mnist,
         table1_depth,
+        inference_speed,
         figure3,
+        figure3c_reverse,
+        harder_inputs,
         figure4_flows,
         figure5_flows,
         flow_scores,

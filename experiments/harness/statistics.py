@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
+from scipy.stats import rankdata
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
@@ -72,3 +73,16 @@ def mean_and_deviation(values):
 def standard_error(values):
     """That of the mean of many values."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def rank_correlation(x, y):
+    """(Spearman's rank correlation, low, high): 95 % interval by Fisher's z with the standard error of Fieller and others (1957).
+
+    Raises ValueError for fewer than ten pairs, or where one of both does not vary.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if len(x) < 10 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        raise ValueError(f"a rank correlation needs ten pairs or more, and both have to vary; got {len(x)} pairs")
+    rho = float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+    centre, reach = math.atanh(min(max(rho, -1 + 1e-12), 1 - 1e-12)), Z_95 * 1.03 / math.sqrt(len(x) - 3)
+    return rho, math.tanh(centre - reach), math.tanh(centre + reach)

@@ -130,7 +130,7 @@ def run(settings, places):
         chosen |= {"crops": True, "crop_padding": settings.crop_padding}
     if settings.processes is not None:
         chosen["processes"] = settings.processes
-    net, initial_params, how = _network(settings.model, settings.method, settings.tolerance)
+    net, initial_params, how = network(settings.model, settings.method, settings.tolerance)
     images, labels, test_images, test_labels = load_images(chosen["data"], settings.data)
     if settings.validation:
         if settings.validation % supervised.EVALUATION_BATCH or settings.validation >= len(images):
@@ -196,24 +196,15 @@ def evaluate(settings, places):
     # TensorFlow takes seconds to import, and `list` should not.
     from original_repro import supervised
 
-    net, initial_params, _ = _network(settings.model, settings.method, settings.tolerance)
-    path = settings.weights or records.kept(places.weights(NAME, settings.stem))
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no weights at {path}; `python -m experiments run {NAME} --model {settings.model} --preset {settings.preset} "
-            f"--seed {settings.seed} --out {places.out}` trains the network and leaves them in {places.out / 'weights'}"
-        )
+    net, initial_params, _ = network(settings.model, settings.method, settings.tolerance)
+    path = settings.weights or kept_weights(settings, places)
     params = training.load_weights(path)
     try:
         training.tree_map(_check_shape, initial_params(np.random.default_rng(0)), params)
     except ValueError as error:
         raise ValueError(f"{path} does not hold weights of --model {settings.model}: {error}") from error
     which = PRESETS[settings.preset][settings.model]["data"]
-    if which == "full MNIST" and settings.data is None:
-        images, labels = mnist.load_test()
-        images = scaled(images)
-    else:
-        _, _, images, labels = load_images(which, settings.data)
+    images, labels = load_test_images(which, settings.data)
     begun = time.perf_counter()
     evaluation = net.evaluate(params, images, labels)
     return {
@@ -224,7 +215,21 @@ def evaluate(settings, places):
     }
 
 
-def _network(model, method, tolerance):
+def kept_weights(settings, places):
+    """The file of weights that a run left, or that comes with the project; settings: those of the run.
+
+    Raises FileNotFoundError, with the command that makes it, where there is none.
+    """
+    path, model = records.kept(places.weights(NAME, settings.stem)), getattr(settings, "model", "odenet")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no weights at {path}; `python -m experiments run {NAME} --model {model} --preset {settings.preset} "
+            f"--seed {settings.seed} --out {places.out}` trains the network and leaves them in {places.out / 'weights'}"
+        )
+    return path
+
+
+def network(model, method, tolerance):
     """The network, the function rng -> initial parameters, and what there is to say of its solver, a dict."""
     from original_repro import supervised
 
@@ -260,7 +265,7 @@ def _value_and_grad(net, settings, processes):
 
 def make_value_and_grad(model, method="adams", tolerance=1e-3):
     """The value_and_grad of a network, for `training.fit`; method and tolerance are those of the ODE-Net."""
-    return _network(model, method, tolerance)[0].value_and_grad
+    return network(model, method, tolerance)[0].value_and_grad
 
 
 def error_metrics(evaluation, examples):
@@ -291,6 +296,15 @@ def load_images(which, folder):
         order = np.random.default_rng(0).permutation(len(train))
         return train[order], data.train_labels[order], test, data.test_labels
     return train, data.train_labels, test, data.test_labels
+
+
+def load_test_images(which, folder):
+    """Test images (N, 28, 28, 1) float32 in [0, 1], and labels; those of all of MNIST come with the project."""
+    if which == "full MNIST" and folder is None:
+        images, labels = mnist.load_test()
+        return scaled(images), labels
+    *_, images, labels = load_images(which, folder)
+    return images, labels
 
 
 def scaled(images):
