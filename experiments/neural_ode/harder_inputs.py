@@ -22,6 +22,7 @@ from . import table1_mnist
 
 NAME = "harder_inputs"
 TOLERANCE = 1e-3
+ENDS = ("", "_low", "_high")
 PRESETS = {
     "quick": {"data": "embedded sample", "images": 100, "batch_size": 20},
     "paper": {"data": "full MNIST", "images": 2048, "batch_size": 128},
@@ -140,8 +141,6 @@ def table(found):
         [markdown_table(["of single test images", "(95 % interval)"], correlations), markdown_table(heads, digits)]
     )
 
-
-ENDS = ("", "_low", "_high")
 
 EXPERIMENT = Experiment(
     name=NAME,
