@@ -4,10 +4,13 @@ The paper gives no learning rate, schedule or number of epochs. Chosen here: SGD
 a cosine to zero; random crops after padding by 4 in the paper preset, as in the authors' later example. There the convolutional
 networks take the peak rate and the ten epochs of an earlier prototype of this ODE-Net, which reached 0.41 %, but for the ResNet's
 twenty epochs. Those, and the MLP's crops after padding by 1, left the fewest errors on the last 10,000 training images
-(`--validation 10000`); the report has the table. Each batch of the ODE-Net is shared among two processes, which solve one ODE
-each, of half the batch: faster on two cores than one process with two threads, as `bench` measures. The quick preset trains on
-the embedded sample (2,000 training and 1,000 test images) without crops; each network's batch size, rate and epochs were chosen
-on a validation split of the sample's training images (its last 500), before its test images were looked at.
+(`--validation 10000`); the report has the table. Earlier runs of five, seven and ten epochs had been scored on the test set
+before that; they stand in the table too. The paper's 1.60 % of an MLP is that of LeCun et al. (1998), of 300 units on deskewed
+digits: `--model mlp --deskew yes`, without crops, all other settings as ours. Each batch of the ODE-Net is shared among two
+processes, which solve one ODE each, of half the batch: faster on two cores than one process with two threads, as `bench`
+measures. The quick preset trains on the embedded sample (2,000 training and 1,000 test images) without crops; each network's
+batch size, rate and epochs were chosen on a validation split of the sample's training images (its last 500), before its test
+images were looked at.
 
 A finished run leaves its weights, float32, in OUT/weights, from which `python -m experiments evaluate table1_mnist` counts the
 errors again, with another solver or tolerance if wanted. Intervals of error rates are Wilson's, of 95 %.
@@ -23,6 +26,7 @@ import numpy as np
 
 from original_repro import training
 from original_repro.datasets import mnist
+from original_repro.datasets.deskewing import deskewed
 
 from .. import Experiment, Section, Settings, option
 from ..harness import records, workers
@@ -85,6 +89,9 @@ class RunSettings(NetworkSettings):
         metavar="PIXELS",
         least=0,
     )
+    deskew: str = option(
+        "no", "deskew the digits, as LeCun et al. (1998), and take no crops (default: no)", choices=("no", "yes")
+    )
     processes: int | None = option(
         None, "share each batch among N processes with a thread each, instead of the preset's", type=int, metavar="N"
     )
@@ -128,10 +135,16 @@ def run(settings, places):
         chosen["weight_decay"] = settings.weight_decay
     if settings.crop_padding is not None:
         chosen |= {"crops": True, "crop_padding": settings.crop_padding}
+    if settings.deskew == "yes":
+        if settings.crop_padding is not None:
+            raise ValueError("--deskew yes takes no crops; leave out --crop-padding")
+        chosen |= {"crops": False, "deskewed": True}
     if settings.processes is not None:
         chosen["processes"] = settings.processes
     net, initial_params, how = network(settings.model, settings.method, settings.tolerance)
     images, labels, test_images, test_labels = load_images(chosen["data"], settings.data)
+    if settings.deskew == "yes":
+        images, test_images = deskewed(images), deskewed(test_images)
     if settings.validation:
         if settings.validation % supervised.EVALUATION_BATCH or settings.validation >= len(images):
             raise ValueError(
