@@ -33,6 +33,7 @@ from .neural_ode import (
     figure4_flows,
     figure5_flows,
     figure7_poisson,
+    figure10_observations,
     figures8to10_latent_ode,
     flow_scores,
     harder_inputs,
@@ -43,6 +44,7 @@ from .neural_ode import (
     table1_depth,
     table1_mnist,
     table2_latent_ode,
+    table2_tuning,
 )
 from .report import registry, verdict_tables, write
 
@@ -62,7 +64,9 @@ REPORTED = tuple(
         section4_checks,
         figure7_poisson,
         table2_latent_ode,
+        table2_tuning,
         figures8to10_latent_ode,
+        figure10_observations,
         latent_checks,
         latent_restarts,
         figure3_swap,

@@ -36,8 +36,8 @@ def run(settings, places):
     path, weights = table2_latent_ode.kept_weights(settings, places)
     preset = PRESETS[settings.preset]
     model = Model(weights[f"latent_ode_{POINTS}"])
-    data = test_set(settings.seed, preset["test"], POINTS)
-    metrics, found = measure(model, data, settings.seed, preset)
+    data = test_set(settings.seed, preset["test"], POINTS, settings.geometry)
+    metrics, found = measure(model, data, settings, preset)
     _draw(model, weights, data, metrics, found, settings, places)
     record = records.record_run(
         NAME,
@@ -55,16 +55,16 @@ def evaluate(settings, places):
     """The metrics of `run`, without its figures."""
     _, weights = table2_latent_ode.kept_weights(settings, places)
     preset = PRESETS[settings.preset]
-    model, data = Model(weights[f"latent_ode_{POINTS}"]), test_set(settings.seed, preset["test"], POINTS)
-    return measure(model, data, settings.seed, preset)[0]
+    model, data = Model(weights[f"latent_ode_{POINTS}"]), test_set(settings.seed, preset["test"], POINTS, settings.geometry)
+    return measure(model, data, settings, preset)[0]
 
 
 def redraw(settings, places):
     """The figures of `run` again, from the weights alone; returns their paths."""
     _, weights = table2_latent_ode.kept_weights(settings, places)
     preset = PRESETS[settings.preset]
-    model, data = Model(weights[f"latent_ode_{POINTS}"]), test_set(settings.seed, preset["test"], POINTS)
-    return _draw(model, weights, data, *measure(model, data, settings.seed, preset), settings, places)
+    model, data = Model(weights[f"latent_ode_{POINTS}"]), test_set(settings.seed, preset["test"], POINTS, settings.geometry)
+    return _draw(model, weights, data, *measure(model, data, settings, preset), settings, places)
 
 
 def _draw(model, weights, data, metrics, found, settings, places):
@@ -92,9 +92,9 @@ class _Found(NamedTuple):
     reconstructions: dict
 
 
-def measure(model, data, seed, preset):
+def measure(model, data, settings, preset):
     """(metrics, _Found) of a latent ODE on Trajectories."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(settings.seed)
     means = model.posterior(data)
     probes = {
         "linear": direction_probe(means, data.clockwise),
@@ -104,7 +104,7 @@ def measure(model, data, seed, preset):
     mean, deviation = model.predictive(data, np.concatenate([data.grid, data.further_times]), rng, preset["samples"])
     inside = np.abs(np.concatenate([data.noisy, data.further_noisy], 1) - mean) < NORMAL_95 * deviation
     steps = len(data.grid)
-    more = {points: test_set(seed, preset["test"], points) for points in FEWER_AND_MORE}
+    more = {points: test_set(settings.seed, preset["test"], points, settings.geometry) for points in FEWER_AND_MORE}
     reconstructions = {points: model.generate(model.posterior(seen), seen.grid) for points, seen in more.items()}
     metrics = {
         "direction_probe_accuracy": probes["linear"],
@@ -162,10 +162,10 @@ def signed_area(paths):
     return np.sum(here[..., 0] * there[..., 1] - here[..., 1] * there[..., 0], axis=1)
 
 
-def test_set(seed, count, points):
+def test_set(seed, count, points, geometry="growing"):
     """The first spirals of table2's test set, in its paper preset's sizes, at any number of observed points."""
     counts = tuple(table2_latent_ode.PRESETS["paper"]["trajectories"].values())
-    return spirals.head(spirals.make_sets(seed, counts, points, NOISE)[2], count)
+    return spirals.head(spirals.make_sets(seed, counts, points, NOISE, spirals.GEOMETRIES[geometry])[2], count)
 
 
 class Model:

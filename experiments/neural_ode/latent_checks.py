@@ -37,7 +37,7 @@ def run(settings, places):
     """Measure with the weights, write and return the record. FileNotFoundError where there are none."""
     begun, preset = time.perf_counter(), PRESETS[settings.preset]
     path, weights = table2_latent_ode.kept_weights(settings, places)
-    metrics, history = measure(weights, preset, settings.seed)
+    metrics, history = measure(weights, preset, settings)
     return records.record_run(
         NAME,
         settings,
@@ -49,12 +49,12 @@ def run(settings, places):
     )
 
 
-def measure(weights, preset, seed):
+def measure(weights, preset, settings):
     """(metrics, history) of the latent ODEs of some weights."""
-    rng, metrics, history = np.random.default_rng(seed), {}, []
+    rng, metrics, history = np.random.default_rng(settings.seed), {}, []
     for points in preset["points"]:
         model = figures8to10_latent_ode.Model(weights[f"latent_ode_{points}"])
-        data = figures8to10_latent_ode.test_set(seed, preset["test"], points)
+        data = figures8to10_latent_ode.test_set(settings.seed, preset["test"], points, settings.geometry)
         means, deviations = model.posterior_with_deviation(data)
         purity = cluster_purity(model.latent(means, data.grid)[..., :2], data.clockwise)
         metrics[f"cluster_purity_{points}"] = purity
@@ -64,7 +64,8 @@ def measure(weights, preset, seed):
             history.append({"part": "imputation", "points": points, "coverage": coverage})
         if points == figures8to10_latent_ode.POINTS:
             metrics |= reconstruction_by_samples(model, means, deviations, data, rng)
-            metrics |= backwards_and_forwards(model, means, data)
+            if settings.geometry == "growing":
+                metrics |= backwards_and_forwards(model, means, data)
     metrics["cluster_purity_least"] = min(metrics[f"cluster_purity_{points}"] for points in preset["points"])
     metrics["tolerance_loss_greatest"] = max(
         row["change"] for row in history if row["part"] == "tolerance" and row["tolerance"] == min(TOLERANCES)
