@@ -20,6 +20,7 @@ class Batches(NamedTuple):
         batch is an odd one that is not dropped.
     count, batch_size, drop_last: indices an epoch; a step; whether an odd last batch is left out.
     data: a list of str, JSON's types only, by which a checkpoint knows the data.
+    numbered: whether the number of the step, 0 at the first, follows a batch's arrays.
     """
 
     make: Callable
@@ -27,6 +28,7 @@ class Batches(NamedTuple):
     batch_size: int
     drop_last: bool
     data: list
+    numbered: bool = False
 
     @property
     def steps(self):
@@ -75,10 +77,10 @@ def index_batches(make, examples, batch_size, steps):
     return Batches(lambda indices, rng: make(indices % examples, rng), count, batch_size, True, [f"int64 ({count},)"])
 
 
-def drawn_batches(draw, steps):
-    """`steps` batches an epoch of no data set; draw(rng): -> a batch, a tuple of arrays."""
+def drawn_batches(draw, steps, *, numbered=False):
+    """`steps` batches an epoch of no data set; draw(rng): -> a batch, a tuple of arrays; numbered: as of `Batches`."""
     check_at_least_one("steps", steps)
-    return Batches(lambda indices, rng: draw(rng), steps, 1, True, [f"int64 ({steps},)"])
+    return Batches(lambda indices, rng: draw(rng), steps, 1, True, [f"int64 ({steps},)"], numbered)
 
 
 def random_crops(images, rng, padding=4):

@@ -36,7 +36,8 @@ def fit(
 ):
     """Train `params` on `batches`; returns (params, history).
 
-    value_and_grad_fn(params, *batch): -> (metrics, grads); metrics is a dict of numbers with "loss" among them.
+    value_and_grad_fn(params, *batch): -> (metrics, grads); metrics is a dict of numbers with "loss" among them. After the batch
+        comes the number of the step where the batches are numbered.
     params: initial parameters, nested dicts, lists and tuples of floating-point arrays.
     batches: a `Batches`, of a data set (`minibatches`, `index_batches`) or of none (`drawn_batches`).
     optimiser, schedule: an `Optimiser`, and a function from the step, 0 at the first, to the learning rate.
@@ -89,7 +90,8 @@ def fit(
             if run["order"] is None:
                 run["order"] = rng.permutation(batches.count)
             for indices in batches.parts(run["order"])[run["position"] :]:
-                metrics, grads = value_and_grad_fn(run["params"], *batches.make(indices, rng))
+                number = (run["step"],) if batches.numbered else ()
+                metrics, grads = value_and_grad_fn(run["params"], *batches.make(indices, rng), *number)
                 metrics = _check_step(metrics, grads, run["sums"], f"epoch {epoch}, step {run['step'] + 1}")
                 run["params"], run["optimiser"] = optimiser.update(grads, run["optimiser"], run["params"], schedule(run["step"]))
                 run["sums"] = {name: run["sums"].get(name, 0.0) + len(indices) * value for name, value in metrics.items()}
