@@ -66,6 +66,9 @@ PRESETS = {
 class RunSettings(Settings):
     """Settings of a run."""
 
+    nf_iterations: int | None = option(
+        None, "of the NF, instead of the preset's; Figure 4 of the paper has 500,000", type=int, metavar="N", least=1
+    )
     workers: int = option(
         available_cores(),
         "how many fits at a time, each in a process with one thread (default: number of cores)",
@@ -77,7 +80,7 @@ class RunSettings(Settings):
 
 def run(settings, places):
     """Fit, evaluate, record, weights, figure and animation; returns the record."""
-    preset = PRESETS[settings.preset]
+    preset = preset_of(settings)
     folder = places.checkpoint_folder(NAME, settings.stem)
     tasks = [
         {"data": data, "flow": flow, "settings": preset, "seed": settings.seed, "checkpoint": folder / f"{data}-{flow}.npz"}
@@ -102,6 +105,17 @@ def run(settings, places):
     )
     _draw({pair: one["drawn"] for pair, one in fits.items()}, record["metrics"], settings, places)
     return record
+
+
+def preset_of(settings):
+    """The preset of a run, with the NF's iterations of its own. ValueError where they are no multiple of what a look takes."""
+    preset, iterations = PRESETS[settings.preset], settings.nf_iterations
+    if iterations is None:
+        return preset
+    least = preset["looks"] * preset["nf"]["chunk"]
+    if iterations % least:
+        raise ValueError(f"--nf-iterations must be a multiple of {least}, got {iterations}")
+    return {**preset, "nf": {**preset["nf"], "iterations": iterations}}
 
 
 def redraw(settings, places):
