@@ -98,7 +98,7 @@ def metrics(rows, answers):
 
 def spiral(times):
     """The solution (len(times), 2) of dz/dt = A z^3 from (2, 0), A = [[-0.1, 2], [-2, -0.1]]."""
-        matrix = np.array([[-0.1, 2.0], [-2.0, -0.1]])
+    matrix = np.array([[-0.1, 2.0], [-2.0, -0.1]])
     found = solve_ivp(lambda t, z: matrix @ z**3, (0.0, times[-1]), [2.0, 0.0], t_eval=times, rtol=1e-10, atol=1e-10)
     return found.y.T
 
