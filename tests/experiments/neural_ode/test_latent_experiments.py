@@ -129,15 +129,22 @@ def test_spirals_are_seen_at_10_to_100_times():
     assert counts.min() == 10 and counts.max() == 100 and mask.mean(0) == pytest.approx(0.55, abs=0.05)
 
 
-@pytest.mark.parametrize("twist, purity", [(1.0, 1.0), (0.0, 0.5)])
-def test_clusters_of_trajectories_are_told_by_their_twist(twist, purity):
-    rng = np.random.default_rng(0)
-    clockwise, phase = np.arange(200) % 2 == 0, rng.uniform(0, 2 * np.pi, 200)
-    angle = np.linspace(0, 6, 50)[:, None] * np.where(clockwise, -twist, 1.0 if twist else 0.0) + phase
-    if not twist:  # both ways turn alike: clusters cannot be those of the directions
-        angle = np.linspace(0, 6, 50)[:, None] * rng.choice([-1.0, 1.0], 200) + phase
-    paths = 3 + np.stack([np.cos(angle), 0.5 * np.sin(angle)], -1)
-    assert latent_checks.cluster_purity(paths, clockwise) == pytest.approx(purity, abs=0.0 if twist else 0.1)
+def ellipses(flat, ways):
+    """Paths (50, N, 2) around (3, 3), turning ways (N,) +1 or -1: flat in y where flat (N,) is True, else in x."""
+    phase = np.random.default_rng(0).uniform(0, 2 * np.pi, len(flat))
+    angle = np.linspace(0, 6, 50)[:, None] * ways + phase
+    return 3 + np.stack([np.where(flat, 1.0, 0.5) * np.cos(angle), np.where(flat, 0.5, 1.0) * np.sin(angle)], -1)
+
+
+def test_clusters_of_trajectories_are_found_without_labels():
+    rng = np.random.default_rng(1)
+    clockwise, other = np.arange(200) % 2 == 0, rng.random(200) < 0.5
+    by_shape = ellipses(clockwise, rng.choice([-1.0, 1.0], 200))
+    by_twist = ellipses(other, np.where(clockwise, -1.0, 1.0))
+    for paths, shape, twist in ((by_shape, 1.0, 0.5), (by_twist, 0.5, 1.0)):
+        for features, expected in ((latent_checks.shapes(paths), shape), (latent_checks.twists(paths), twist)):
+            purity = latent_checks.cluster_purity(latent_checks.two_clusters(features), clockwise)
+            assert purity == pytest.approx(expected, abs=0.1 if expected < 1 else 0.0)
 
 
 def test_errors_over_noise_are_drawn(tmp_path):
