@@ -24,6 +24,14 @@ every_adaptive = pytest.mark.parametrize("method", ADAPTIVE)
 ADAPTIVE_FAMILIES = ("adams", "lsoda", "dopri5", "radau")
 FAMILIES = ADAPTIVE_FAMILIES + ("rk4",)
 every_family = pytest.mark.parametrize("method", FAMILIES)
+
+
+def slow_beyond(fast, every):
+    """every, values or tuples of them, as parameters of a test: those that are not in fast are slow."""
+    values = [value if isinstance(value, tuple) else (value,) for value in every]
+    return [pytest.param(*one, marks=() if all_of in fast else pytest.mark.slow) for all_of, one in zip(every, values)]
+
+
 every_adaptive_family = pytest.mark.parametrize("method", ADAPTIVE_FAMILIES)
 
 # VODE and LSODA take another way where steps are recorded.

@@ -15,8 +15,9 @@ from ..statistics import SolverError, SolveStatistics
 
 DEFAULT_MAX_NUM_STEPS = 50_000
 COMMON_OPTIONS = ("jump_t", "stay_inside", "progress")  # of every method
-# In a row: a step that shrinks away from where func is not finite needs some hundreds at most.
-MOST_NOT_FINITE = 10_000
+# Values that are not finite, in which a solve has to come on by at least PROGRESS of the way behind it. A step that shrinks away
+# from where func is not finite needs some hundreds at most; before a wall of them, VODE would go on till its step limit.
+MOST_NOT_FINITE, PROGRESS = 1_000, 1e-6
 
 
 class RightHandSide:
@@ -37,7 +38,8 @@ class RightHandSide:
         self.last_t = None
         self.trouble = None
         self.trouble_t = None
-        self.in_a_row = 0
+        self.first_t = self.last_t_before = None
+        self.not_finite = 0
 
     def _time(self, t):
         if self.origin:
@@ -60,11 +62,13 @@ class RightHandSide:
         if not np.isfinite(dz).all():
             self._note(float(t), z, dz)
         else:
-            self.last_t, self.in_a_row = float(t), 0
+            self.last_t = float(t)
+            if self.first_t is None:
+                self.first_t = self.last_t_before = self.last_t
         return dz
 
     def _note(self, t, z, dz):
-        self.in_a_row += 1
+        self.not_finite += 1
         if self.trouble is None:
             bad = np.flatnonzero(~np.isfinite(dz))
             state = (
@@ -78,8 +82,14 @@ class RightHandSide:
                 f"at t = {t!r}{state}"
             )
             self.trouble_t = t
-        if self.nfe == 1 or self.in_a_row == MOST_NOT_FINITE:
+        if self.nfe == 1 or (self.not_finite % MOST_NOT_FINITE == 0 and self._stands_still()):
             raise SolverError(self.trouble, t_reached=self.last_t)
+
+    def _stands_still(self):
+        """Whether the solve has hardly come on since this was asked last."""
+        progress = abs(self.last_t - self.last_t_before)
+        self.last_t_before = self.last_t
+        return progress <= PROGRESS * abs(self.last_t - self.first_t)
 
 
 def under_callers_errstate(rhs):

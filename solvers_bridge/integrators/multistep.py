@@ -76,7 +76,7 @@ def solve_by_ode(call, name, scipy_lock, nordsieck_of_next_step, **scipy_paramet
         return Polynomial(float(integrator.rwork[TCUR]), float(scale), array.copy())
 
     def ends_beside(t_out):
-        """Whether t_out lies within rounding of an end of the last step, where DVINDY, on the way back, refuses to interpolate."""
+        """Whether t_out is, but for rounding, an end of the last step, where DVINDY refuses to interpolate on the way back."""
         t_end, h = integrator.rwork[TCUR], integrator.rwork[HU]
         rounding = 200 * np.finfo(float).eps * (abs(t_end) + abs(h))
         return integrator.iwork[NST] > 0 and min(abs(t_out - t_end), abs(t_out - (t_end - h))) <= rounding

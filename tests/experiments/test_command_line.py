@@ -110,6 +110,7 @@ def test_a_run_writes_record_and_figure_and_a_second_one_goes_on_from_its_checkp
     assert again["history"] == record["history"]
 
 
+@pytest.mark.slow
 def test_a_batch_shared_among_processes_trains_the_same_network(tmp_path):
     """Processes do not see few_digits: this is the sample's 2,000 digits."""
     losses = []
@@ -165,7 +166,10 @@ def folders(tmp_path):
     return ["--out", str(tmp_path), "--checkpoints", str(tmp_path / "checkpoints")]
 
 
-@pytest.mark.parametrize("model, parameters, evaluations", [("resnet", 52234, None), ("rknet", 52938, 8), ("mlp", 238510, None)])
+@pytest.mark.parametrize(
+    "model, parameters, evaluations",
+    [("resnet", 52234, None), pytest.param("rknet", 52938, 8, marks=pytest.mark.slow), ("mlp", 238510, None)],
+)
 def test_weights_of_a_run_evaluate_to_its_errors(few_digits, tmp_path, capsys, model, parameters, evaluations):
     assert command_line.main(["run", "table1_mnist", "--model", model, *folders(tmp_path)]) == 0
     record = json.loads((tmp_path / "runs" / "table1_mnist" / f"quick-seed0-model={model}.json").read_text())

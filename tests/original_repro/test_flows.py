@@ -140,7 +140,7 @@ def test_hutchinsons_estimate_is_unbiased(trace):
     assert abs(np.mean(estimates) - exact[0]) < 4 * error
 
 
-@pytest.mark.parametrize("trace", ["gaussian", "rademacher"])
+@pytest.mark.parametrize("trace", ["gaussian", pytest.param("rademacher", marks=pytest.mark.slow)])
 def test_noise_is_fixed_for_a_solve_and_its_reverse_and_varies_with_the_seed(trace):
     params = init_mlp_velocity(np.random.default_rng(13))
     flow = flows.ContinuousFlow(flows.with_trace(mlp_velocity, trace), TIMES, **TIGHT)

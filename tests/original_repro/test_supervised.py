@@ -168,14 +168,18 @@ def rknet_loss(params, images, labels, steps=2):
     return supervised.head_loss(params["head"], z, labels, groups=2)
 
 
+RKNET = supervised.RkNet(FORMAT, groups=2)
+
+
 @pytest.mark.parametrize(
     "net, init, loss",
     [
-        (supervised.RkNet(FORMAT, groups=2), functools.partial(supervised.init_odenet, channels=4), rknet_loss),
-        (
+        (RKNET, functools.partial(supervised.init_odenet, channels=4), rknet_loss),
+        pytest.param(
             supervised.RkNet(FORMAT, steps=1, groups=2),
             functools.partial(supervised.init_odenet, channels=4),
             functools.partial(rknet_loss, steps=1),
+            marks=pytest.mark.slow,
         ),
         (
             supervised.ResNet(FORMAT, groups=2),
@@ -211,7 +215,8 @@ def test_loss_and_gradient_agree_with_finite_differences_in_float64(net, init, l
 
 
 def test_rknet_counts_the_evaluations_of_both_ways(monkeypatch):
-    net, params = supervised.RkNet(FORMAT, groups=2), supervised.init_odenet(np.random.default_rng(10), FORMAT, channels=4)
+    # Five images, as above: its graphs are there.
+    net, params = RKNET, supervised.init_odenet(np.random.default_rng(10), FORMAT, channels=4)
     augmented, times = net.dynamics.augmented, []
 
     def counted(shape, structure):
@@ -226,7 +231,7 @@ def test_rknet_counts_the_evaluations_of_both_ways(monkeypatch):
         return system
 
     monkeypatch.setattr(net.dynamics, "augmented", counted)
-    metrics, _ = net.value_and_grad(params, np.zeros((2, 28, 28, 1), np.float32), np.array([0, 1]))
+    metrics, _ = net.value_and_grad(params, np.zeros((5, 28, 28, 1), np.float32), np.arange(5))
     assert times == [1.0, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0.0]
     assert metrics["nfe_forward"] == metrics["nfe_backward"] == len(times)
 
@@ -264,9 +269,10 @@ COLOURED = ImageFormat(12, 10, 3, classes=4, mean=(0.5, 0.4, 0.3), deviation=(0.
 @pytest.mark.parametrize(
     "network, init",
     [
-        (
+        pytest.param(
             functools.partial(supervised.OdeNet, groups=2, method="dop853", rtol=1e-8, atol=1e-8),
             functools.partial(supervised.init_odenet, channels=4),
+            marks=pytest.mark.slow,
         ),
         (functools.partial(supervised.RkNet, groups=2), functools.partial(supervised.init_odenet, channels=4)),
         (functools.partial(supervised.ResNet, groups=2), functools.partial(supervised.init_resnet, channels=4, blocks=1)),

@@ -9,8 +9,8 @@ import pytest
 from autograd import grad
 
 from solvers_bridge import GradientWarning, SolverError, odeint, record_solves
+from tests.helpers import ADAPTIVE, ADAPTIVE_FAMILIES, slow_beyond
 
-ADAPTIVE = ("adams", "bdf", "lsoda", "dopri5", "dop853", "radau")
 RNG = np.random.default_rng(0)
 PARAMS = {"w": RNG.normal(size=(4, 4)), "b": RNG.normal(size=4)}
 Y0 = RNG.normal(size=4)
@@ -121,7 +121,10 @@ def test_adjoint_options_inherit_from_the_same_method_only():
 # --- Warm restarts.
 
 
-@pytest.mark.parametrize("method, tol", [*((method, tol) for method in ADAPTIVE[:-1] for tol in (1e-5, 1e-8)), ("radau", 1e-5)])
+@pytest.mark.parametrize(
+    "method, tol",
+    slow_beyond([(method, 1e-5) for method in ADAPTIVE], [(method, tol) for method in ADAPTIVE for tol in (1e-5, 1e-8)][:-1]),
+)
 def test_warm_restart_gives_the_same_gradient(method, tol):
     t = np.linspace(0, 6, 31)
     fresh, fresh_solves = gradients(network, Y0, t, PARAMS, method=method, rtol=tol, atol=tol)
@@ -152,7 +155,7 @@ def test_warm_restart_with_an_interval_shorter_than_the_last_step():
 
 
 @pytest.mark.parametrize("reconstruction", ["auto", "solve", "interpolate"])
-@pytest.mark.parametrize("method", ["adams", "bdf", "lsoda", "dopri5", "dop853", "radau"])
+@pytest.mark.parametrize("method", slow_beyond(("adams", "lsoda", "dopri5"), ADAPTIVE))
 def test_warm_restarts_in_gradients_of_gradients(method, reconstruction):
     """The same second derivative; every restarted solve, of the sweep and of its own reverse sweep, takes up a step size."""
     t = np.linspace(0.0, 1.0, 6)
@@ -263,7 +266,7 @@ def test_seminorm_is_as_accurate_on_any_problem(method):
 
 
 @pytest.mark.parametrize("count, t", [(1, [0.0, 1.1, 3.0]), (5, [3.0, 1.1, 0.0])], ids=str)
-@pytest.mark.parametrize("method", ADAPTIVE)
+@pytest.mark.parametrize("method", slow_beyond(ADAPTIVE_FAMILIES, ADAPTIVE))
 def test_checkpoints_are_that_many_more_backward_solves(method, count, t):
     """On a problem that does not need them, the gradient is the same."""
     means = {"method": method, "rtol": 1e-8, "atol": 1e-8}

@@ -100,7 +100,7 @@ def test_banded(method, jacobian, steps):
 
 
 @every_method
-@pytest.mark.parametrize("bands", [None, BANDS])
+@pytest.mark.parametrize("bands", [None, pytest.param(BANDS, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reconstruction", ["auto", "interpolate"])
 def test_gradients_with_a_given_jacobian(method, bands, reconstruction):
     """The reverse solve, whose Jacobian is another, has its own by differentiation."""

@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 from scipy.linalg import expm, expm_frechet
 
 from solvers_bridge import odeint
+from tests.helpers import ADAPTIVE, ADAPTIVE_FAMILIES, slow_beyond
 
-ADAPTIVE = ("adams", "bdf", "lsoda", "dopri5", "dop853", "radau")
 FIXED = ("euler", "midpoint", "rk4")
 # (tolerance of the solves, relative error allowed of gradients): the low orders get cheaper ones.
 PRECISION = {
@@ -261,7 +261,7 @@ SECOND_PRECISION = {
 }
 
 
-@pytest.mark.parametrize("method", ADAPTIVE)
+@pytest.mark.parametrize("method", slow_beyond(ADAPTIVE_FAMILIES, ADAPTIVE))
 def test_hessian(method):
     """With respect to y0, t and params together."""
     tol, rtol = SECOND_PRECISION[method]

@@ -56,7 +56,7 @@ PRINTING = """
     attempt(fails)
     attempt(exits)
     attempt(nan)
-    attempt(lambda t, y, params: y**2)
+    attempt(lambda t, y, params: y**2, max_num_steps=1000)
     attempt(lambda t, y, params: -y, (1.0, 0.0), first_step=0.1)
     attempt(lambda t, y, params: -y, (1e15, 1e15 + 1), first_step=1e-9)
     attempt(lambda t, y, params: 1e8 * np.sign(np.sin(1e7 * y)), max_num_steps=60)

@@ -268,6 +268,15 @@ def test_evaluation_limit(compiled, method):
     assert binding.control.stop == native.EVALUATION_LIMIT
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT as in a foreground process: a background one may have been started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("method", METHODS)
 def test_interrupt_reaches_a_long_solve(compiled, method):
     binding = compiled.bind(parameters(8))
@@ -412,6 +421,7 @@ def test_another_process_finds_it_in_the_cache():
     assert process.communicate()[0].split() == [key] and process.returncode == 0
 
 
+@pytest.mark.slow
 def test_processes_compile_the_same_graph_at_once(tmp_path):
     processes = [another_process(XDG_CACHE_HOME=str(tmp_path)) for _ in range(2)]
     keys = {process.communicate()[0].strip() for process in processes}

@@ -58,3 +58,10 @@ def test_the_discrete_adjoint_stops_at_what_is_not_finite(method, value):
         assert 0.5 <= error.t_reached <= 0.7
         assert error.statistics is solves[0] and (solves[0].method, solves[0].direction) == (method, "forward")
         assert solves[0].nfe > solves[0].steps - 1 >= 4
+
+
+@pytest.mark.parametrize("method", ("adams", "bdf", "lsoda", "dopri5"))
+def test_a_wall_of_nan_ends_a_solve_long_before_its_step_limit(method):
+    with np.errstate(all="ignore"), refused(SolverError, "func returned nan", method) as info, record_solves() as solves:
+        odeint(lambda t, y, params: -y * (np.nan if t > 0.3 else 1.0), [1.0, 2.0], [0.0, 1.0], method=method)
+    assert 0.2 < info.value.t_reached <= 0.3 and solves[0].nfe < 10_000

@@ -17,6 +17,7 @@ def test_peak_memory_of_a_training_step_does_not_depend_on_the_evaluations():
     assert tight["peak_mib"] - tight["before_mib"] == pytest.approx(loose["peak_mib"] - loose["before_mib"], rel=0.2)
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_process_that_knows_nothing_of_this_one():
     ballast = np.ones(2**27)  # 1 GiB, which ru_maxrss would hand on
     measured = bench_memory.peak_memory(1e-2, batch=2, channels=4)

@@ -211,6 +211,7 @@ def test_the_parameters_kept_are_those_with_the_least_validation_error(tmp_path)
     assert again.params() == {"weight": 2.0}
 
 
+@pytest.mark.slow
 def test_fresh_removes_the_folder_of_checkpoints(tiny, tmp_path):
     folder = tmp_path / "checkpoints" / "table2_latent_ode" / "quick-seed0"
     assert command_line.main(["run", "table2_latent_ode", *folders(tmp_path)]) == 0
@@ -220,6 +221,7 @@ def test_fresh_removes_the_folder_of_checkpoints(tiny, tmp_path):
     assert folder.exists() and not (folder / "left.npz").exists()
 
 
+@pytest.mark.slow
 def test_restarts_are_measured_every_way(tmp_path, monkeypatch):
     monkeypatch.setitem(
         latent_restarts.PRESETS,

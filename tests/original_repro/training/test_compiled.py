@@ -17,7 +17,7 @@ def start():
     return {"x": np.zeros(3, np.float32), "y": [np.float32(0.5) * np.ones((), np.float32)]}
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.8])
+@pytest.mark.parametrize("momentum", [pytest.param(0.0, marks=pytest.mark.slow), 0.8])
 def test_compiled_steps_are_those_of_rmsprop(momentum):
     advance = rmsprop_chunk(lambda params, seed: noisy_loss(params, seed * 0), 7, decay=0.8, momentum=momentum)
     optimiser = training.rmsprop(0.8, momentum)
