@@ -15,17 +15,22 @@ LOWEST_INSTALLED = $(LOWEST_VENV)/.installed
 MUTANT_PROCESSES ?= 2
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
-.PHONY: repro report docs test lint types format test-lowest wheel mutants clean
+# An environment that a move, another Python or a full disk has damaged is not out of date, and make would not see it.
+NEEDED = import importlib.util as u, autograd, matplotlib, numpy, pytest, scipy.integrate; assert u.find_spec("tensorflow")
+SOUND = @$(1)/bin/python -c '$(NEEDED)' 2> /dev/null || \
+	{ echo "$(1) is damaged: 'make clean' removes it, and the next make builds it anew" >&2; exit 1; }
 
-repro: $(INSTALLED)
+.PHONY: repro report docs test lint types format test-lowest wheel mutants clean sound
+
+repro: sound
 	$(VENV)/bin/python -m experiments evaluate all --out $(OUT)
 	$(VENV)/bin/python -m experiments run all --preset quick --fresh --out $(OUT) --checkpoints $(OUT)/checkpoints
 	$(VENV)/bin/python -m experiments report --out $(OUT)
 
-report: $(INSTALLED)
+report: sound
 	$(VENV)/bin/python -m experiments report
 
-docs: $(INSTALLED)
+docs: sound
 	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[docs]"
 	$(VENV)/bin/python -m mkdocs build --strict
 
@@ -36,27 +41,31 @@ test: lint types
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGUMENTS) tests/solvers_bridge; library=$$?; \
 	wait $$rest; rest=$$?; cat build/tests-of-the-rest.txt; exit $$((library | rest))
 
-lint: $(INSTALLED)
+lint: sound
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
 
-types: $(INSTALLED)
+types: sound
 	$(VENV)/bin/python -m mypy
 
-format: $(INSTALLED)
+format: sound
 	$(VENV)/bin/python -m ruff check --fix .
 	$(VENV)/bin/python -m ruff format .
 
 test-lowest: $(LOWEST_INSTALLED)
+	$(call SOUND,$(LOWEST_VENV))
 	$(LOWEST_VENV)/bin/python -m pytest $(PYTEST_ARGUMENTS)
 
-wheel: $(INSTALLED)
+wheel: sound
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 
-mutants: $(INSTALLED)
+mutants: sound
 	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[test,mutants]"
 	$(VENV)/bin/python -m mutmut run --max-children $(MUTANT_PROCESSES) $(if $(MODULE),"$(subst /,.,$(MODULE:.py=)).*")
 	$(VENV)/bin/python -m mutmut results
+
+sound: $(INSTALLED)
+	$(call SOUND,$(VENV))
 
 $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -11,7 +11,7 @@ TAKEN = ("results/README.md", "results/figures/*", "results/runs/*/*.json", "exa
 
 def on_files(files, config):
     """Add the files of TAKEN at their places in the repository, and README as index.md."""
-    files.append(File.generated(config, "index.md", content=_from_root((ROOT / "README.md").read_text())))
+    files.append(File.generated(config, "index.md", content=_from_root((ROOT / "README.md").read_text(encoding="utf-8"))))
     for path in (path for pattern in TAKEN for path in sorted(ROOT.glob(pattern))):
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     return files

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from original_repro import locks
+
 
 class Option(NamedTuple):
     """A setting as the command line shows it. named: whether the record's name tells it where it is not the default."""
@@ -133,15 +135,30 @@ class Places:
         """checkpoints/<experiment>/<stem>.npz, of an experiment of one fit."""
         path = self.checkpoints / experiment / f"{stem}.npz"
         if self.fresh:
-            path.unlink(missing_ok=True)
+            _remove(path, [path])
         return path
 
     def checkpoint_folder(self, experiment, stem):
         """checkpoints/<experiment>/<stem>/, of an experiment of many fits."""
         folder = self.checkpoints / experiment / stem
         if self.fresh:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder, [lock.with_suffix("") for lock in folder.rglob("*.lock")])
         return folder
+
+
+def _remove(path, locked):
+    """Remove a checkpoint or a folder of them. InUse where a run that is alive has one of `locked`, RuntimeError if it cannot."""
+    for one in locked:
+        process = locks.holder(one)
+        if process is not None:
+            raise locks.InUse(f"--fresh would remove {one}, which a run that is alive writes, of process {process}")
+    try:
+        if path.is_dir() and not path.suffix == ".npz":
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RuntimeError(f"--fresh cannot remove {path}: {error.strerror}") from error
 
 
 class Section(NamedTuple):
@@ -164,12 +181,13 @@ class Experiment:
     description: the module's docstring.  settings: its class of Settings.
     run(settings, places) -> record: measures, writes record and figures, returns the record; goes on from checkpoints.
     takes: {preset: about how long on two cores, in words}, of presets for which no committed record tells.
+    preset_of(settings) -> a dict: what the preset, and options instead of it, put into a record's configuration, for `check`.
     evaluate(settings, places) -> metrics: measures again with the weights that a run left; evaluation_settings: its Settings.
     redraw(settings, places) -> paths: draws a run's figures again from its record and weights, without training.
     kept: options of the runs of the paper preset whose weights come with the project.
-    in_all: whether `run all` has it.
+    in_all: whether `run all` has it.  resumes: whether a run that was stopped goes on from checkpoints.
     needs: the experiment whose run without options has to come before.  variants: options of further runs of `run all`.
-    section: what the report prints of it.
+    section: what the report prints of it.  page: a file in docs/ that has the section's table as well, between markers.
     """
 
     name: str
@@ -179,14 +197,17 @@ class Experiment:
     description: str = ""
     settings: type[Settings] = Settings
     takes: dict[str, str] = dataclasses.field(default_factory=dict)
+    preset_of: Callable[[Any], dict] | None = None
     evaluate: Callable[[Any, Places], dict] | None = None
     evaluation_settings: type[Settings] = Settings
     redraw: Callable[[Any, Places], Iterable[Path]] | None = None
     kept: tuple[dict, ...] = ()
     in_all: bool = True
+    resumes: bool = True
     needs: str | None = None
     variants: tuple[dict, ...] = ()
     section: Section | None = None
+    page: str | None = None
 
     @property
     def title(self):

@@ -1,14 +1,17 @@
-"""The command line: list | run NAME | evaluate NAME | redraw NAME | bench | report. All of argparse is here."""
+"""The command line: list | run NAME | evaluate NAME | redraw NAME | bench | check | report. All of argparse is here."""
 
 import argparse
 import difflib
 import os
+import shlex
 import sys
 import time
 from dataclasses import fields
 from pathlib import Path
 
 from tabulate import tabulate
+
+from original_repro.folders import check_file, check_folder
 
 from . import Places, Settings
 from .augmented import (
@@ -24,6 +27,7 @@ from .augmented import (
 from .comparison import bench
 from .fidelity import integrator_fidelity
 from .harness import records
+from .harness.alone import alone
 from .harness.kept import measure_again
 from .harness.run_all import run_all
 from .harness.workers import available_cores
@@ -40,6 +44,7 @@ from .neural_ode import (
     inference_speed,
     latent_checks,
     latent_restarts,
+    reverse_instability,
     section4_checks,
     solver_choice,
     table1_depth,
@@ -47,7 +52,7 @@ from .neural_ode import (
     table2_latent_ode,
     table2_tuning,
 )
-from .report import registry, verdict_tables, write
+from .report import check, registry, verdict_tables, write
 
 # In the paper's order, and the report's.
 REPORTED = tuple(
@@ -71,6 +76,7 @@ REPORTED = tuple(
         figure10_observations,
         latent_checks,
         latent_restarts,
+        reverse_instability,
         figure3_swap,
         figure5_losses,
         figure6_features,
@@ -85,12 +91,12 @@ REPORTED = tuple(
 )
 # `bench` is a command of its own.
 EXPERIMENTS = {experiment.name: experiment for experiment in REPORTED if experiment is not bench.EXPERIMENT}
+OURS = ("builtins", "solvers_bridge", "original_repro", "experiments")
+BAD_RECORDS = 3  # the exit status of a command that left out files among the records that are none
 
 
 def main(argv=None):
     """Run the command in argv (default: sys.argv); returns the exit status."""
-    # TensorFlow's notes about processors and missing GPUs would bury the progress lines.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow's default on processors with AVX-512 only; without them its convolutions gain from it no less.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     words = sys.argv[1:] if argv is None else argv
@@ -98,7 +104,15 @@ def main(argv=None):
     if words[:1] in (["run"], ["evaluate"], ["redraw"]) and len(words) > 1 and not words[1].startswith("-"):
         _check_name(parser, words[1], [*EXPERIMENTS, "all"])
     arguments = parser.parse_args(words)
-    return arguments.handler(arguments) or 0
+    try:
+        return arguments.handler(arguments) or 0
+    except (ValueError, TypeError, RuntimeError, FloatingPointError, OSError) as error:
+        # Errors of ours name the argument and what would be right, the system's a file; anything else deserves its traceback.
+        # So does a reader of our output that has gone, with which __main__ deals.
+        if isinstance(error, BrokenPipeError) or not type(error).__module__.startswith(OURS):
+            raise
+        print(f"{getattr(arguments, 'name', words[0])}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
 
 
 def _check_name(parser, name, names):
@@ -160,6 +174,9 @@ def _parser():
     timings = commands.add_parser("bench", help="timings and memory of the bridge, beside other libraries where installed")
     _add_out(timings, "folder for the record (default: results)")
     timings.set_defaults(handler=_bench)
+    checks = commands.add_parser("check", help="check records in seconds: names, commits, presets, digests, figures, verdicts")
+    _add_out(checks, "folder of the records (default: results)")
+    checks.set_defaults(handler=_check)
     make_report = commands.add_parser("report", help="write OUT/README.md from the records in OUT/runs")
     _add_out(make_report, "folder of the records (default: results)")
     make_report.set_defaults(handler=_report)
@@ -224,10 +241,9 @@ def _list(arguments):
 
 def _run(arguments):
     experiment, begun = EXPERIMENTS[arguments.name], time.time()
-    record = _result(arguments, experiment.settings, experiment.run)
-    if record is None:
-        return 1
     settings, places = settings_and_places(arguments, experiment.settings)
+    with alone(experiment, settings, places):
+        record = experiment.run(settings, places)
     path = places.record(experiment.name, settings.stem)
     print(tabulate(sorted(record["metrics"].items()), headers=["metric", "measured"], floatfmt=".4g"))
     print(f"\n{verdict_tables.lines_of(registry.judge_all(places.out), path, record)}\n")
@@ -235,6 +251,15 @@ def _run(arguments):
     for figure in sorted(places.figure(experiment.name, "").parent.glob(f"{experiment.name}-*")):
         if figure.stat().st_mtime >= begun:
             print(f"figure: {figure}")
+    return _tell_bad_records(places.out)
+
+
+def _tell_bad_records(out, further=()):
+    """Name what is no record among those that were read; returns the exit status. further: sentences on what else is wrong."""
+    bad = [*records.unreadable(out), *further]
+    for sentence in bad:
+        print(f"left out: {sentence}", file=sys.stderr)
+    return BAD_RECORDS if bad else 0
 
 
 def _evaluate(arguments):
@@ -243,44 +268,33 @@ def _evaluate(arguments):
         able = ", ".join(name for name, other in EXPERIMENTS.items() if other.evaluate)
         print(f"{arguments.name}: keeps no weights to evaluate; {able} does", file=sys.stderr)
         return 1
-    metrics = _result(arguments, experiment.evaluation_settings, experiment.evaluate)
-    if metrics is None:
-        return 1
+    metrics = experiment.evaluate(*settings_and_places(arguments, experiment.evaluation_settings))
     print(tabulate(metrics.items(), headers=["metric", "measured"], floatfmt=".5g"))
 
 
 def _redraw(arguments):
     experiment = EXPERIMENTS[arguments.name]
-    paths = _result(arguments, experiment.settings, experiment.redraw)
-    if paths is None:
-        return 1
-    for path in paths:
+    settings, places = settings_and_places(arguments, experiment.settings)
+    check_file(places.figure(experiment.name, settings.stem), f"--out {places.out}")
+    for path in experiment.redraw(settings, places):
         print(f"figure: {path}")
 
 
 def _evaluate_all(arguments):
     if Path(arguments.out).resolve() == records.RESULTS.resolve():
         arguments.parser.error("--out must be another folder than results, whose records are of whole runs")
+    check_folder(Path(arguments.out) / "runs", f"--out {arguments.out}")
     for path in measure_again(EXPERIMENTS.values(), arguments.out):
         print(f"record: {path}")
-
-
-def _result(arguments, settings, measure):
-    """What measure(settings, places) returns, or None where it raises an error of ours, which is printed in a line."""
-    try:
-        return measure(*settings_and_places(arguments, settings))
-    except (ValueError, TypeError, RuntimeError, FloatingPointError, FileNotFoundError) as error:
-        # Errors of ours name the argument and what would be right; anything else deserves its traceback.
-        if not type(error).__module__.startswith(("builtins", "solvers_bridge", "original_repro")):
-            raise
-        print(f"{arguments.name}: {type(error).__name__}: {error}", file=sys.stderr)
-        return None
 
 
 def _run_all(arguments):
     if arguments.workers < 1:
         arguments.parser.error(f"--workers must be a whole number from 1, got {arguments.workers}")
     settings, places = settings_and_places(arguments, Settings)
+    logs = places.checkpoints / "logs"
+    check_folder(places.out, f"--out {places.out}")
+    check_folder(logs, f"--checkpoints {places.checkpoints}")
     options = [
         "--preset",
         settings.preset,
@@ -293,15 +307,58 @@ def _run_all(arguments):
         *(["--fresh"] if places.fresh else []),
     ]
     chosen = {name: experiment for name, experiment in EXPERIMENTS.items() if experiment.in_all}
-    return run_all(chosen, options, arguments.workers, places.checkpoints / "logs")
+    return run_all(chosen, options, arguments.workers, logs)
 
 
 def _bench(arguments):
     places = Places(out=arguments.out)
-    bench.run(Settings(), places)
+    with alone(bench.EXPERIMENT, Settings(), places):
+        bench.run(Settings(), places)
     print(f"\nrecord: {places.record(bench.NAME, Settings().stem)}")
 
 
 def _report(arguments):
+    if not (Path(arguments.out) / "runs").is_dir():
+        raise FileNotFoundError(f"--out {arguments.out} has no folder runs with records to report on")
+    for path in ("README.md", "report.html"):
+        check_file(Path(arguments.out) / path, f"--out {arguments.out}")
     for path in write.write(arguments.out, REPORTED):
         print(f"report: {path}")
+    return _tell_bad_records(arguments.out, write.troubles(arguments.out, REPORTED))
+
+
+def _check(arguments):
+    out = records.kept(Path(arguments.out) / "runs").parent
+    if not (out / "runs").is_dir():
+        raise FileNotFoundError(f"--out {out} has no folder runs with records to check")
+    found = check.check(out, {one.name: one for one in REPORTED}, settings_of)
+    for fault in found.faults:
+        print(fault)
+    for what, paths in found.untold.items():
+        print(f"not told by {len(paths)} of {found.checked} records: {what}")
+    print(f"{found.checked} records checked, {len(found.faults)} faults")
+    return 1 if found.faults else 0
+
+
+def settings_of(command):
+    """(experiment's name, its Settings) of a record's command. Raises ValueError where it is no command that writes a record."""
+    words = shlex.split(command)
+    if words[:3] != ["python", "-m", "experiments"] or words[3:4] not in (["run"], ["evaluate"], ["bench"]):
+        raise ValueError(f"python -m experiments run, evaluate or bench is to begin {command!r}")
+    if words[3] == "bench":
+        return bench.NAME, Settings()
+    if words[4:5] == ["all"] or words[4] not in EXPERIMENTS:
+        raise ValueError(f"no experiment is called {words[4]!r}")
+    experiment = EXPERIMENTS[words[4]]
+    parser = _Parser(add_help=False)
+    settings = experiment.settings if words[3] == "run" else experiment.evaluation_settings
+    _add_settings(parser, settings)
+    _add_checkpoints(parser)
+    return words[4], settings_and_places(parser.parse_args(words[5:]), settings)[0]
+
+
+class _Parser(argparse.ArgumentParser):
+    """One of what somebody else has typed: errors are exceptions."""
+
+    def error(self, message):
+        raise ValueError(message)

@@ -17,7 +17,7 @@ from .dynamics.base import Dynamics
 from .dynamics.tape import vjp
 from .interpolant import Interpolant
 from .odeint import odeint
-from .solve import jacobian_of, solve
+from .solve import Kept, jacobian_of, solve
 from .statistics import SolverError
 
 # Where no t_max is given: the time looked at first, by how much it grows each time, and where it ends.
@@ -247,7 +247,7 @@ class _Search:
         """The root between two states on both sides of it, on the interpolant of the steps between them."""
         interpolant = Interpolant()
         times = np.array([before[0], after[0]])
-        solve(self.problem.solver, self.f, before[1], times, "forward", jacobian, interpolant=interpolant)
+        solve(self.problem.solver, self.f, before[1], times, "forward", jacobian, kept=Kept(interpolant=interpolant))
 
         def value(t):
             return self.side * self.value(t, interpolant(t))

@@ -88,8 +88,9 @@ def odeint(
     )
     z0 = problem.layout.pack(y0_leaves, anp.reshape, anp.concatenate)
     is_differentiated = any(isbox(value) for value in (z0, t, *leaves))
-    if is_differentiated and (problem.discrete or (problem.reconstruction == "interpolate" and not len(stored))):
-        problem = problem._replace(keep=Kept())
+    if is_differentiated:
+        from_steps = problem.discrete or (problem.reconstruction == "interpolate" and not len(stored))
+        problem = problem._replace(keep=Kept(steps=from_steps))
     try:
         zs = _states(problem, z0, t, leaves, stored)
     except SolverError as error:
@@ -247,7 +248,7 @@ def _value(x):
 @primitive
 def _pullback(problem, zs_bar, z0, t, *leaves):
     """[z0_bar (n), t_bar (T), theta_bar (P)] of a solve for the cotangent zs_bar (T, n) of its states."""
-    problem = problem._replace(keep=Kept() if problem.discrete or problem.reconstruction == "interpolate" else None)
+    problem = problem._replace(keep=Kept(steps=problem.discrete or problem.reconstruction == "interpolate"))
     zs = forward(problem, z0, t, leaves)
     return np.concatenate(gradient(problem, t, zs, zs_bar, leaves, wants_t=True))
 

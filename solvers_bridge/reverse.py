@@ -7,7 +7,7 @@ import numpy as np
 from .adjoint import Augmented, reverse_sweep, seminorm_without_state, without_state
 from .dynamics.base import num_params
 from .interpolant import Interpolant
-from .solve import Warm, adjoint_problem, are_close, inside_of, jacobian_of, solve
+from .solve import Kept, Warm, adjoint_problem, are_close, inside_of, jacobian_of, solve
 from .statistics import SolverError, warn_user
 
 # A reverse solve has lost z(t) where it ends further from the stored state than this over the root of rtol, in units of
@@ -20,6 +20,11 @@ LOST_GAP = 100.0
 LOST_GAP_ON_GRID = 100.0
 # Growth of z beyond both ends of a segment at which a reverse solve is given up: integrators would follow it to overflow.
 BLOWN_UP = 1e6
+# An attempt to solve z(t) backwards is given up after this many times the forward solve's evaluations, and so many more: what
+# follows such a one is two solves of about the forward one's size.
+MOST_EVALUATIONS = (4, 500)
+# These iterate with a whole matrix where nothing is said of the Jacobian; VODE does not.
+DENSE_BY_DEFAULT = ("lsoda", "radau")
 # Unknowns that stay zero, to each one that does not, from where on they are worth a warning: a root mean square over all of them
 # is then the tenth of what it would be. Networks with dead units or pruned weights stay far below.
 DILUTION = 100
@@ -72,6 +77,25 @@ class _Reverse:
         self.warm = Warm(None if problem.warm is None else problem.warm.step) if is_warm else None
         self.greatest_gap, self.gap_at = 0.0, None
         self.has_solved = False
+        self.allowance = self._allowance()
+
+    def _allowance(self):
+        """Evaluations that may go into attempts that fail; infinite where the forward solve's tell nothing of what one takes."""
+        problem, (multiple, constant) = self.problem, MOST_EVALUATIONS
+        ahead, back = problem.solver, problem.adjoint_solver
+        tighter = np.any(back.rtol < np.min(ahead.rtol)) or np.any(back.atol < np.min(ahead.atol))
+        if problem.keep is None or back.integrator is not ahead.integrator or tighter:
+            return np.inf
+        # A Jacobian by finite differences has a column for every unknown.
+        takes_differences = back.options.jacobian == "finite_difference" or (
+            back.options.jacobian is None and back.integrator.name in DENSE_BY_DEFAULT
+        )
+        columns = self.augmented.size / self.augmented.n if takes_differences else 1.0
+        return multiple * columns * problem.keep.nfe + constant
+
+    def _spend(self, nfe):
+        """Take the evaluations of an attempt that failed from what is left for such."""
+        self.allowance = max(self.allowance - nfe, MOST_EVALUATIONS[1])
 
     def slope(self, t, z):
         """f at an output time, for t_bar."""
@@ -107,6 +131,7 @@ class _Reverse:
             statistics = getattr(error, "statistics", None)
             if statistics is not None:
                 statistics.reconstruction_gap = np.inf
+                self._spend(statistics.nfe)
             if way == "solve":
                 raise
             return self._with_known_state(i, a, theta_bar, t0_bar)
@@ -115,19 +140,22 @@ class _Reverse:
         self.statistics.reconstruction_gap = gap
         if gap > lost_gap(self.problem.adjoint_solver):
             if way == "auto":
+                self._spend(self.statistics.nfe)
                 return self._with_known_state(i, a, theta_bar, t0_bar)
             if gap > self.greatest_gap:
                 self.greatest_gap, self.gap_at = gap, (float(self.t[i]), float(self.t[i - 1]))
         return bars
 
     def _until_lost(self, i):
-        """f_augmented, which gives up where z is so great that there is no way back to the stored state."""
+        """f_augmented, which gives up where z is so great that there is no way back, or after too many evaluations."""
         n, evaluations = self.augmented.n, 0
         limit = BLOWN_UP * max(np.abs(self.zs[i]).max(), np.abs(self.zs[i - 1]).max(), np.finfo(float).tiny)
 
         def rhs(t, s):
             nonlocal evaluations
             evaluations += 1
+            if evaluations > self.allowance:
+                raise SolverError(f"not there after {evaluations - 1} evaluations", t_reached=float(t))
             if evaluations % 16 == 0 and np.abs(s[:n]).max() > limit:
                 raise SolverError(f"the state has grown {BLOWN_UP:g} times on the way back", t_reached=float(t))
             return self.f_augmented(t, s)
@@ -180,8 +208,7 @@ class _Reverse:
         if self.problem.seminorm:
             rtol, atol = seminorm_without_state(augmented, rtol, atol, means.integrator.rms_norm)
         options = means.options._replace(stay_inside=True)
-        # LSODA and Radau iterate with a whole matrix where nothing is said; VODE does not.
-        dense_by_default = options.jacobian is None and means.integrator.name in ("lsoda", "radau")
+        dense_by_default = options.jacobian is None and means.integrator.name in DENSE_BY_DEFAULT
         dense_by_default = dense_by_default and without_state(augmented) <= 2_000
         wants_jacobian = options.jacobian in ("finite_difference", "autodiff") or dense_by_default
         if wants_jacobian:
@@ -193,10 +220,10 @@ class _Reverse:
         kept = self.problem.keep
         if kept is not None and kept.interpolant:
             return kept.interpolant
-        interpolant, solver = Interpolant(), self.problem.solver
+        kept, solver = Kept(interpolant=Interpolant()), self.problem.solver
         jacobian = jacobian_of(self.problem, self.leaves, self.sent)
-        solve(solver, self.f, self.zs[i - 1], self.t[[i - 1, i]], "recomputed", jacobian, interpolant=interpolant)
-        return interpolant
+        solve(solver, self.f, self.zs[i - 1], self.t[[i - 1, i]], "recomputed", jacobian, kept=kept)
+        return kept.interpolant
 
     def through_steps(self, i, a, theta_bar, t0_bar):
         """The segment by backpropagation through the steps that the forward solve took: the gradient of those steps, exactly.

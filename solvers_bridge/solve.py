@@ -56,10 +56,11 @@ class Problem(NamedTuple):
 
 
 class Kept:
-    """What one forward solve keeps for its reverse sweep: its interpolant, or its steps."""
+    """What one forward solve keeps for its reverse sweep: its evaluations, and with steps, its interpolant or its steps."""
 
-    def __init__(self, interpolant=None, tape=None):
-        self.interpolant, self.tape = interpolant, tape
+    def __init__(self, steps=False, interpolant=None):
+        self.steps, self.nfe = steps, 0
+        self.interpolant, self.tape = interpolant, None
 
 
 class Warm:
@@ -85,21 +86,18 @@ def forward(problem, z0, t, leaves):
     sent = problem.dynamics.send(leaves)
     rhs = problem.dynamics.bind(problem.layout, problem.structure, sent)
     jacobian = jacobian_of(problem, leaves, sent)
-    interpolant = tape = None
-    if problem.keep is not None:
-        problem.keep.interpolant = interpolant = None if problem.discrete else Interpolant()
-        problem.keep.tape = tape = [] if problem.discrete else None
-    return solve(problem.solver, rhs, z0, t, problem.direction, jacobian, warm=problem.warm, interpolant=interpolant, tape=tape)[
-        0
-    ]
+    kept = problem.keep or Kept()
+    kept.interpolant = Interpolant() if kept.steps and not problem.discrete else None
+    kept.tape = [] if kept.steps and problem.discrete else None
+    return solve(problem.solver, rhs, z0, t, problem.direction, jacobian, warm=problem.warm, kept=kept)[0]
 
 
-def solve(solver, rhs, z0, t, direction, jacobian=None, *, warm=None, interpolant=None, tape=None, after_step=None):
+def solve(solver, rhs, z0, t, direction, jacobian=None, *, warm=None, kept=None, after_step=None):
     """(states (T, n), SolveStatistics of the last integrator call) at times t (T,), which may repeat.
 
     One call of the integrator, or one for each piece between times at which func jumps. Raises SolverError where the end is not
-    reached, with the times and states that were. after_step(t, z) is told of the end of every step, and may end the solve by an
-    exception.
+    reached, with the times and states that were. kept, a Kept, takes up what it asks for. after_step(t, z) is told of the end of
+    every step, and may end the solve by an exception.
     """
     t = np.asarray(t, dtype=np.float64)
     wants_first_step = warm is not None and not solver.integrator.restart_from_last_step
@@ -110,8 +108,9 @@ def solve(solver, rhs, z0, t, direction, jacobian=None, *, warm=None, interpolan
     ts, zs = t[grid], np.empty((len(grid), z0.size))
     zs[0] = z0
     statistics = new_statistics(direction, solver.integrator.name, z0.size)
-    intervals = None if tape is None else []
-    wanted = _Wanted(direction, wants_first_step, interpolant, intervals, after_step)
+    kept = Kept() if kept is None else kept
+    kept.nfe, intervals = 0, None if kept.tape is None else []
+    wanted = _Wanted(direction, wants_first_step, kept.interpolant, intervals, after_step)
     for start, end in pieces(ts, solver.options):
         inside, options = inside_of(ts[start], ts[end], solver.options)
         piece = slice(start, end + 1)
@@ -122,10 +121,11 @@ def solve(solver, rhs, z0, t, direction, jacobian=None, *, warm=None, interpolan
                 reached = row < start + len(error.ts)
                 error.ts, error.ys = t[reached], zs[row[reached]]
             raise
+        kept.nfe += statistics.nfe
     if warm is not None and statistics.steps:
         warm.note(solver.integrator, statistics)
-    if tape is not None:
-        tape[:] = _spread(intervals, grid, len(t))
+    if kept.tape is not None:
+        kept.tape[:] = _spread(intervals, grid, len(t))
     return zs[row], statistics
 
 

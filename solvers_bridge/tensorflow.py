@@ -80,7 +80,7 @@ def odeint(
         "adjoint_options": adjoint_options,
     }
     wants_t = t_may_vary and (not tf.executing_eagerly() or is_watched([t]))
-    solve = _Solve(dynamics, structure_of_y0, structure, means, wants_t)
+    solve = _Solve(dynamics, structure_of_y0, structure, means, wants_t, Kept())
     zs = solve(t, *(tf.cast(leaf, tf.float64) for leaf in y0_leaves), *map(_in_float64, leaves))
     parts = tf.split(zs, [tf.size(leaf) for leaf in y0_leaves], axis=1)
     return structure_of_y0.unflatten([_states_like(leaf, part, t) for leaf, part in zip(y0_leaves, parts)])
@@ -173,6 +173,7 @@ class _Solve(NamedTuple):
     structure: Structure
     means: dict
     wants_t: bool
+    kept: Kept  # of the last forward solve, in a tf.function of many: its evaluations say as much as is asked of them
 
     def __call__(self, *inputs):
         """zs (T, n) for inputs (t, *leaves of y0, *leaves of params)."""
@@ -209,7 +210,7 @@ class _Solve(NamedTuple):
 
     def _forward(self, t, *rest):
         problem, z0, times, leaves, order = self._problem(t, rest)
-        every = forward(problem, z0, times, leaves)
+        every = forward(problem._replace(keep=self.kept), z0, times, leaves)
         return every[np.flatnonzero(order < len(t))], every
 
     def _backward(self, every, zs_bar, t, *rest):
@@ -217,8 +218,10 @@ class _Solve(NamedTuple):
         if problem.discrete and isinstance(problem.solver.integrator, FixedGrid):
             return (self._traced_backward(zs_bar, t, *rest),)
         if problem.discrete or problem.reconstruction == "interpolate":
-            problem = problem._replace(keep=Kept())
+            problem = problem._replace(keep=Kept(steps=True))
             forward(problem, z0, times, leaves)
+        else:
+            problem = problem._replace(keep=self.kept)
         rows = order < len(t)
         every_bar = np.zeros_like(every)
         every_bar[rows] = zs_bar

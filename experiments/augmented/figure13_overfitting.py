@@ -95,6 +95,7 @@ EXPERIMENT = Experiment(
     shows="evaluations of models that learn a few images by heart",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     section=Section("Augmented Neural ODEs, Figure 13: overfitting", table),

@@ -57,6 +57,7 @@ def run(settings, places):
         metrics=metrics_of(made),
         history=[one.row() for one in made],
         wall_seconds=time.perf_counter() - begun,
+        checkpoints=trained.checkpoints(tasks, places),
     )
     _draw(made, places.figure(NAME, settings.stem))
     return record
@@ -148,6 +149,7 @@ EXPERIMENT = Experiment(
     shows="a flow of the line cannot swap two points; Euler's method and one dimension more can",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     section=Section("Augmented Neural ODEs, Figure 3: the swap", table),

@@ -42,6 +42,7 @@ def run(settings, places):
         metrics=metrics_of(made, preset["problems"]),
         history=[one.row() for one in made],
         wall_seconds=time.perf_counter() - begun,
+        checkpoints=trained.checkpoints(tasks_of(settings), places),
     )
     _draw_losses(made, preset["problems"], places.figure(NAME, settings.stem))
     _draw_flows(made, places.figure(NAME, f"{settings.stem}-flows"))
@@ -153,6 +154,7 @@ EXPERIMENT = Experiment(
     shows="training losses of ResNet, NODE and ANODE on g in one and two dimensions and on a control; flows",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "2 min"},
     section=Section("Augmented Neural ODEs, Figures 5 and 7: losses and flows", table),

@@ -45,6 +45,7 @@ def run(settings, places):
         metrics=metrics_of(made),
         history=[one.row() for one in made],
         wall_seconds=time.perf_counter() - begun,
+        checkpoints=trained.checkpoints(tasks, places),
     )
     _draw_features(made, places.figure(NAME, settings.stem))
     _draw_evaluations(made, places.figure(NAME, f"{settings.stem}-evaluations"))
@@ -132,6 +133,7 @@ EXPERIMENT = Experiment(
     shows="features and evaluations over training, NODE and ANODE",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: figure5_losses.PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     section=Section("Augmented Neural ODEs, Figures 6 and 8: features and evaluations", table),

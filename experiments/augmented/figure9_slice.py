@@ -37,6 +37,7 @@ def run(settings, places):
         metrics=metrics_of(made, accuracies),
         history=[{**one.row(), "held_out_accuracy": accuracy} for one, accuracy in zip(made, accuracies)],
         wall_seconds=time.perf_counter() - begun,
+        checkpoints=trained.checkpoints(tasks, places),
     )
     _draw(made, places.figure(NAME, settings.stem))
     return record
@@ -119,6 +120,7 @@ EXPERIMENT = Experiment(
     shows="answers over the plane, and generalisation to a slice left out of training",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     section=Section("Augmented Neural ODEs, Figure 9: a slice left out", table),

@@ -20,10 +20,17 @@ from solvers_bridge import SolverError
 
 from .toy import with_decay
 
+
+def _load_sample(folder):
+    if folder is not None:
+        raise ValueError(f"--folder goes with images from files; the sample comes with the package; got {folder}")
+    return mnist.load_sample()
+
+
 # name: (how it is loaded from a folder or None, whether it is halved)
 DATA = {
-    "mnist_sample": (lambda folder: mnist.load_sample(), False),
-    "mnist_sample_half": (lambda folder: mnist.load_sample(), True),
+    "mnist_sample": (_load_sample, False),
+    "mnist_sample_half": (_load_sample, True),
     "mnist": (mnist.load, False),
     "mnist_half": (mnist.load, True),
     "fashion_mnist": (fashion_mnist.load, False),
@@ -140,7 +147,7 @@ def train(task, checkpoint, folder=None, *, progress=True):
     batches = (
         minibatches((images, labels), task["batch_size"], drop_last=False, augment=scaled)
         if task["steps"] is None
-        else drawn_batches(draw, task["steps"])
+        else drawn_batches(draw, task["steps"], (images, labels))
     )
     result = {"failed": None, "parameters": parameter_count(initial)}
     try:

@@ -55,6 +55,7 @@ def run(settings, places):
         metrics=metrics_of(made, preset["tolerances"]),
         history=[one.row() for one in made],
         wall_seconds=time.perf_counter() - begun,
+        checkpoints=trained.checkpoints(tasks, places),
     )
     _draw(made, preset["tolerances"], places.figure(NAME, settings.stem))
     return record
@@ -138,6 +139,7 @@ EXPERIMENT = Experiment(
     shows="whether trained flows are integrated, and that the propositions hold of them",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     section=Section("Augmented Neural ODEs: propositions of trained models", table),

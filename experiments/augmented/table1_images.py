@@ -40,7 +40,10 @@ class RunSettings(Settings):
     readout: str = option("all", "own: the linear layer sees the images' own channels only", choices=("all", "own"))
 
     def task(self):
-        """The task of images.py."""
+        """The task of images.py. ValueError for options of an ODE that a linear classifier has not."""
+        chosen = [about.flag for about, _ in self.chosen() if about.name in ("filters", "extra", "readout")]
+        if self.model == "linear" and chosen:
+            raise ValueError(f"{', '.join(chosen)} does not go with --model linear, which has no ODE")
         preset = PRESETS[self.preset]
         data = self.data or preset["data"]
         colour = "coloured" if data.startswith(("cifar10", "svhn")) else "grey"
@@ -72,7 +75,8 @@ def run(settings, places):
         history=result["history"],
         wall_seconds=sum(one["wall_seconds"] for one in result["history"]) or time.perf_counter() - begun,
     )
-    draw(records.read_records(places.out), task["data"], places.figure(NAME, f"{settings.preset}-{task['data']}"))
+    with records.of_others("the figure of all runs"):
+        draw(records.read_records(places.out), task["data"], places.figure(NAME, f"{settings.preset}-{task['data']}"))
     return record
 
 
@@ -177,6 +181,7 @@ EXPERIMENT = Experiment(
     shows="NODE and ANODE on images: accuracy, loss and evaluations, with controls for the readout",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: settings.task(),
     settings=RunSettings,
     takes={"quick": "1 min"},
     variants=({"model": "node"},),

@@ -71,6 +71,12 @@ def train_all(tasks, places, workers, *, judge=None):
     return [Trained(task, *parts) for task, parts in zip(tasks, made)]
 
 
+def checkpoints(tasks, places):
+    """Paths at which trainings of tasks are kept, and what was judged of them."""
+    paths = [places.checkpoints / FOLDER / _name(task) for task in tasks]
+    return [*paths, *(path.with_suffix(".judged.npz") for path in paths)]
+
+
 def _name(task):
     digest = hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()[:12]
     return f"{task['problem']}-{task['model']}{task['extra'] or ''}-seed{task['seed']}-{digest}.npz"

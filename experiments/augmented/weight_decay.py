@@ -46,6 +46,7 @@ def run(settings, places):
         metrics=metrics_of(made, preset["decays"]),
         history=[one.row() for one in made],
         wall_seconds=time.perf_counter() - begun,
+        checkpoints=trained.checkpoints(tasks, places),
     )
     _draw(made, preset["decays"], places.figure(NAME, settings.stem))
     return record
@@ -105,6 +106,7 @@ EXPERIMENT = Experiment(
     shows="weight decay and augmentation: evaluations and loss",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     section=Section("Augmented Neural ODEs: weight decay and augmentation", table),

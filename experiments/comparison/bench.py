@@ -116,6 +116,7 @@ def table(found):
 
 EXPERIMENT = Experiment(
     name=NAME,
+    resumes=False,
     source="The bridge",
     shows="its speed and memory, beside other libraries where installed",
     run=run,

@@ -1,13 +1,12 @@
 """Peak memory of a training step of the ODE-Net, measured in a fresh process for each tolerance."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
 from tabulate import tabulate
 
-from original_repro import supervised
+from original_repro import children, supervised
 from original_repro.datasets import mnist
 
 from ..harness.digits import digits
@@ -52,12 +51,7 @@ def total_evaluations(measured):
 
 def peak_memory(tolerance, batch=BATCH, channels=CHANNELS):
     """Memory of one training step in a fresh process: {"peak_mib", "before_mib", "nfe_forward", "nfe_backward"}."""
-    child = subprocess.run(
-        [sys.executable, "-m", __name__, str(tolerance), str(batch), str(channels)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
+    child = children.run([sys.executable, "-m", __name__, str(tolerance), str(batch), str(channels)], cwd=REPOSITORY)
     if child.returncode:
         raise RuntimeError(f"measuring memory failed with status {child.returncode}: {child.stderr[-2000:]}")
     return json.loads(child.stdout.splitlines()[-1])

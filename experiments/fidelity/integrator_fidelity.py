@@ -33,7 +33,6 @@ Not in the matrix: Robertson's problem at 1e-3, where a component of 1e-5 is bel
 there in every release, which 1.11 to 1.16 tell as a failure, 1.1.0 and the C ones as a success.
 """
 
-import json
 import platform
 import re
 import runpy
@@ -42,6 +41,8 @@ import time
 from dataclasses import dataclass
 
 import scipy
+
+from original_repro.folders import check_folder
 
 from .. import Experiment, Places, Section, Settings, option
 from ..harness import records
@@ -74,7 +75,13 @@ def run(settings, places):
     """Measure, compare, write the record and the figure, print the tables; returns the record."""
     if settings.releases is not None and settings.preset == "quick":
         raise ValueError("--releases goes with --preset paper: the quick preset measures the SciPy that runs the command")
-    releases = [scipy.__version__] if settings.preset == "quick" else _releases(settings.releases or RELEASES)
+    releases = (
+        [scipy.__version__]
+        if settings.preset == "quick"
+        else _releases(RELEASES if settings.releases is None else settings.releases)
+    )
+    if settings.preset != "quick":
+        check_folder(scipy_releases.environments_folder(), "the cache, which $NEURAL_ODE_REPRO_CACHE names,")
     begun = time.perf_counter()
     asked = {"problems": problems(), "tasks": tasks()}
     measured, gaps = {}, {}
@@ -151,7 +158,7 @@ def committed_reference():
     """The reference's cells in the committed record of the paper preset; {} if there is none."""
     if not COMMITTED.exists():
         return {}
-    rows = json.loads(COMMITTED.read_text())["history"]
+    rows = records.read_record(COMMITTED)["history"]
     return {matrix.key(row): row["releases"][REFERENCE] for row in rows if REFERENCE in row["releases"]}
 
 
@@ -163,6 +170,7 @@ def table(found):
 
 EXPERIMENT = Experiment(
     name=NAME,
+    resumes=False,
     source="How faithful",
     shows="each integrator in each SciPy release, Fortran and C, against 1.16",
     run=run,

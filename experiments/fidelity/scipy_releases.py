@@ -10,6 +10,8 @@ from pathlib import Path
 
 import platformdirs
 
+from original_repro import children
+
 # Series of SciPy: NumPy, and the Pythons that have binaries of both, the preferred one first.
 ENVIRONMENTS = {
     "1.1": ("1.14.5", ("3.6",)),
@@ -83,9 +85,7 @@ def find_python(version):
     on_path = shutil.which(f"python{version}")
     for candidate in [sys.executable, *map(str, pyenv), *([on_path] if on_path else [])]:
         try:
-            answer = subprocess.run(
-                [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, timeout=60
-            )
+            answer = children.run([candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], timeout=60)
         except (OSError, subprocess.TimeoutExpired):
             continue
         if answer.stdout.strip() == version:
@@ -96,7 +96,7 @@ def find_python(version):
 def _call(command, **options):
     """Run a command; a Gap with its last word if it fails. Addresses stay out of it: records are public, pip's set-up is not."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, **options)
+        done = children.run(command, timeout=SECONDS, **options)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Gap(f"{type(error).__name__} from {' '.join(command[1:4])}") from error
     if done.returncode:

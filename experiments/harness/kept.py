@@ -1,7 +1,5 @@
 """Measuring again from the weights that come with the project: no training, no download."""
 
-import hashlib
-import json
 import sys
 import time
 
@@ -22,7 +20,7 @@ def measure_again(experiments, out):
             of_run = experiment.settings(preset="paper", **{name: options[name] for name in options})
             print(f"{experiment.title} {options or ''}: measured again from kept weights", file=sys.stderr, flush=True)
             metrics = experiment.evaluate(settings, shipped)
-            trained = json.loads(shipped.record(experiment.name, of_run.stem).read_text(encoding="utf-8"))
+            trained = records.read_record(shipped.record(experiment.name, of_run.stem))
             path = Places(out).record(experiment.name, of_run.stem)
             records.write_record(
                 path,
@@ -45,4 +43,4 @@ def _weights_of(experiment, trained, shipped, settings):
     path = shipped.weights(experiment.name, settings.stem)
     if not path.is_file():
         path = path.with_name(trained["configuration"]["weights"])
-    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "trained": trained["date"]}
+    return {"file": path.name, "sha256": records.sha256(path), "trained": trained["date"]}

@@ -1,5 +1,6 @@
 """Figures: one way to begin and to save them, without a display and without pyplot's list of open ones."""
 
+import io
 import math
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
+
+from original_repro.atomic_writes import write_atomically
 
 
 def subplots(rows=1, columns=1, *, figsize, frames=False, **settings):
@@ -21,9 +24,11 @@ def subplots(rows=1, columns=1, *, figsize, frames=False, **settings):
 
 
 def save(figure, path, dpi=110):
-    """Write a figure, making its folder."""
+    """Write a figure, whole or not at all, making its folder."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=dpi, format=Path(path).suffix[1:])
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
+    write_atomically(path, content.getvalue())
 
 
 def whole_numbers(axis):

@@ -1,21 +1,26 @@
 """Records: what a run measured, with everything needed to know what measured it."""
 
+import contextlib
+import hashlib
 import json
 import math
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from dataclasses import fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from original_repro.training import write_atomically
+from original_repro import computed
+from original_repro.computed import PACKAGED, REPOSITORY
+from original_repro.datasets import mnist
+from original_repro.training import sessions_of, write_atomically
 from solvers_bridge.integrators import provenance
 
 from .. import Places
+from .threads import threads
 
 PACKAGES = (
     "numpy",
@@ -31,18 +36,45 @@ PACKAGES = (
     "jax",
     "diffrax",
 )
-# The folder of our packages: a checkout's root, or where a wheel was installed, whose results are inside experiments/ (setup.py).
-REPOSITORY = Path(__file__).resolve().parents[2]
-PACKAGED = REPOSITORY / "experiments" / "results"
 RESULTS = PACKAGED if PACKAGED.is_dir() else REPOSITORY / "results"
 DEFAULT_OUT = Path("results")
 
 
-def record_run(experiment, settings, places, *, configuration, metrics, history, wall_seconds, command=None):
+class BadRecord(ValueError):
+    """A file among the records that is none."""
+
+
+# What every record has, and of which types.
+PARTS = {
+    "experiment": str,
+    "preset": str,
+    "seed": int,
+    "command": str,
+    "configuration": dict,
+    "metrics": dict,
+    "history": list,
+    "wall_seconds": (int, float),
+    "date": str,
+    "git_commit": (str, type(None)),
+    "versions": dict,
+    "integrators": dict,
+}
+
+
+def record_run(experiment, settings, places, *, configuration, metrics, history, wall_seconds, command=None, checkpoints=None):
     """Write the record of a run, runs/<experiment>/<stem>.json, and return it as it can be read again.
 
-    command: what follows `python -m experiments`; by default the run of this experiment.
+    command: what follows `python -m experiments`; by default the run of this experiment. checkpoints: paths of those in which its
+    numbers were kept; by default all of this run's.
     """
+    if checkpoints is None:
+        place = places.checkpoints / experiment
+        checkpoints = [place / f"{settings.stem}.npz", *sorted((place / settings.stem).glob("*.npz"))]
+    left = places.weights(experiment, settings.stem)
+    further = {"left_weights": {"file": left.name, "sha256": sha256(left)}} if left.is_file() else {}
+    digest = data_digest(configuration.get("data"))
+    if digest is not None:
+        further["data_sha256"] = digest
     return write_record(
         places.record(experiment, settings.stem),
         experiment=experiment,
@@ -53,13 +85,18 @@ def record_run(experiment, settings, places, *, configuration, metrics, history,
         metrics=metrics,
         history=history,
         wall_seconds=wall_seconds,
+        sessions=[one for path in checkpoints if path.is_file() for one in sessions_of(path)],
+        **further,
     )
 
 
-def write_record(path, *, experiment, preset, seed, command, configuration, metrics, history, wall_seconds, **further):
+def write_record(
+    path, *, experiment, preset, seed, command, configuration, metrics, history, wall_seconds, sessions=(), **further
+):
     """Write a record atomically and return it. Numbers that are not finite become null: JSON has no name for them.
 
-    further: entries that only some records have.
+    "date" and "git_commit" are of the record; "computed" tells when, at which commit and in which environment its numbers were
+    computed, those of `sessions` if there are any. further: entries that only some records have.
     """
     record = {
         "experiment": experiment,
@@ -71,10 +108,13 @@ def write_record(path, *, experiment, preset, seed, command, configuration, metr
         "history": history,
         "wall_seconds": round(wall_seconds, 3),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git_commit": git_commit(),
+        "git_commit": computed.commit(),
+        "computed": computed.merged(sessions or [computed.session()]),
         "versions": versions(),
         "integrators": provenance(),
         "host": host(),
+        "environment": computed.environment(),
+        "threads": threads(),
         **further,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,12 +139,63 @@ def kept_record(experiment, settings, places):
     path = kept(places.record(experiment, settings.stem))
     if not path.is_file():
         raise FileNotFoundError(f"no record at {path}; `{full_command(f'run {experiment}', settings, places)}` writes it")
-    return json.loads(path.read_text())
+    return read_record(path)
+
+
+def read_record(path):
+    """The record in a file. Raises BadRecord, naming the file and what is wrong, where there is none in it."""
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadRecord(f"{path} is no record: {error}") from error
+    if not isinstance(record, dict):
+        raise BadRecord(f"{path} is no record: it holds a {type(record).__name__}")
+    for name, kind in PARTS.items():
+        if not isinstance(record.get(name), kind) or isinstance(record[name], bool):
+            given = f"is {record[name]!r:.40}" if name in record else "is missing"
+            raise BadRecord(f"{path} is no record: {name} {given}")
+    if not all(isinstance(row, dict) for row in record["history"]):
+        raise BadRecord(f"{path} is no record: history is no list of rows")
+    return record
 
 
 def read_records(out):
-    """All records under out/runs, as (path, dict), in the order of their paths."""
-    return [(path, json.loads(path.read_text())) for path in sorted(Path(out).glob("runs/*/*.json"))]
+    """All records under out/runs, as (path, dict), in the order of their paths; what is none is left out: see `unreadable`."""
+    return _sorted_out(out)[0]
+
+
+def unreadable(out):
+    """What is wrong with each file under out/runs that is no record: sentences that name it."""
+    return _sorted_out(out)[1]
+
+
+def _sorted_out(out):
+    good, bad = [], []
+    for path in sorted(Path(out).glob("runs/*/*.json")):
+        try:
+            good.append((path, read_record(path)))
+        except BadRecord as error:
+            bad.append(str(error))
+    return good, bad
+
+
+def data_digest(name):
+    """SHA-256 of the embedded digits by whatever name a configuration has for them; None of other data.
+
+    Files of whole data sets are known by the digests that their loaders check.
+    """
+    if not isinstance(name, str) or not name.startswith(("embedded sample", "mnist_sample")):
+        return None
+    digest = hashlib.sha256()
+    for array in mnist.load_sample():
+        digest.update(f"{array.dtype} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def sha256(path):
+    """Of a file's content, as hexadecimal digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def first(found, experiment):
@@ -124,10 +215,25 @@ def by_option(found, experiment, option, **options):
             named = (f"{name}={value}" for name, value in sorted(chosen.items()))
             yield "-".join([record["preset"], f"seed{record['seed']}", *named])
 
-    named = [record for path, record in found if record["experiment"] == experiment and path.stem in stems(record)]
+    named = [
+        record
+        for path, record in found
+        if record["experiment"] == experiment
+        and isinstance(record["configuration"].get(option), (int, float, str))
+        and path.stem in stems(record)
+    ]
     chosen = [record for record in named if record["preset"] == "paper"] or named
     values = sorted({record["configuration"][option] for record in chosen})
     return {value: [record for record in chosen if record["configuration"][option] == value] for value in values}
+
+
+@contextlib.contextmanager
+def of_others(what):
+    """For a `with` statement that draws from records of other runs: one that is not as expected costs a line, not the run."""
+    try:
+        yield
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
+        print(f"{what} was not drawn: a record of another run is not as expected: {error!r}", file=sys.stderr)
 
 
 def how_long(experiment, settings):
@@ -135,7 +241,10 @@ def how_long(experiment, settings):
     path = Places(RESULTS).record(experiment, settings.stem)
     if not path.is_file():
         return None
-    seconds = json.loads(path.read_text())["wall_seconds"]
+    try:
+        seconds = read_record(path)["wall_seconds"]
+    except BadRecord:
+        return None
     return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
@@ -172,29 +281,10 @@ def host():
 
 def _processor():
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-def git_commit():
-    """The commit of this checkout, with "+changes" if the working tree differs; None outside one.
-
-    A repository around an installed copy, or around a copy without a .git of its own, is not ours.
-    """
-
-    def git(*arguments):
-        return subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if PACKAGED.is_dir() or Path(git("rev-parse", "--show-toplevel")).resolve() != REPOSITORY:
-            return None
-        commit = git("rev-parse", "HEAD")
-        # Results that are being written do not change what measured them.
-        return commit + ("+changes" if git("status", "--porcelain", "--", ".", ":!results") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _finite(value):

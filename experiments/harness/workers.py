@@ -6,16 +6,25 @@ Threads do not help where Python or Fortran holds the interpreter's lock, as in 
 import contextlib
 import multiprocessing
 import os
+import pickle
+import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
 import numpy as np
 
 from original_repro.training import tree_map
 
+from . import process
+
 # Read when NumPy's BLAS and TensorFlow are loaded, so they have to be there when a worker starts.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+
+
+class WorkerDied(RuntimeError):
+    """A process of a pool ended without a result or an error."""
 
 
 def available_cores():
@@ -29,13 +38,13 @@ def run_tasks(function, tasks, workers, finished=None):
     function is at the top of its module; tasks and results can be pickled. finished(place in the list, result) is called here for
     each task when it ends. With one worker the work is done in processes too, so that a result does not depend on the number of
     workers. Tasks should keep checkpoints: the first error, or an interrupt, stops those that are running. Raises what a task
-    raised, ValueError for fewer than one worker.
+    raised, WorkerDied where a process ended by itself, ValueError for fewer than one worker.
     """
     check_count("workers", workers)
     tasks = list(tasks)
     if not tasks:
         return []
-    with _environment(ONE_THREAD), _process_pool(min(workers, len(tasks)), _end_with_parent) as pool:
+    with _environment(ONE_THREAD), _process_pool(min(workers, len(tasks)), _watch_parent) as pool:
         futures = [pool.submit(function, task) for task in tasks]
         places = {future: place for place, future in enumerate(futures)}
         for future in as_completed(futures):
@@ -53,8 +62,8 @@ def data_parallel(make, processes):
     at the top of its module, or a partial of such a function, and what it returns keeps its compiled graphs. The arrays of a
     batch are cut along their first axis into parts as equal as can be; metrics and gradients are the means of the parts', weighed
     by their examples. An ODE is thus solved for each part by itself, and error control sees parts, not the batch. The result does
-    not depend on which process computes which part. Raises what a part raised, ValueError for fewer than one process or for a
-    batch with fewer examples than processes.
+    not depend on which process computes which part. Raises what a part raised, WorkerDied where a process ended by itself,
+    ValueError for fewer than one process or for a batch with fewer examples than processes.
     """
     check_count("processes", processes)
     with _process_pool(processes, _make_value_and_grad, make) as pool:
@@ -81,7 +90,7 @@ _value_and_grad = None  # of this process, where it is one of data_parallel's
 
 def _make_value_and_grad(make):
     global _value_and_grad
-    _end_with_parent()
+    _watch_parent()
     _value_and_grad = make()
 
 
@@ -98,19 +107,35 @@ def check_count(name, count):
 @contextlib.contextmanager
 def _process_pool(count, initializer, *initargs):
     """A pool of fresh processes; an error in the `with` statement, or an interrupt, stops them at once."""
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer, initargs)
+    beginning = pickle.dumps((initializer, initargs))
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), process.begin_worker, (beginning,))
+    processes = pool._processes  # a pool that is broken or shut down forgets them
     try:
         yield pool
+    except BrokenProcessPool as error:
+        raise WorkerDied(_how_it_died(list(processes.values()))) from error
     except BaseException:
-        for process in list(pool._processes.values()):
-            process.terminate()
+        for worker in list(processes.values()):
+            worker.terminate()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _end_with_parent():
-    """Let this worker end when the process that started it does, however that ends: another run may take up its checkpoints."""
+def _how_it_died(processes):
+    """What is known of a process that ended by itself; the pool ends the others by SIGTERM."""
+    for worker in processes:
+        worker.join(process.PATIENCE)
+    codes = [worker.exitcode for worker in processes if worker.exitcode not in (None, 0, -signal.SIGTERM)]
+    how = "" if not codes else f", by {signal.Signals(-codes[0]).name}" if codes[0] < 0 else f", with status {codes[0]}"
+    return (
+        f"a worker process ended before its work{how}; most often the system had no memory left. What is done is in the "
+        "checkpoints: the same command goes on, with less memory if it has fewer --workers or --processes"
+    )
+
+
+def _watch_parent():
+    """Let this worker end with its parent also where the system does not see to it, or the parent ended before it could."""
 
     def watch():
         wait([multiprocessing.parent_process().sentinel])

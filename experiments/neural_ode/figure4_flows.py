@@ -32,6 +32,7 @@ from ..harness import plotting, records
 from ..harness.statistics import standard_error
 from ..harness.tables import markdown_table, with_standard_error
 from ..harness.workers import available_cores, run_tasks
+from .seeds import check_compiled_seed
 
 NAME = "figure4_flows"
 FLOWS = ("nf", "cnf")
@@ -85,6 +86,7 @@ class RunSettings(Settings):
 
 def run(settings, places):
     """Fit all flows, evaluate, record, figure; returns the record."""
+    check_compiled_seed(settings.seed)
     preset = PRESETS[settings.preset]
     folder = places.checkpoint_folder(NAME, settings.stem)
     # The long ones first, so that no worker is left alone with one at the end.
@@ -379,6 +381,7 @@ EXPERIMENT = Experiment(
     shows="continuous against planar normalizing flows, fitted to three known densities",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "2 min"},
     section=Section(

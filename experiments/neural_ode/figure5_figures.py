@@ -1,8 +1,12 @@
 """Figure 5 drawn: densities and samples on their way from the base to the data, and an animation of the samples."""
 
+import tempfile
+from pathlib import Path
+
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.colors import PowerNorm
 
+from original_repro.atomic_writes import write_atomically
 from original_repro.datasets import circles_and_moons
 
 from ..harness import plotting
@@ -77,4 +81,8 @@ def animate(drawn, path):
         caption.set_text(f"{100 * frame / (frames - 1):.0f} % of the way from the base to the data")
 
     # The last frame stays for a second.
-    FuncAnimation(figure, show, frames + 12).save(path, PillowWriter(fps=12), dpi=80)
+    # Matplotlib writes animations to a path only.
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / path.name
+        FuncAnimation(figure, show, frames + 12).save(made, PillowWriter(fps=12), dpi=80)
+        write_atomically(path, made.read_bytes())

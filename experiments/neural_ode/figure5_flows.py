@@ -35,6 +35,7 @@ from ..harness.tables import markdown_table, with_standard_error
 from ..harness.workers import available_cores, run_tasks
 from . import figure5_figures
 from .figure5_figures import IMAGE_SIDE, LABELS, SHOWN
+from .seeds import check_compiled_seed
 
 NAME = "figure5_flows"
 REVERSAL_TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1.5e-8)
@@ -80,6 +81,7 @@ class RunSettings(Settings):
 
 def run(settings, places):
     """Fit, evaluate, record, weights, figure and animation; returns the record."""
+    check_compiled_seed(settings.seed)
     preset = preset_of(settings)
     folder = places.checkpoint_folder(NAME, settings.stem)
     tasks = [
@@ -210,13 +212,24 @@ def evaluate(settings, places):
 
 
 def kept_weights(settings, places):
-    """{data: {kind: parameters}} that the run left. FileNotFoundError, with the command that makes them, where there are none."""
+    """{data: {kind: parameters}} that the run left.
+
+    FileNotFoundError, with the command that makes them, where there are none; ValueError where they are of another model.
+    """
+    from original_repro import flows
+
     path = records.kept(places.weights(NAME, settings.stem))
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at {path}; `python -m experiments run {NAME} --preset {settings.preset}` leaves them"
         )
-    return training.load_weights(path)
+    weights, preset, rng = training.load_weights(path), PRESETS[settings.preset], np.random.default_rng(0)
+    expected = {
+        "cnf": flows.init_planar_dynamics(rng, preset["cnf"]["size"]),
+        "nf": flows.init_planar_flow(rng, preset["nf"]["size"]),
+    }
+    training.check_weights(path, weights, dict.fromkeys(circles_and_moons.NAMES, expected), f"`run {NAME}`")
+    return weights
 
 
 class _Best:
@@ -417,6 +430,7 @@ EXPERIMENT = Experiment(
     shows="continuous and planar normalizing flows on Two Circles and Two Moons, by maximum likelihood",
     run=run,
     description=__doc__,
+    preset_of=preset_of,
     settings=RunSettings,
     takes={"quick": "3 min"},
     evaluate=evaluate,

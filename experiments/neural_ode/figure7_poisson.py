@@ -54,13 +54,12 @@ def intensity_on_spirals(paths):
 def run(settings, places):
     """Both fits, held-out likelihoods, figure and record; returns the record. FileNotFoundError where there are no weights."""
     begun = time.perf_counter()
-    weights_path, weights = table2_latent_ode.kept_weights(settings, places)
+    name = f"latent_ode_{POINTS}"
+    weights_path, weights, digest = table2_latent_ode.kept_weights(settings, places, [name])
     preset = PRESETS[settings.preset]
     checkpoints = places.checkpoint_folder(NAME, settings.stem)
     alone, alone_curves = fit_alone(preset["alone"], settings.seed, checkpoints / "alone.npz")
-    together, together_curves = fit_together(
-        preset["together"], settings.seed, checkpoints / "together.npz", weights[f"latent_ode_{POINTS}"]
-    )
+    together, together_curves = fit_together(preset["together"], settings.seed, checkpoints / "together.npz", weights[name])
     history = [
         *({"part": "alone", **epoch} for epoch in alone.pop("history")),
         *({"part": "together", **epoch} for epoch in together.pop("history")),
@@ -76,6 +75,7 @@ def run(settings, places):
         "period": PERIOD,
         "spirals": {"points": POINTS, "noise": NOISE},
         "weights": weights_path.name,
+        "weights_sha256": digest,
         "optimiser": "adam",
         "schedule": "cosine to zero",
         "solver": {"method": "adams", "tolerance": 1.5e-8, **WAYS[BEST]},
@@ -235,6 +235,7 @@ EXPERIMENT = Experiment(
     shows="a Poisson process with a latent ODE's intensity, alone and beside data",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=table2_latent_ode.WeightsSettings,
     takes={"quick": "1 min"},
     needs=table2_latent_ode.NAME,

@@ -27,13 +27,14 @@ NAME = "figures8to10_latent_ode"
 PRESETS = {"quick": {"test": 200, "samples": 50}, "paper": {"test": 1000, "samples": 200}}
 POINTS, NOISE = 30, 0.1
 FEWER_AND_MORE = (10, 20, 30, 50, 100)
+NEEDED = (f"latent_ode_{POINTS}", f"rnn_{POINTS}")
 NORMAL_95 = 1.96
 
 
 def run(settings, places):
     """Measure with the weights, draw the figures, write and return the record. FileNotFoundError where there are none."""
     begun = time.perf_counter()
-    path, weights = table2_latent_ode.kept_weights(settings, places)
+    path, weights, digest = table2_latent_ode.kept_weights(settings, places, NEEDED)
     preset = PRESETS[settings.preset]
     model = Model(weights[f"latent_ode_{POINTS}"])
     data = test_set(settings.seed, preset["test"], POINTS, settings.geometry)
@@ -43,7 +44,13 @@ def run(settings, places):
         NAME,
         settings,
         places,
-        configuration={"data": f"spirals, noise {NOISE:g}", "points": POINTS, "weights": path.name, **preset},
+        configuration={
+            "data": f"spirals, noise {NOISE:g}",
+            "points": POINTS,
+            "weights": path.name,
+            "weights_sha256": digest,
+            **preset,
+        },
         metrics=metrics,
         history=[],
         wall_seconds=time.perf_counter() - begun,
@@ -53,7 +60,7 @@ def run(settings, places):
 
 def evaluate(settings, places):
     """The metrics of `run`, without its figures."""
-    _, weights = table2_latent_ode.kept_weights(settings, places)
+    _, weights, _ = table2_latent_ode.kept_weights(settings, places, NEEDED)
     preset = PRESETS[settings.preset]
     model, data = Model(weights[f"latent_ode_{POINTS}"]), test_set(settings.seed, preset["test"], POINTS, settings.geometry)
     return measure(model, data, settings, preset)[0]
@@ -61,7 +68,7 @@ def evaluate(settings, places):
 
 def redraw(settings, places):
     """The figures of `run` again, from the weights alone; returns their paths."""
-    _, weights = table2_latent_ode.kept_weights(settings, places)
+    _, weights, _ = table2_latent_ode.kept_weights(settings, places, NEEDED)
     preset = PRESETS[settings.preset]
     model, data = Model(weights[f"latent_ode_{POINTS}"]), test_set(settings.seed, preset["test"], POINTS, settings.geometry)
     return _draw(model, weights, data, *measure(model, data, settings, preset), settings, places)
@@ -351,11 +358,13 @@ def _draw_bands(mean, deviation, data, metrics, path):
 
 EXPERIMENT = Experiment(
     name=NAME,
+    resumes=False,
     source="Figures 8 to 10",
     shows="spirals reconstructed and extrapolated; the latent space of directions",
     run=run,
     redraw=redraw,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=table2_latent_ode.WeightsSettings,
     takes={"quick": "1 min"},
     evaluate=evaluate,

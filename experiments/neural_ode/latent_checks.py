@@ -38,13 +38,19 @@ SHARE_BACKWARDS = 0.2
 def run(settings, places):
     """Measure with the weights, write and return the record. FileNotFoundError where there are none."""
     begun, preset = time.perf_counter(), PRESETS[settings.preset]
-    path, weights = table2_latent_ode.kept_weights(settings, places)
+    needed = [f"latent_ode_{points}" for points in preset["points"]]
+    path, weights, digest = table2_latent_ode.kept_weights(settings, places, needed)
     metrics, history = measure(weights, preset, settings)
     return records.record_run(
         NAME,
         settings,
         places,
-        configuration={"data": f"spirals, noise {figures8to10_latent_ode.NOISE:g}", "weights": path.name, **preset},
+        configuration={
+            "data": f"spirals, noise {figures8to10_latent_ode.NOISE:g}",
+            "weights": path.name,
+            "weights_sha256": digest,
+            **preset,
+        },
         metrics=metrics,
         history=history,
         wall_seconds=time.perf_counter() - begun,

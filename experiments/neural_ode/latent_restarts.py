@@ -218,6 +218,7 @@ EXPERIMENT = Experiment(
     shows="cost and error of the latent ODE's reverse sweep, way by way",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     section=Section(

@@ -21,13 +21,13 @@ system. Slopes are also in units of one float32 state (batch, 6, 6, channels).
 """
 
 import json
-import subprocess
 import sys
 import time
 
 import numpy as np
 from tabulate import tabulate
 
+from original_repro import children
 from original_repro.datasets import mnist
 
 from .. import Experiment, Section
@@ -106,9 +106,7 @@ def run(settings, places):
 
 def measure_in_fresh_process(**point):
     """What `measure` returns for these arguments in a process that has done nothing else. Raises RuntimeError if it fails."""
-    child = subprocess.run(
-        [sys.executable, "-m", __name__, json.dumps(point)], cwd=records.REPOSITORY, capture_output=True, text=True
-    )
+    child = children.run([sys.executable, "-m", __name__, json.dumps(point)], cwd=records.REPOSITORY)
     if child.returncode:
         last = (child.stderr.strip().splitlines() or [f"status {child.returncode}"])[-1]
         raise RuntimeError(f"measuring {LABELS.get(point['model'], point['model'])} at {point['setting']} failed: {last}")
@@ -314,10 +312,12 @@ def _with_error(metrics, name, form, factor=1):
 
 EXPERIMENT = Experiment(
     name=NAME,
+    resumes=False,
     source="Table 1",
     shows="memory and time of a training step against depth",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     takes={"quick": "1 min"},
     section=Section(
         "Table 1: memory and time",

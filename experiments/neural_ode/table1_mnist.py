@@ -126,21 +126,7 @@ def run(settings, places):
     # TensorFlow takes seconds to import, and `list` should not.
     from original_repro import supervised
 
-    chosen = dict(PRESETS[settings.preset][settings.model])
-    if settings.epochs is not None:
-        chosen["epochs"] = settings.epochs
-    if settings.rate is not None:
-        chosen["peak_rate"] = settings.rate
-    if settings.weight_decay is not None:
-        chosen["weight_decay"] = settings.weight_decay
-    if settings.crop_padding is not None:
-        chosen |= {"crops": True, "crop_padding": settings.crop_padding}
-    if settings.deskew == "yes":
-        if settings.crop_padding is not None:
-            raise ValueError("--deskew yes takes no crops; leave out --crop-padding")
-        chosen |= {"crops": False, "deskewed": True}
-    if settings.processes is not None:
-        chosen["processes"] = settings.processes
+    chosen = preset_of(settings)
     net, initial_params, how = network(settings.model, settings.method, settings.tolerance)
     images, labels, test_images, test_labels = load_images(chosen["data"], settings.data)
     if settings.deskew == "yes":
@@ -201,6 +187,26 @@ def run(settings, places):
     return record
 
 
+def preset_of(settings):
+    """The network's preset, with what the settings have instead."""
+    chosen = dict(PRESETS[settings.preset][settings.model])
+    if settings.epochs is not None:
+        chosen["epochs"] = settings.epochs
+    if settings.rate is not None:
+        chosen["peak_rate"] = settings.rate
+    if settings.weight_decay is not None:
+        chosen["weight_decay"] = settings.weight_decay
+    if settings.crop_padding is not None:
+        chosen |= {"crops": True, "crop_padding": settings.crop_padding}
+    if settings.deskew == "yes":
+        if settings.crop_padding is not None:
+            raise ValueError("--deskew yes takes no crops; leave out --crop-padding")
+        chosen |= {"crops": False, "deskewed": True}
+    if settings.processes is not None:
+        chosen["processes"] = settings.processes
+    return chosen
+
+
 def evaluate(settings, places):
     """Errors on the test set with the weights that the run left, or those of --weights; returns a dict of metrics.
 
@@ -212,10 +218,7 @@ def evaluate(settings, places):
     net, initial_params, _ = network(settings.model, settings.method, settings.tolerance)
     path = settings.weights or kept_weights(settings, places)
     params = training.load_weights(path)
-    try:
-        training.tree_map(_check_shape, initial_params(np.random.default_rng(0)), params)
-    except ValueError as error:
-        raise ValueError(f"{path} does not hold weights of --model {settings.model}: {error}") from error
+    training.check_weights(path, params, initial_params(np.random.default_rng(0)), f"--model {settings.model}")
     which = PRESETS[settings.preset][settings.model]["data"]
     images, labels = load_test_images(which, settings.data)
     begun = time.perf_counter()
@@ -258,11 +261,6 @@ def network(model, method, tolerance):
     return supervised.Mlp(mnist.FORMAT), _initial(supervised.init_mlp), {}
 
 
-def _check_shape(array, other):
-    if array.shape != other.shape:
-        raise ValueError("other shapes")
-
-
 def _initial(init):
     return lambda rng: init(rng, mnist.FORMAT)
 
@@ -297,15 +295,17 @@ def error_metrics(evaluation, examples):
 
 # By the name in a preset: (the folder of --data or None) -> mnist.Mnist.
 DATA_SETS = {"embedded sample": lambda folder: mnist.load_sample(), "full MNIST": lambda folder: mnist.load(folder)}
-# In file order by digit as good as sorted; a validation split takes the last ones.
-SORTED_DATA_SETS = ("embedded sample",)
+# They come with the package, in file order by digit as good as sorted: a validation split takes the last ones.
+EMBEDDED = ("embedded sample",)
 
 
 def load_images(which, folder):
-    """Training images (N, 28, 28, 1) float32 in [0, 1], labels, and the same of the test set."""
+    """Training images (N, 28, 28, 1) float32 in [0, 1], labels, the same of the test set. ValueError for a needless folder."""
+    if folder is not None and which in EMBEDDED:
+        raise ValueError(f"--data goes with full MNIST, of --preset paper: this preset has the {which}; got {folder}")
     data = DATA_SETS[which](folder)
     train, test = scaled(data.train_images), scaled(data.test_images)
-    if which in SORTED_DATA_SETS:
+    if which in EMBEDDED:
         order = np.random.default_rng(0).permutation(len(train))
         return train[order], data.train_labels[order], test, data.test_labels
     return train, data.train_labels, test, data.test_labels
@@ -341,6 +341,7 @@ EXPERIMENT = Experiment(
     shows="test error of the MNIST networks: ODE-Net, ResNet, RK-Net, MLP",
     run=run,
     description=__doc__,
+    preset_of=preset_of,
     settings=RunSettings,
     takes={"quick": "4 min"},
     evaluate=evaluate,

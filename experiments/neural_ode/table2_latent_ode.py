@@ -203,10 +203,11 @@ def run(settings, places):
         wall_seconds=time.perf_counter() - begun,
     )
     table2_figures.draw(metrics, history, preset["points"], settings.noise, places.figure(NAME, settings.stem))
-    levels = by_noise([(path, one) for path, one in records.read_records(places.out) if one["preset"] == settings.preset])
-    if len(levels) > 1:
-        reported = {entry["id"]: entry["value"] for entry in registry.read()}
-        table2_figures.draw_over_noise(levels, preset["points"], reported, places.figure(NAME, f"{settings.preset}-noise"))
+    with records.of_others("the figure over the noise"):
+        levels = by_noise([(path, one) for path, one in records.read_records(places.out) if one["preset"] == settings.preset])
+        if len(levels) > 1:
+            reported = {entry["id"]: entry["value"] for entry in registry.read()}
+            table2_figures.draw_over_noise(levels, preset["points"], reported, places.figure(NAME, f"{settings.preset}-noise"))
     return record
 
 
@@ -232,10 +233,12 @@ def by_noise(found, **options):
     return records.by_option(found, NAME, "noise", **options)
 
 
-def kept_weights(settings, places):
-    """(path, {"<model>_<points>": parameters}) from settings.weights, by default what the run of this preset and seed left.
+def kept_weights(settings, places, needed):
+    """(path, {"<model>_<points>": parameters}, the file's SHA-256) from settings.weights, by default what the run of this preset
+    and seed left.
 
-    Raises FileNotFoundError, with the command that makes them, where there are none.
+    needed: names of those that are asked for. Raises FileNotFoundError, with the command that makes them, where there are none,
+    ValueError where one of them is missing or of another model.
     """
     path = settings.weights or records.kept(places.weights(NAME, settings.stem))
     if not path.is_file():
@@ -243,13 +246,18 @@ def kept_weights(settings, places):
             f"no weights at {path}; `python -m experiments run {NAME} --preset {settings.preset} "
             f"--seed {settings.seed} --out {places.out}` leaves them there"
         )
-    return path, training.load_weights(path)
+    weights = training.load_weights(path)
+    if not isinstance(weights, dict) or set(needed) - weights.keys():
+        raise ValueError(f"{path} does not hold weights of {', '.join(needed)}, which `run {NAME}` leaves")
+    for name in needed:
+        training.check_weights(path, weights[name], _initial_params(name.rpartition("_")[0], np.random.default_rng(0)), name)
+    return path, weights, records.sha256(path)
 
 
 def evaluate(settings, places):
     """RMSE and ratios on the run's test set with the weights that it left; metrics as of `run`."""
-    _, weights = kept_weights(settings, places)
     preset, fits = PRESETS[settings.preset], []
+    _, weights, _ = kept_weights(settings, places, [f"{model}_{points}" for model in MODELS for points in preset["points"]])
     for model in MODELS:
         for points in preset["points"]:
             task = {"seed": settings.seed, "noise": NOISE, "points": points, "model": model, "reverse": BEST}
@@ -294,7 +302,8 @@ def fit(task):
 
     train, validation, test = make_data(task)
     net, params = make_network(task, train)
-    best = _Best(task["checkpoint"])
+    identity = {key: value for key, value in task.items() if key != "checkpoint"}
+    best = _Best(task["checkpoint"], identity)
 
     def value_and_grad(params, *batch):
         metrics, gradient = net.value_and_grad(params, *batch)
@@ -337,7 +346,7 @@ def fit(task):
             checkpoint_every=10**9,
             checkpoint_seconds=20,
             progress=f"{MODELS[task['model']]}, {task['points']} observations, stage {stage + 1} of {len(task['stages'])}",
-            configuration={key: value for key, value in task.items() if key != "checkpoint"},
+            configuration=identity,
         )
         history += [{"stage": stage, "iteration": done + epoch["steps"], **epoch} for epoch in epochs]
         done += evaluations * steps
@@ -357,16 +366,21 @@ def _of_stage(checkpoint, stage):
 
 
 class _Best:
-    """The parameters with the least error so far, kept beside the checkpoint."""
+    """The parameters with the least error so far, kept beside the checkpoint of the first stage; without that the run is new."""
 
-    def __init__(self, checkpoint):
+    def __init__(self, checkpoint, identity):
         self.path = checkpoint and Path(checkpoint).with_suffix(".best.npz")
-        self.kept = None if self.path is None or not self.path.exists() else training.load_checkpoint(self.path)
+        self.identity, self.kept = json.dumps(identity), None
+        if self.path is not None and self.path.exists() and _of_stage(checkpoint, 0).exists():
+            kept = training.load_checkpoint(self.path)
+            # Those of version 0.1.0 do not say what they are of; the checkpoint does.
+            if kept.get("identity", self.identity) == self.identity:
+                self.kept = kept
 
     def offer(self, error, params):
         """Keep the parameters if their error is less than that of those kept."""
         if self.kept is None or error < self.kept["error"]:
-            self.kept = {"error": error, "params": params}
+            self.kept = {"error": error, "params": params, "identity": self.identity}
             if self.path is not None:
                 training.save_checkpoint(self.path, self.kept)
 
@@ -390,15 +404,18 @@ def make_network(task, train):
     # TensorFlow takes seconds to import, and `list` should not.
     from original_repro import latent_ode
 
-    rng = np.random.default_rng(task["seed"])
+    params = _initial_params(task["model"], np.random.default_rng(task["seed"]), task["encoder"])
     if task["model"] == "latent_ode":
-        net = latent_ode.LatentOde(encoder=task["encoder"], **WAYS[task["reverse"]])
-        return net, latent_ode.init_latent_ode(rng, encoder=task["encoder"])
-    time_gaps = task["model"] == "rnn_dt"
-    return (
-        latent_ode.Rnn(time_gaps=time_gaps, mean_gap=np.diff(train.times, axis=1).mean()),
-        latent_ode.init_rnn(rng, time_gaps=time_gaps),
-    )
+        return latent_ode.LatentOde(encoder=task["encoder"], **WAYS[task["reverse"]]), params
+    return latent_ode.Rnn(time_gaps=task["model"] == "rnn_dt", mean_gap=np.diff(train.times, axis=1).mean()), params
+
+
+def _initial_params(model, rng, encoder="rnn"):
+    from original_repro import latent_ode
+
+    if model == "latent_ode":
+        return latent_ode.init_latent_ode(rng, encoder=encoder)
+    return latent_ode.init_rnn(rng, time_gaps=model == "rnn_dt")
 
 
 def series(data, chosen=slice(None)):
@@ -453,6 +470,7 @@ EXPERIMENT = Experiment(
     shows="predictive RMSE of latent ODE and recurrent networks on irregular spirals",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     evaluate=evaluate,

@@ -29,6 +29,11 @@ OF_ONE_SEED = ("seed", "weights", "weights_sha256")
 NUMBER, CLAIM, ORDERING, LISTED = "number", "claim", "ordering", "listed"
 
 
+# What a rule or a table makes of a record whose parts are of other types or names than those that the experiment writes.
+NOT_AS_EXPECTED = (TypeError, KeyError, ValueError, AttributeError, IndexError, ZeroDivisionError)
+WRONG = "not as the experiment writes it"
+
+
 class Verdict(NamedTuple):
     """An entry judged: the verdict, the Finding or None, paths of the records used, and (path, reason) of those set aside.
 
@@ -48,7 +53,7 @@ class Verdict(NamedTuple):
 
 def read(path=PATH):
     """The entries. Raises ValueError, naming the entry, where one lacks a key, has an unknown one, or names no rule of ours."""
-    entries = json.loads(Path(path).read_text())
+    entries = json.loads(Path(path).read_text(encoding="utf-8"))
     for entry in entries:
         name = entry.get("id", "an entry without id")
         if NEEDED - entry.keys() or entry.keys() - ALLOWED:
@@ -85,6 +90,8 @@ def judge(entry, found):
             finding = _apply(entry, *([record for _, record in some] for some in counted))
         except rules.CannotJudge as error:
             set_aside += [(path, str(error)) for path, _ in used]
+        except NOT_AS_EXPECTED as error:
+            set_aside += [(path, f"{WRONG}: {error!r}") for path, _ in used]
         else:
             verdict = REPRODUCED if finding.holds else NOT_REPRODUCED
             kept = any("kept_weights" in record for _, record in used)
@@ -192,7 +199,7 @@ def _for_show(entry, records):
     """What the rule finds in quick records: a list for each part of the entry that names runs."""
     try:
         return _apply(entry, *records) if all(records) else None
-    except rules.CannotJudge:
+    except (rules.CannotJudge, *NOT_AS_EXPECTED):
         return None
 
 

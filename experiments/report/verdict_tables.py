@@ -172,7 +172,8 @@ def _when(records):
 
 def versions(record):
     """What a record was measured with."""
-    return f"SciPy {record['versions']['scipy']} ({record['integrators']['vode']}), TensorFlow {record['versions']['tensorflow']}"
+    found, kind = record["versions"], record["integrators"].get("vode")
+    return f"SciPy {found.get('scipy')} ({kind}), TensorFlow {found.get('tensorflow')}"
 
 
 def _bold(verdict):

@@ -21,7 +21,8 @@ def write(out, experiments):
 
     experiments: those whose sections it has, in their order; records of others stand behind, by name.
 
-    If out is this checkout's results, also verdicts.json there, the table of the main README, and docs/questions.md.
+    If out is this checkout's results, also verdicts.json there, the table of the main README, docs/questions.md and the
+    pages of experiments that have one.
     """
     out = Path(out)
     found = read_records(out)
@@ -33,7 +34,7 @@ def write(out, experiments):
         write_atomically(path, content.encode())
     if out.resolve() == REPOSITORY / "results":
         write_atomically(out / "verdicts.json", (json.dumps(registry.as_json(verdicts, out), indent=1) + "\n").encode())
-        for name, blocks in marked_blocks(found, verdicts).items():
+        for name, blocks in marked_blocks(found, verdicts, experiments).items():
             fill_markers(REPOSITORY / name, blocks)
     return paths
 
@@ -80,17 +81,22 @@ def _of_whole_runs(found):
     return [(path, record) for path, record in found if "kept_weights" not in record]
 
 
-def marked_blocks(found, verdicts):
+def marked_blocks(found, verdicts, experiments):
     """{file of the repository: {name of the marker: text}} of what is generated outside results/."""
-    return {
+    found = _of_whole_runs(found)
+    blocks = {
         "README.md": {"reported": verdict_tables.short_table(verdicts)},
-        "docs/questions.md": {"questions": questions.markdown(_of_whole_runs(found))},
+        "docs/questions.md": {"questions": questions.markdown(found)},
     }
+    for experiment in experiments:
+        if experiment.page:
+            blocks[experiment.page] = {experiment.name: experiment.section.table(found)}
+    return blocks
 
 
 def fill_markers(path, blocks):
     """Put each block of text between the lines <!-- name: begin --> and <!-- name: end --> of a file."""
-    content = path.read_text()
+    content = path.read_text(encoding="utf-8")
     for name, text in blocks.items():
         before, begin, rest = content.partition(f"<!-- {name}: begin -->\n")
         _, end, after = rest.partition(f"<!-- {name}: end -->")
@@ -108,13 +114,35 @@ def sections(out, found, experiments):
     parts = []
     for name in [*(name for name in known if name in names), *sorted(names - known.keys())]:
         section = known.get(name, Section(name))
-        text = section.table(found) if section.table else ""
+        text, trouble = _table(section, found)
+        text = text or trouble
         runs = [(path, record) for path, record in found if record["experiment"] == name]
         own = figures_of.markdown([figure for figure in figures if figure.name.split("-")[0] == name], section, runs, out)
         if text or own:
             links = ", ".join(verdict_tables.link(path, out) for path, _ in runs)
             parts += [f"## {section.heading}", text, *own, f"Records: {links}." if runs else ""]
     return [part for part in parts if part]
+
+
+def _table(section, found):
+    """(the section's table, "") or, where the records are not such that one can be made, ("", a sentence)."""
+    try:
+        return (section.table(found) if section.table else ""), ""
+    except registry.NOT_AS_EXPECTED as error:
+        return "", f"No table of {section.heading}: a record is {registry.WRONG}: {error!r}."
+
+
+def troubles(out, experiments):
+    """What the report of `write` lacks because records are not as their experiments write them: sentences."""
+    found = read_records(out)
+    of_verdicts = {
+        f"{path}: {reason}"
+        for verdict in registry.judge_all(out)
+        for path, reason in verdict.set_aside
+        if reason.startswith(registry.WRONG)
+    }
+    tables = (_table(experiment.section, _of_whole_runs(found))[1] for experiment in experiments if experiment.section)
+    return [*sorted(of_verdicts), *filter(None, tables)]
 
 
 def _runs_table(found, out):

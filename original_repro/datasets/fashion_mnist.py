@@ -47,6 +47,7 @@ def cache_folder():
 
 
 def _fetched_into(folder):
+    files.check_cache(folder)
     try:
         contents = {name: idx.encode(array) for name, array in zip(FILES, files.from_keras("fashion_mnist"))}
     except NotAvailable as refusal:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import platformdirs
 
+from ..folders import check_folder
+
 CACHE_VARIABLE = "NEURAL_ODE_REPRO_CACHE"
 _NETWORK_SILENCE = 10.0  # seconds without a byte before a download is given up
 
@@ -49,6 +51,11 @@ def cache_folder(name):
     """Where files of the data set `name` are kept: in the user's cache for neural-ode-repro, or in $NEURAL_ODE_REPRO_CACHE."""
     root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("neural-ode-repro", appauthor=False)
     return Path(root) / name
+
+
+def check_cache(folder):
+    """Raise FolderUnusable, an OSError, unless what is downloaded can be kept in a folder of the cache."""
+    check_folder(folder, f"the cache, which ${CACHE_VARIABLE} names,")
 
 
 def checked_bytes(path, md5):

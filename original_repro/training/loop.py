@@ -1,11 +1,14 @@
 """The loop that every experiment runs: `fit` a step at a time, `fit_in_chunks` many steps at a time."""
 
+import contextlib
+import hashlib
 import json
 import math
 import time
 
 import numpy as np
 
+from solvers_bridge import SolverError
 from solvers_bridge.nested import flatten
 
 from .batches import Batches
@@ -57,7 +60,8 @@ def fit(
 
     Raises ValueError and TypeError for arguments that make no sense; CheckpointError where `checkpoint` is no checkpoint, or
     that of another configuration, and says what differs, or where another run that is alive has it; FloatingPointError, before
-    the parameters are touched, where a loss or a gradient is not finite.
+    the parameters are touched, where a loss or a gradient is not finite, or value_and_grad_fn refuses what they have become;
+    SolverError as it comes. Both name epoch and step.
     """
     params = _check_params(params)
     if not isinstance(batches, Batches):
@@ -70,6 +74,7 @@ def fit(
         "batch_size": batches.batch_size,
         "drop_last": batches.drop_last,
         "data": batches.data,
+        **_digests(checkpoint, sha256_of_initial_params=tree_leaves(params), sha256_of_data=batches.arrays),
     }
     with (
         Resumable(checkpoint, checkpoint_every, checkpoint_seconds, identity) as resumable,
@@ -90,9 +95,11 @@ def fit(
             if run["order"] is None:
                 run["order"] = rng.permutation(batches.count)
             for indices in batches.parts(run["order"])[run["position"] :]:
+                where, batch = f"epoch {epoch}, step {run['step'] + 1}", batches.make(indices, rng)
                 number = (run["step"],) if batches.numbered else ()
-                metrics, grads = value_and_grad_fn(run["params"], *batches.make(indices, rng), *number)
-                metrics = _check_step(metrics, grads, run["sums"], f"epoch {epoch}, step {run['step'] + 1}")
+                with _named(where, run["step"]):
+                    metrics, grads = value_and_grad_fn(run["params"], *batch, *number)
+                metrics = _check_step(metrics, grads, run["sums"], where)
                 run["params"], run["optimiser"] = optimiser.update(grads, run["optimiser"], run["params"], schedule(run["step"]))
                 run["sums"] = {name: run["sums"].get(name, 0.0) + len(indices) * value for name, value in metrics.items()}
                 run["examples"] += len(indices)
@@ -141,6 +148,7 @@ def fit_in_chunks(
         **_identity(params, optimiser, schedule, total_steps, epochs, _check_seed(seed), configuration),
         "chunks": chunks,
         "chunk_steps": chunk_steps,
+        **_digests(checkpoint, sha256_of_initial_params=tree_leaves(params)),
     }
     with (
         Resumable(checkpoint, total_steps, checkpoint_seconds, identity) as resumable,
@@ -158,8 +166,9 @@ def fit_in_chunks(
             epoch, begun = len(run["history"]) + 1, time.monotonic() - run["seconds"]
             while len(run["losses"]) < chunks:
                 rate = float(schedule(run["step"]))
-                new_params, state, loss = advance(run["params"], run["optimiser"], run["step"], rate, seed)
                 where = f"epoch {epoch}, before step {run['step'] + chunk_steps + 1}"
+                with _named(where, run["step"]):
+                    new_params, state, loss = advance(run["params"], run["optimiser"], run["step"], rate, seed)
                 _check_step({"loss": loss}, new_params, {}, where)
                 run |= {
                     "params": new_params,
@@ -190,9 +199,44 @@ def _identity(params, optimiser, schedule, total_steps, epochs, seed, configurat
     }
 
 
+@contextlib.contextmanager
+def _named(where, steps):
+    """Errors of numbers within the statement say where they were raised.
+
+    After the first steps a ValueError is one of them: what made sense there does so still, unless the training diverged.
+    """
+    try:
+        yield
+    except SolverError as error:
+        error.reason = f"{error.reason}; at {where}"
+        raise
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error}, at {where}") from error
+    except ValueError as error:
+        if not steps:
+            raise
+        raise FloatingPointError(f"the training diverged at {where}: {error}") from error
+
+
+def _digests(checkpoint, **arrays):
+    """SHA-256 of lists of arrays, by name, for the identity of a checkpoint, if there is one."""
+    return {} if checkpoint is None else {name: _sha256(some) for name, some in arrays.items()}
+
+
+def _sha256(arrays):
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
 def _record(run, rate, begun, means, evaluate):
     """An epoch's entry in the history, with the evaluation made here."""
-    evaluation = {} if evaluate is None else {name: float(value) for name, value in evaluate(run["params"]).items()}
+    evaluation = {}
+    if evaluate is not None:
+        with _named(f"the evaluation after step {run['step']}", run["step"]):
+            evaluation = {name: float(value) for name, value in evaluate(run["params"]).items()}
     return {
         "epoch": len(run["history"]) + 1,
         "steps": run["step"],

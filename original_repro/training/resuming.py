@@ -1,17 +1,15 @@
 """A run's checkpoint: one run alive has it at a time, goes on from it, and writes it anew."""
 
-import glob
-import os
 import time
 from pathlib import Path
 
-from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from .. import locks
+from ..atomic_writes import remove_leftovers
+from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint, sessions_of
 from .checks import check_at_least_one
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: there nothing keeps two runs apart
-    fcntl = None
+# Parts of an identity that checkpoints of version 0.1.0 do not have; these go on all the same.
+ADDED = ("sha256_of_initial_params", "sha256_of_data")
 
 
 class Resumable:
@@ -27,11 +25,15 @@ class Resumable:
         self.path = None if path is None else Path(path)
         self.every_steps, self.every_seconds, self.identity = every_steps, every_seconds, identity
         self.saved, self.saved_at, self.lock = None, time.monotonic(), None
+        self.before = []  # sessions that computed what was saved
 
     def __enter__(self):
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.lock = _take_lock(self.path)
+            try:
+                self.lock = locks.take(self.path, "Wait for its end, or give another path for the checkpoint.")
+            except locks.InUse as error:
+                raise CheckpointError(str(error)) from None
             try:
                 self.saved = self._load()
             except BaseException:
@@ -40,15 +42,11 @@ class Resumable:
         return self
 
     def __exit__(self, *exception):
-        if self.lock is not None:
-            os.unlink(self.lock.name)  # while it is held, see _take_lock
-            self.lock.close()
+        locks.let_go(self.lock)
 
     def _load(self):
         if self.lock is not None:
-            # Of saves that a kill cut short: their runs have ended, or they would have the lock.
-            for leftover in self.path.parent.glob(f"{glob.escape(self.path.name)}.{'[0-9a-f]' * 16}.tmp"):
-                leftover.unlink(missing_ok=True)
+            remove_leftovers(self.path)
         if not self.path.exists():
             return None
         saved = load_checkpoint(self.path)
@@ -58,13 +56,14 @@ class Resumable:
         differences = [
             f"{name} was {then.get(name, 'absent')} and is {now.get(name, 'absent')}"
             for name in {**then, **now}
-            if then.get(name) != now.get(name)
+            if then.get(name) != now.get(name) and not (name in ADDED and name not in then)
         ]
         if differences:
             raise CheckpointError(
                 f"{self.path} is of another configuration: {'; '.join(differences)}. "
                 "Restore the configuration, or give another path for the checkpoint."
             )
+        self.before = sessions_of(self.path)
         return saved["run"]
 
     def due(self, step):
@@ -75,41 +74,8 @@ class Resumable:
     def save(self, run):
         """Write the run."""
         if self.path is not None:
-            save_checkpoint(self.path, {"identity": self.identity, "run": run})
+            save_checkpoint(self.path, {"identity": self.identity, "run": run}, self.before)
             self.saved_at = time.monotonic()
-
-
-def _take_lock(path):
-    """A file beside `path`, locked until it is closed or this process ends; None where the system has no such locks.
-
-    Raises CheckpointError where another run has it.
-    """
-    if fcntl is None:
-        return None
-    while True:
-        file = open(f"{path}.lock", "a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with file:
-                file.seek(0)
-                raise CheckpointError(
-                    f"{path} is in use by a run that is alive, of process {file.read() or 'unknown'}. "
-                    "Wait for its end, or give another path for the checkpoint."
-                ) from None
-        if _is_at(file, file.name):
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            return file
-        file.close()  # whoever had it removed it after we had opened it
-
-
-def _is_at(file, path):
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _flat(node, name=""):

@@ -24,7 +24,8 @@ def save_weights(path, params):
 def load_weights(path):
     """The nested dicts and lists of float32 arrays that `save_weights` wrote to `path`; tuples come back as lists.
 
-    Raises CheckpointError where the file is cut short, damaged or foreign; OSError where it cannot be read at all.
+    Raises CheckpointError where the file is cut short, damaged or foreign, or holds what is not finite; OSError where it cannot
+    be read at all.
     """
     content = Path(path).read_bytes()
     nesting = {}
@@ -36,9 +37,23 @@ def load_weights(path):
                 for branch in branches:
                     place = place.setdefault(branch, {})
                 place[leaf] = arrays[name]
+            if not arrays.files:
+                raise ValueError("it holds no arrays")
+            bad = [name for name in arrays.files if not np.isfinite(arrays[name]).all()]
     except Exception as error:  # as in load_checkpoint
         raise CheckpointError(f"{path} is not a whole file of weights ({type(error).__name__}: {error})") from error
+    if bad:
+        raise CheckpointError(f"{path} holds weights that are not finite, at {', '.join(bad)}")
     return _with_lists(nesting)
+
+
+def check_weights(path, weights, expected, model="this model"):
+    """Raise ValueError, naming file and place, unless the weights of a file have the nesting and the shapes of `expected`."""
+    found, wanted = ({name: np.shape(leaf) for name, leaf in _named_leaves(tree)} for tree in (weights, expected))
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            has, needs = ("nothing" if one.get(name) is None else f"shape {one[name]}" for one in (found, wanted))
+            raise ValueError(f"{path} does not hold weights of {model}: there is {has} at {name}, where {needs} belongs")
 
 
 def _named_leaves(tree, name=""):

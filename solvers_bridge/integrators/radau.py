@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import scipy.integrate
 
+from ..interpolant import Polynomial
 from .base import COMMON_OPTIONS, Integrator, check_dense_workspace, step_limit_reason, under_callers_errstate
 
 ORDER = 5
+C1_TIMES_C2 = (4 - 6**0.5) * (4 + 6**0.5) / 100  # of the collocation points c1, c2, 1
+# A step this many times as long as the one after it says less of that one than its own stages do.
+LONG_BEFORE = 4.0
 
 
 class Radau(Integrator):
@@ -47,6 +51,7 @@ def _solve(call, f, jacobian):
             jac=jacobian,
             first_step=first_step,
         )
+        interpolation = _Interpolation(solver.y, solver.f)
         steps_since_output = 0
         while call.done < len(ts):
             if steps_since_output == options.max_num_steps:
@@ -57,7 +62,7 @@ def _solve(call, f, jacobian):
                 call.fail(message, solver.t)
             statistics.nje = int(solver.njev)
             t_reached = float(solver.t)
-            call.accept(t_reached, t_reached - t_before, ORDER, solver.y, solver.dense_output)
+            call.accept(t_reached, t_reached - t_before, ORDER, solver.y, lambda: interpolation.piece(solver))
             steps_since_output += 1
             dense = None
             while call.done < len(ts) and solver.direction * (ts[call.done] - solver.t) <= 0:
@@ -71,6 +76,61 @@ def _solve(call, f, jacobian):
         if not _is_of_the_factorisation(error):
             raise
         call.fail(f"the matrix of Newton's iteration, or its right-hand side, is not finite ({error})", t_reached)
+
+
+class _Interpolation:
+    """z(t) between the steps of a solve to order 5, of what each step and the one before it have; to be asked after every step.
+
+    SciPy's dense output is the collocation polynomial u, a cubic: as good as its error estimate, and far worse than the states
+    at its ends, which gradients would suffer from. Here the cubic of Hermite through both ends, and
+
+        p(s) = hermite(s) + s^2 (1 - s)^2 (a + b s),  s = (t - t0) / h,
+
+    with a and b such that the start of the step before is met, in value and slope; or, where there is none of like size, b = 0
+    and a as the stages have it: u is off by a multiple of the integral of (s - c1) (s - c2) (s - 1), which the slope at s = 0
+    tells. Slopes are those of u at the ends of steps, and not func's, which stiffness makes of rounding in z what it likes.
+    """
+
+    def __init__(self, z, slope):
+        self.z, self.slope = z, slope
+        self.before = None  # size, value and slope at the start of the step before
+
+    def piece(self, solver):
+        """The Polynomial of the step that the solver has done."""
+        t, h = solver.t_old, solver.t - solver.t_old
+        z, slope, z_next = self.z, self.slope, solver.y
+        slope_of_u, slope_next = _slopes_at_ends(solver.dense_output(), z, h)
+        hermite = Polynomial.hermite(t, h, z, z_next, slope, slope_next)
+        if self.before is not None and self.before[0] <= LONG_BEFORE * h * solver.direction:
+            a, b = self._through_before(hermite.coefficients, h)
+        else:
+            a, b = h * (slope - slope_of_u) / (-4 * C1_TIMES_C2), np.zeros_like(z)
+        # s^2 (1 - s)^2 (a + b s), by powers of s.
+        coefficients = np.concatenate([hermite.coefficients, np.zeros((2, len(z)))])
+        coefficients[2:] += np.stack([a, b - 2 * a, a - 2 * b, b])
+        self.before = abs(h), z, slope
+        self.z, self.slope = np.array(z_next), slope_next
+        return Polynomial(t, h, coefficients)
+
+    def _through_before(self, c, h):
+        """a and b; c are the coefficients of Hermite's cubic."""
+        size, z, slope = self.before
+        s = -size / abs(h)
+        # What is left for w (a + b s), w = s^2 (1 - s)^2, and for its derivative w' (a + b s) + w b.
+        value = z - (c[0] + s * (c[1] + s * (c[2] + s * c[3])))
+        rise = h * slope - (c[1] + s * (2 * c[2] + 3 * s * c[3]))
+        w, dw = s**2 * (1 - s) ** 2, 2 * s * (1 - s) * (1 - 2 * s)
+        line = value / w
+        b = (rise - dw * line) / w
+        return line - b * s, b
+
+
+def _slopes_at_ends(dense_output, z, h):
+    """dz/dt at both ends of a cubic that starts in z, from its values at a third, two thirds and the end."""
+    s = (dense_output.t_old + np.array([1 / 3, 2 / 3, 1.0]) * h - dense_output.t_old) / h
+    values = dense_output(dense_output.t_old + s * h).T - z
+    c1, c2, c3 = np.linalg.solve(s[:, None] ** np.arange(1, 4), values)
+    return c1 / h, (c1 + 2 * c2 + 3 * c3) / h
 
 
 def _is_of_the_factorisation(error):

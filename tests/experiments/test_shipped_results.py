@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.harness import records
+from original_repro import computed
 
 GIT = ["git", "-c", "user.name=one", "-c", "user.email=one@example.org"]
 
@@ -22,38 +23,46 @@ def repository(tmp_path, monkeypatch):
     git("init", "--quiet")
     git("add", "readme.txt")
     git("commit", "--quiet", "--message", "one")
-    monkeypatch.setattr(records, "REPOSITORY", tmp_path.resolve())
-    monkeypatch.setattr(records, "PACKAGED", tmp_path / "experiments" / "results")
+    monkeypatch.setattr(computed, "REPOSITORY", tmp_path.resolve())
+    monkeypatch.setattr(computed, "PACKAGED", tmp_path / "experiments" / "results")
     return tmp_path, git("rev-parse", "HEAD")
 
 
 def test_the_commit_of_a_checkout(repository):
     folder, commit = repository
-    assert records.git_commit() == commit
+    assert computed.git_commit() == commit
     (folder / "results").mkdir()
     (folder / "results" / "new.txt").write_text("a result\n")
-    assert records.git_commit() == commit
+    assert computed.git_commit() == commit
     (folder / "readme.txt").write_text("another\n")
-    assert records.git_commit() == f"{commit}+changes"
+    assert computed.git_commit() == f"{commit}+changes"
+
+
+def test_the_commit_of_a_checkout_of_somebody_elses(repository, monkeypatch):
+    """git has a variable by which its own tests pretend that."""
+    _, commit = repository
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert subprocess.run(["git", "status"], cwd=repository[0], capture_output=True).returncode
+    assert computed.git_commit() == commit
 
 
 def test_the_repository_around_an_installed_copy_is_not_ours(repository):
     folder, _ = repository
     (folder / "experiments" / "results").mkdir(parents=True)
-    assert records.git_commit() is None
+    assert computed.git_commit() is None
 
 
 def test_a_repository_further_out_is_not_ours(repository, monkeypatch):
     folder, _ = repository
     (folder / "copy").mkdir()
-    monkeypatch.setattr(records, "REPOSITORY", folder.resolve() / "copy")
-    assert records.git_commit() is None
+    monkeypatch.setattr(computed, "REPOSITORY", folder.resolve() / "copy")
+    assert computed.git_commit() is None
 
 
 def test_outside_a_repository_there_is_no_commit(repository):
     folder, _ = repository
     shutil.rmtree(folder / ".git")
-    assert records.git_commit() is None
+    assert computed.git_commit() is None
 
 
 def test_a_file_that_the_default_folder_lacks_is_taken_from_what_we_ship(tmp_path, monkeypatch, capsys):

@@ -29,8 +29,6 @@ method. Intervals are Wilson's, of 95 %.
 """
 
 import functools
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +40,7 @@ from ...harness.tasks import measure_all
 from ...harness.workers import available_cores
 from .. import table1_mnist
 from . import figures, summary
-from .laboratory import measure_in_laboratory
+from .laboratory import check_weights, measure_in_laboratory
 from .presets import ALONE, NAME, PRESETS, tasks
 
 
@@ -77,10 +75,9 @@ def run(settings, places):
     """
     weights, training_record = training_results(settings, places)
     params = training.load_weights(weights)
-    if not isinstance(params, dict) or params.keys() != {"stem", "dynamics", "head"}:
-        raise ValueError(f"{weights} does not hold weights of an ODE-Net")
+    check_weights(weights, params)
     preset = PRESETS[settings.preset]
-    identity = {"settings": preset, "seed": settings.seed, "weights": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    identity = {"settings": preset, "seed": settings.seed, "weights": records.sha256(weights)}
     checkpoint = places.checkpoint(NAME, settings.stem)
     measure = functools.partial(measure_in_laboratory, settings.preset, weights, settings.data, settings.seed)
     rows, seconds = measure_all(tasks(preset), measure, checkpoint, identity, settings.workers, ALONE)
@@ -138,7 +135,7 @@ def training_results(settings, places):
                 f"no {what} at {path}; `python -m experiments run {table1_mnist.NAME} --preset {settings.preset} "
                 f"--seed {settings.seed} --out {places.out}` trains the network and leaves both in {places.out}"
             )
-    return weights, json.loads(record.read_text())
+    return weights, records.read_record(record)
 
 
 EXPERIMENT = Experiment(
@@ -148,6 +145,7 @@ EXPERIMENT = Experiment(
     run=run,
     redraw=redraw,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
     needs=table1_mnist.NAME,

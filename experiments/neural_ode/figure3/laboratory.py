@@ -18,6 +18,19 @@ def measure_in_laboratory(preset, weights, data, seed, task, rows):
     return _laboratory(preset, weights, data, seed).measure(task, rows)
 
 
+def check_weights(path, params):
+    """Raise ValueError, naming the file, unless these are weights of an ODE-Net, of any number of channels."""
+    # TensorFlow takes seconds to import, and `list` should not.
+    from original_repro import supervised
+
+    try:
+        channels = params["stem"]["conv1"]["weight"].shape[-1]
+    except (KeyError, TypeError, AttributeError, IndexError):
+        raise ValueError(f"{path} does not hold weights of an ODE-Net") from None
+    expected = supervised.init_odenet(np.random.default_rng(0), mnist.FORMAT, channels=channels)
+    training.check_weights(path, params, expected, "an ODE-Net")
+
+
 @functools.cache
 def _laboratory(preset, weights, data, seed):
     settings = PRESETS[preset]

@@ -112,7 +112,7 @@ def compile_library(program, folder):
         str(SOURCES / "callbacks.cpp"), str(folder / "kernels.o"), str(folder / "constants.o"), "-o", str(library),
     ]  # fmt: skip
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace")
     except OSError as error:
         raise NativeError(f"the C++ compiler {compiler[0]!r} does not run: {error}") from error
     except subprocess.CalledProcessError as error:
@@ -149,7 +149,7 @@ def _tfcompile(program, folder):
     fetch = config.fetch.add(name="result")
     fetch.id.node_name, fetch.id.output_index = program.fetch
     (folder / "graph.pb").write_bytes(program.graph)
-    (folder / "graph.config.pbtxt").write_text(str(config))
+    (folder / "graph.config.pbtxt").write_text(str(config), encoding="utf-8")
     triple, cpu, _ = _target()
     options = dict(
         graph=str(folder / "graph.pb"),
@@ -170,7 +170,8 @@ def _tfcompile(program, folder):
         input=json.dumps(options),
         env={**os.environ, "XLA_FLAGS": XLA_FLAGS, "TF_CPP_MIN_LOG_LEVEL": "2"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     if answer.returncode != 0:
         raise NativeError(
@@ -181,11 +182,11 @@ def _tfcompile(program, folder):
 
 def _check_header(path):
     """Refuse what the stand-ins do not serve, and let the header include nothing by itself."""
-    header = path.read_text()
+    header = path.read_text(encoding="utf-8")
     unknown = sorted(set(re.findall(r"^ *// (\w+) Thunk$", header, re.MULTILINE)) - THUNKS)
     if unknown:
         raise NativeError(f"func needs {', '.join(unknown)} (sorting, say) of TensorFlow's runtime: use compiler='graph'")
-    path.write_text(re.sub(r'^#include ".*"$', "", header, flags=re.MULTILINE))
+    path.write_text(re.sub(r'^#include ".*"$', "", header, flags=re.MULTILINE), encoding="utf-8")
 
 
 @functools.cache
@@ -209,7 +210,7 @@ X86_LEVELS: tuple[tuple[str, set[str]], ...] = (
 
 
 def _processor_features():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):
             return tuple(sorted(value.split()))

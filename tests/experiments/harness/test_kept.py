@@ -17,11 +17,9 @@ def shipped(tmp_path, monkeypatch):
     places = Places(tmp_path / "shipped")
     monkeypatch.setattr(records, "RESULTS", places.out)
     training.save_weights(places.weights("table1_mnist", "paper-seed0"), {"w": np.ones(2)})
-    configuration = json.loads(Places(records.REPOSITORY / "results").record("table1_mnist", "paper-seed0").read_text())[
-        "configuration"
-    ]
+    record = json.loads(Places(records.REPOSITORY / "results").record("table1_mnist", "paper-seed0").read_text())
     places.record("table1_mnist", "paper-seed0").parent.mkdir(parents=True)
-    places.record("table1_mnist", "paper-seed0").write_text(json.dumps({"configuration": configuration, "date": "2026-01-01"}))
+    places.record("table1_mnist", "paper-seed0").write_text(json.dumps({**record, "date": "2026-01-01"}))
     experiment = Experiment(
         name="table1_mnist",
         source="Table 1",

@@ -41,8 +41,9 @@ def commands(monkeypatch, tmp_path):
 
     class Popen(run_all.subprocess.Popen):
         def __init__(self, command, **kwargs):
-            python, *_, name = command[:5]
-            super().__init__([python, "-c", experiments[name].description, *command[5:]], **kwargs)
+            place = command.index("run")
+            code = experiments[command[place + 1]].description
+            super().__init__([*command[: place - 2], "-c", code, *command[place + 2 :]], **kwargs)
 
     monkeypatch.setattr(run_all.subprocess, "Popen", Popen)
     return experiments

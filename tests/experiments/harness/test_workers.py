@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +39,15 @@ def test_the_first_error_stops_the_others_and_comes_out():
     with pytest.raises(ValueError, match="two is too many"):
         workers.run_tasks(fail_at_two, [1, 2], 2)
     assert time.monotonic() - begun < 30
+
+
+def kill_itself(number):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_killed_for_want_of_memory_is_said_to_be():
+    with pytest.raises(workers.WorkerDied, match="before its work, by SIGKILL; most often the system had no memory left"):
+        workers.run_tasks(kill_itself, [1], 1)
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, True])
@@ -135,7 +143,7 @@ def test_an_error_in_a_part_comes_out():
 
 
 def test_the_end_of_a_process_comes_out():
-    with pytest.raises(BrokenProcessPool):
+    with pytest.raises(workers.WorkerDied, match="before its work, with status 3;.*the same command goes on"):
         with workers.data_parallel(make_square, 2) as value_and_grad:
             value_and_grad(PARAMS, np.array([[1.0, 1.0], [np.inf, 1.0]]), np.ones((2, 2)))
 

@@ -225,7 +225,8 @@ def test_the_committed_report_is_that_of_the_committed_records(again):
 
 
 def test_the_pages_with_marked_places_are_those_of_the_committed_records(again, tmp_path):
-    for page_name, blocks in write.marked_blocks(records.read_records(again), registry.judge_all(again)).items():
+    blocks_of = write.marked_blocks(records.read_records(again), registry.judge_all(again), REPORTED)
+    for page_name, blocks in blocks_of.items():
         committed = records.REPOSITORY / page_name
         copy = shutil.copy(committed, tmp_path)
         write.fill_markers(Path(copy), blocks)

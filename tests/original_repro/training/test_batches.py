@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from original_repro.training import drawn_batches, fit, index_batches, minibatches, random_crops, sgd
+from original_repro.training import (
+    drawn_batches,
+    fit,
+    index_batches,
+    load_checkpoint,
+    minibatches,
+    random_crops,
+    save_checkpoint,
+    sgd,
+)
 from tests.training_runs import Killed, assert_same_run, killed_at, small_run, squares
 
 
@@ -56,6 +65,9 @@ def test_drawn_batches_are_those_of_a_data_set_of_nothing_but_steps(tmp_path):
     earlier = dict(data=(np.arange(6),), batch_size=1, drop_last=True, augment=lambda batch, rng: drawn(rng))
     with pytest.raises(Killed):
         small_run(tmp_path / "c", killed_at(10, squares), **earlier)
+    saved = load_checkpoint(tmp_path / "c")
+    del saved["identity"]["sha256_of_data"]  # which they did not have
+    save_checkpoint(tmp_path / "c", saved)
     resumed = small_run(tmp_path / "c", **ours)
     assert_same_run(resumed, small_run(**ours))
     assert_same_run(resumed, small_run(**earlier))

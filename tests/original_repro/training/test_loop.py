@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from original_repro.training import constant, fit, load_checkpoint, minibatches, one_cycle, sgd
+from solvers_bridge import SolverError
 from tests.training_runs import assert_same_run, same_bits, small_run, squares
 
 
@@ -96,3 +97,33 @@ def test_metrics_must_not_come_and_go():
     calls = itertools.count()
     with pytest.raises(ValueError, match="value_and_grad_fn must give the same metrics"):
         small_run(function=lambda params, *batch: ({"loss": 1.0, f"m{next(calls)}": 2}, params))
+
+
+@pytest.mark.parametrize("error", [ValueError("y0 must be finite"), FloatingPointError("overflow"), SolverError("no end")])
+@pytest.mark.parametrize("of_evaluation", [False, True])
+def test_a_training_that_diverges_says_at_which_epoch_and_step(error, of_evaluation):
+    def fails(*arguments):
+        raise error
+
+    kind = FloatingPointError if isinstance(error, ValueError) else type(error)
+    where = "the evaluation after step 12" if of_evaluation else "epoch 2, step 9"
+    with pytest.raises(kind, match=where) as caught:
+        if of_evaluation:
+            small_run(evaluate=from_call(2, fails, lambda params: {}))
+        else:
+            small_run(function=from_call(9, fails, squares))
+    assert str(error) in str(caught.value)
+
+
+def test_arguments_refused_at_the_first_step_are_no_divergence():
+    def refuses(*arguments):
+        raise ValueError("method must be one of adams")
+
+    with pytest.raises(ValueError, match="^method must be one of adams$"):
+        small_run(function=refuses)
+
+
+def from_call(count, then, before):
+    """`before`, and from its call number `count` on `then`."""
+    calls = itertools.count(1)
+    return lambda *arguments: (then if next(calls) >= count else before)(*arguments)

@@ -1,5 +1,6 @@
 """Runs stopped at any moment and started again end as those left alone, bit for bit."""
 
+import contextlib
 import math
 import os
 import random
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from original_repro import atomic_writes, training
+from original_repro import atomic_writes, computed, locks, training
 from original_repro.training import (
     CheckpointError,
     adam,
@@ -25,6 +26,7 @@ from original_repro.training import (
     resuming,
     rmsprop,
     save_checkpoint,
+    sessions_of,
     sgd,
 )
 from tests.training_runs import Killed, assert_same_run, killed_at, norm, same_bits, small_run, squares, without_times
@@ -95,7 +97,7 @@ def test_finished_run_returns_at_once(tmp_path):
 
 def test_checkpoint_every_so_many_seconds(tmp_path, monkeypatch):
     saves = []
-    monkeypatch.setattr(resuming, "save_checkpoint", lambda path, state: saves.append(state["run"]["step"]))
+    monkeypatch.setattr(resuming, "save_checkpoint", lambda path, state, before: saves.append(state["run"]["step"]))
     small_run(tmp_path / "c", checkpoint_every=10**6, checkpoint_seconds=1e9)
     assert saves == [6, 12, 18, 24]
     saves.clear()
@@ -133,6 +135,34 @@ def test_resuming_with_another_configuration_says_what_differs(tmp_path, changes
     assert (tmp_path / "c.npz").read_bytes() == kept
 
 
+@pytest.mark.parametrize(
+    "changes, part",
+    [
+        (dict(params={"w": np.ones(3), "b": np.zeros(())}), "sha256_of_initial_params"),
+        (dict(data=(np.ones((23, 3)), np.ones(23))), "sha256_of_data"),
+    ],
+)
+def test_parameters_and_data_of_the_same_shapes_are_others_by_their_content(tmp_path, changes, part):
+    """A fit that begins with weights from a file is of that file."""
+    with pytest.raises(Killed):
+        small_run(tmp_path / "c.npz", killed_at(9, squares))
+    with pytest.raises(CheckpointError, match=f"of another configuration: {part} was '[0-9a-f]*' and is '[0-9a-f]*'. Restore"):
+        small_run(tmp_path / "c.npz", **changes)
+
+
+def test_a_checkpoint_tells_which_sessions_computed_it(tmp_path, monkeypatch):
+    for commit, killed in (("a" * 40, True), ("b" * 40, True), ("b" * 40, False)):
+        monkeypatch.setattr(computed, "commit", lambda: commit)
+        with pytest.raises(Killed) if killed else contextlib.nullcontext():
+            small_run(tmp_path / "c.npz", killed_at(7, squares) if killed else squares)
+    found = sessions_of(tmp_path / "c.npz")
+    assert [one["commit"] for one in found] == ["a" * 40, "b" * 40]
+    monkeypatch.setattr(computed, "commit", lambda: "c" * 40)
+    small_run(tmp_path / "c.npz")  # computes nothing
+    assert sessions_of(tmp_path / "c.npz") == found
+    assert all(set(one) == {"commit", "environment", "from", "to"} and one["from"] <= one["to"] for one in found)
+
+
 def test_same_configuration_is_the_same_however_it_is_written(tmp_path):
     small_run(tmp_path / "c", configuration={"sizes": (1, 2), "rate": math.nan, 3: None})
     small_run(tmp_path / "c", configuration={"3": None, "rate": math.nan, "sizes": [1, 2]})
@@ -157,7 +187,7 @@ def test_checkpoint_of_an_earlier_release_goes_on(tmp_path):
         assert record["train"] == pytest.approx(other["train"], rel=1e-12)
 
 
-@pytest.mark.skipif(resuming.fcntl is None, reason="no file locks on this system")
+@pytest.mark.skipif(locks.fcntl is None, reason="no file locks on this system")
 def test_checkpoint_of_a_live_run_is_refused_to_another_and_its_half_written_file_left_alone(tmp_path):
     temporary, refusals = tmp_path / "c.npz.0123456789abcdef.tmp", []
 

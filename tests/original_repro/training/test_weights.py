@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from original_repro.training import CheckpointError, load_weights, save_weights, tree_map
+from original_repro.training import CheckpointError, check_weights, load_weights, save_weights, tree_map
 from tests.training_runs import same_bits
 
 
@@ -35,3 +35,25 @@ def test_damaged_weights_are_refused(tmp_path):
         (tmp_path / "w.npz").write_bytes(damaged)
         with pytest.raises(CheckpointError, match="w.npz is not a whole file of weights"):
             load_weights(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, bad):
+    save_weights(tmp_path / "w.npz", {"a": [np.ones(2), np.array([1.0, bad])]})
+    with pytest.raises(CheckpointError, match="w.npz holds weights that are not finite, at a/1$"):
+        load_weights(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize(
+    "weights, place",
+    [
+        ({"a": np.ones((2, 3))}, "there is nothing at b/0, where shape \\(4,\\) belongs"),
+        ({"a": np.ones((2, 3)), "b": [np.ones(4)], "c": np.ones(1)}, "there is shape \\(1,\\) at c, where nothing belongs"),
+        ({"a": np.ones((3, 2)), "b": [np.ones(4)]}, "there is shape \\(3, 2\\) at a, where shape \\(2, 3\\) belongs"),
+    ],
+)
+def test_weights_of_another_model_are_refused_by_file_and_place(weights, place):
+    expected = {"a": np.zeros((2, 3)), "b": [np.zeros(4)]}
+    check_weights("w.npz", expected, expected)
+    with pytest.raises(ValueError, match=f"w.npz does not hold weights of this model: {place}"):
+        check_weights("w.npz", weights, expected)
