@@ -62,6 +62,7 @@ def markdown(out, found, verdicts, experiments):
     if listed:
         parts += ["## Listed, not counted", verdict_tables.listed_table(listed, records, out)]
     parts += sections(out, of_whole_runs, experiments)
+    parts += superseded(out)
     aside = registry.unused(found, verdicts)
     if aside:
         parts += [
@@ -143,6 +144,27 @@ def troubles(out, experiments):
     }
     tables = (_table(experiment.section, _of_whole_runs(found))[1] for experiment in experiments if experiment.section)
     return [*sorted(of_verdicts), *filter(None, tables)]
+
+
+def superseded(out):
+    """What was scored on test sets before the settings of today, from out/superseded: earlier records of the same commands."""
+    paths = sorted(Path(out).glob("superseded/*/*.json"))
+    rows = []
+    for path in paths:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        configuration, metrics = record["configuration"], record["metrics"]
+        rows.append(
+            [
+                verdict_tables.link(path, out),
+                f"`{record['command'].partition(' --data')[0]}`",
+                configuration["epochs"],
+                f"{metrics['errors']:.0f} of {metrics['examples']:,}",
+                record["date"][:10],
+                record["git_commit"][:9],
+            ]
+        )
+    table = markdown_table(["record", "command, with the presets of then", "epochs", "test errors", "date", "commit"], rows)
+    return ["## Superseded test errors", table] if rows else []
 
 
 def _runs_table(found, out):

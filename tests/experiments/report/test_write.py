@@ -145,6 +145,19 @@ def test_the_networks_stand_by_seed_and_their_settings_by_validation(tmp_path):
     ]
 
 
+def test_superseded_test_errors_are_disclosed(tmp_path):
+    make_record(tmp_path, stem="paper-seed0", configuration=PAPER, errors=40, examples=10_000, parameters=208266)
+    assert "Superseded" not in written(tmp_path)
+    earlier = tmp_path / "superseded" / "table1_mnist" / "paper-seed0-epochs=7.json"
+    earlier.parent.mkdir(parents=True)
+    record = json.loads((tmp_path / "runs" / "table1_mnist" / "paper-seed0.json").read_text())
+    record["configuration"]["epochs"], record["metrics"]["errors"], record["git_commit"] = 7, 45, "0123456789ab"
+    earlier.write_text(json.dumps(record))
+    section = written(tmp_path).partition("## Superseded test errors")[2]
+    assert "superseded/table1_mnist/paper-seed0-epochs=7.json" in section and "| 7 " in section
+    assert "45 of 10,000" in section and "012345678 " in section
+
+
 def test_growth_with_depth_has_its_standard_error(tmp_path):
     lines = {
         f"{model}_{column}": value
