@@ -5,9 +5,9 @@ a cosine to zero; random crops after padding by 4 in the paper preset, as in the
 networks take the peak rate and the ten epochs of an earlier prototype of this ODE-Net, which reached 0.41 %, but for the ResNet's
 twenty epochs. Those, and the MLP's crops after padding by 1, left the fewest errors on the last 10,000 training images
 (`--validation 10000`); the report has the table. Earlier runs of five, seven and ten epochs had been scored on the test set
-before that; the report lists them as superseded. The paper's 1.60 % of an MLP is that of LeCun et al. (1998), of 300 units on deskewed
-digits: `--model mlp --deskew yes`, without crops, all other settings as ours. Each batch of the ODE-Net is shared among two
-processes, which solve one ODE each, of half the batch: faster on two cores than one process with two threads, as `bench`
+before that; the report lists them as superseded. The paper's 1.60 % of an MLP is that of LeCun et al. (1998), of 300 units on
+deskewed digits: `--model mlp --deskew yes`, without crops, all other settings as ours. Each batch of the ODE-Net is shared among
+two processes, which solve one ODE each, of half the batch: faster on two cores than one process with two threads, as `bench`
 measures. The quick preset trains on the embedded sample (2,000 training and 1,000 test images) without crops; each network's
 batch size, rate and epochs were chosen on a validation split of the sample's training images (its last 500), before its test
 images were looked at.
