@@ -12,7 +12,24 @@ from . import figures as figures_of
 from . import page, questions, registry, verdict_tables
 
 TITLE = "Results"
-PAPER_ORDER = ("Table 1", "Figure 3", "Figure 4", "Figure 5", "Figure 7", "Table 2", "Figure 8", "Section 6")
+PAPER_ORDER = (
+    "Table 1",
+    "Section 3",
+    "Figure 3",
+    "Theorem 1",
+    "Section 4",
+    "Figure 4",
+    "Figure 5",
+    "Section 5",
+    "Figure 7",
+    "Table 2",
+    "Figure 8",
+    "Figure 9",
+    "Figure 10",
+    "Section 6",
+    "Appendix D",
+    "Of the field",
+)
 ORDER = (registry.NOT_REPRODUCED, registry.REPRODUCED, registry.NOT_MEASURED)
 
 
