@@ -25,6 +25,7 @@ def alone(experiment, settings, places):
         with locks.held(lock, "Wait for its end, or give another folder with --checkpoints."):
             yield
     finally:
-        for folder in made:
+        # Its own folder too if it is empty: a run that was killed could not.
+        for folder in dict.fromkeys([lock.parent, *made]):
             with contextlib.suppress(OSError):  # there are checkpoints in it
                 folder.rmdir()

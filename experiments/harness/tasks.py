@@ -17,9 +17,9 @@ def measure_all(tasks, measure, checkpoint, identity, count=1, alone=()):
     for a count below 1.
     """
     workers.check_count("workers", count)
-    saved = {"identity": identity, "rows": {}, "seconds": 0.0}
+    saved, before = {"identity": identity, "rows": {}, "seconds": 0.0}, []
     if checkpoint.exists():
-        saved = training.load_checkpoint(checkpoint)
+        saved, before = training.load_checkpoint(checkpoint), training.sessions_of(checkpoint)
         if saved.get("identity") != identity:
             raise training.CheckpointError(f"{checkpoint} is of other weights or another configuration; --fresh begins anew")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,8 @@ def measure_all(tasks, measure, checkpoint, identity, count=1, alone=()):
 
         def finished(place, result):
             rows[place] = {**tasks[place], **result}
-            training.save_checkpoint(checkpoint, {"identity": identity, "rows": rows, "seconds": time.monotonic() - begun})
+            state = {"identity": identity, "rows": rows, "seconds": time.monotonic() - begun}
+            training.save_checkpoint(checkpoint, state, before)
             shown.done(f"{rows[place]['part']} {rows[place].get('method', '')}")
 
         for place in left:

@@ -132,8 +132,8 @@ def sections(out, found, experiments):
     parts = []
     for name in [*(name for name in known if name in names), *sorted(names - known.keys())]:
         section = known.get(name, Section(name))
-        text, trouble = _table(section, found)
-        text = text or trouble
+        text, troubles = _table(name, section, found)
+        text = "\n\n".join(filter(None, [text, *troubles]))
         runs = [(path, record) for path, record in found if record["experiment"] == name]
         own = figures_of.markdown([figure for figure in figures if figure.name.split("-")[0] == name], section, runs, out)
         if text or own:
@@ -142,12 +142,26 @@ def sections(out, found, experiments):
     return [part for part in parts if part]
 
 
-def _table(section, found):
-    """(the section's table, "") or, where the records are not such that one can be made, ("", a sentence)."""
+def _table(name, section, found):
+    """(an experiment's table, sentences that name records of which none can be made, and which it leaves out)."""
+
+    def made(some):
+        return section.table(some) if section.table else ""
+
     try:
-        return (section.table(found) if section.table else ""), ""
+        return made(found), []
+    except registry.NOT_AS_EXPECTED:
+        pass
+    bad = {}
+    for path, record in found:
+        try:
+            made([(path, record)] if record["experiment"] == name else [])
+        except registry.NOT_AS_EXPECTED as error:
+            bad[path] = f"The table leaves out {path.parent.name}/{path.name}: it is {registry.WRONG}: {error!r}."
+    try:
+        return made([(path, record) for path, record in found if path not in bad]), list(bad.values())
     except registry.NOT_AS_EXPECTED as error:
-        return "", f"No table of {section.heading}: a record is {registry.WRONG}: {error!r}."
+        return "", [*bad.values(), f"No table of {section.heading}: a record is {registry.WRONG}: {error!r}."]
 
 
 def troubles(out, experiments):
@@ -159,8 +173,8 @@ def troubles(out, experiments):
         for path, reason in verdict.set_aside
         if reason.startswith(registry.WRONG)
     }
-    tables = (_table(experiment.section, _of_whole_runs(found))[1] for experiment in experiments if experiment.section)
-    return [*sorted(of_verdicts), *filter(None, tables)]
+    tables = [_table(one.name, one.section, _of_whole_runs(found))[1] for one in experiments if one.section]
+    return [*sorted(of_verdicts), *(sentence for some in tables for sentence in some)]
 
 
 def superseded(out):

@@ -201,6 +201,7 @@ EXPERIMENT = Experiment(
     shows="whether z(t) can be found backwards, and what checkpoints do where it cannot",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     page="docs/reverse_instability.md",
     takes={"quick": "10 s", "paper": "20 min"},
     section=Section(

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from experiments.harness.tasks import measure_all
-from original_repro import training
+from original_repro import computed, training
 
 
-def test_measurements_go_on_from_a_checkpoint_and_only_from_their_own(tmp_path):
+def test_measurements_go_on_from_a_checkpoint_and_only_from_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(computed, "commit", lambda: "a" * 40)
     checkpoint, tasks, measured = tmp_path / "run.npz", [{"part": "floor", "n": n} for n in range(4)], []
 
     def measure(task, rows):
@@ -23,9 +24,11 @@ def test_measurements_go_on_from_a_checkpoint_and_only_from_their_own(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         measure_all(tasks, measure, checkpoint, {"weights": "a"})
     measured.append("interrupted")
+    monkeypatch.setattr(computed, "commit", lambda: "b" * 40)
     rows, seconds = measure_all(tasks, measure, checkpoint, {"weights": "a"})
     assert measured == [0, 1, "interrupted", 2, 3] and seconds > 0
     assert rows == [{"part": "floor", "n": n, "value": 10 * n} for n in range(4)]
+    assert [one["commit"] for one in training.sessions_of(checkpoint)] == ["a" * 40, "b" * 40]
     with pytest.raises(training.CheckpointError, match="other weights"):
         measure_all(tasks, measure, checkpoint, {"weights": "b"})
 
