@@ -122,6 +122,7 @@ EXPERIMENT = Experiment(
     shows="reconstructions from 10 to 100 observations by a latent ODE trained on as many",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     takes={"quick": "1 min", "paper": "10 min"},
     section=Section("Figure 10: trained on 10 to 100 observations", table),
 )

@@ -220,6 +220,7 @@ EXPERIMENT = Experiment(
     shows="evaluations backward over forward, over the reverse tolerance, the method, the batch and the channels",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     takes={"quick": "1 min"},
     needs=table1_mnist.NAME,
     section=Section("Figure 3c over the reverse tolerance: backward over forward (in brackets, error of the gradient)", table),

@@ -207,6 +207,7 @@ EXPERIMENT = Experiment(
     shows="both flows scored on the same points; inversion, sampling and cost of continuous flows, from kept weights",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     takes={"quick": "1 min"},
     needs=figure5_flows.NAME,
     section=Section("Figure 5: paired scores", table),

@@ -148,6 +148,7 @@ EXPERIMENT = Experiment(
     shows="evaluations of single images against how hard they are, and of minibatches",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     takes={"quick": "20 s"},
     needs=table1_mnist.NAME,
     section=Section("Inputs that are hard, and minibatches", table),

@@ -83,6 +83,7 @@ EXPERIMENT = Experiment(
     shows="time of trained networks at test",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     takes={"quick": "20 s"},
     needs=table1_mnist.NAME,
     section=Section("Time at test", table),

@@ -195,6 +195,7 @@ EXPERIMENT = Experiment(
     shows="clusters, samples, extrapolation backwards, imputed bands and tolerances of trained latent ODEs",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=table2_latent_ode.WeightsSettings,
     takes={"quick": "20 s"},
     needs=table2_latent_ode.NAME,

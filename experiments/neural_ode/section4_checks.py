@@ -165,6 +165,7 @@ EXPERIMENT = Experiment(
     shows="log-densities, volumes and higher derivatives against what they have to be",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     takes={"quick": "20 s"},
     needs=figure5_flows.NAME,
     section=Section("Theorem 1, volume, and higher derivatives", table),

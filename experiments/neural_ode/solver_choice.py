@@ -227,6 +227,7 @@ EXPERIMENT = Experiment(
     shows="training through eight solvers, and at two tolerances",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     takes={"quick": "3 min", "paper": "15 min"},
     in_all=False,
     section=Section("The choice of solver in training", table),

@@ -118,6 +118,7 @@ EXPERIMENT = Experiment(
     shows="settings of all networks, by as many looks at validation spirals for each",
     run=run,
     description=__doc__,
+    preset_of=lambda settings: PRESETS[settings.preset],
     settings=table2_latent_ode.WorkerSettings,
     takes={"quick": "2 min", "paper": "3 h"},
     in_all=False,
