@@ -137,6 +137,7 @@ def small_run(experiment, out):
     return json.loads((out / "runs" / experiment / "quick-seed0.json").read_text())
 
 
+@pytest.mark.slow
 def test_evaluations_over_the_reverse_tolerance(weights_of_a_small_network, monkeypatch):
     preset = {
         **figure3c_reverse.PRESETS["quick"],

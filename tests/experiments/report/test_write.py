@@ -195,8 +195,8 @@ def test_tables_of_the_flows_the_latent_ode_and_its_restarts(tmp_path):
     assert "| 0.2500 ± 0.0100" in row(text, "| U1        | NF") and "| 0.1250" in row(text, "| U1        | CNF")
     assert "-1.5000 ± 0.0200" in row(text, "| Two Moons   | CNF")
     assert "1.2e+03" in row(text, "| fresh") and "2.5" in row(text, "| fresh")
-    assert row(text, "| 0.1     | noisy     | latent ODE  ").count("0.2500 ± 0.0707") == 3
-    assert row(text, "| 0.3     | clean     | latent ODE  ").count("0.2000") == 3
+    assert row(text, "| 0.1     | ours       | noisy     | latent ODE  ").count("0.2500 ± 0.0707") == 3
+    assert row(text, "| 0.3     | ours       | clean     | latent ODE  ").count("0.2000") == 3
 
 
 def test_bench_rows_show_what_was_measured(tmp_path):
