@@ -107,7 +107,7 @@ class NeuralOde(Classifier):
     method, rtol, atol and further solver settings are those of `solvers_bridge.odeint`. A batch is solved as one ODE.
     adjoint_method: None is the adjoint by the same method, the paper's way with images; "discrete" backpropagates through the
         steps of the solver, its way with toy problems; there is no reverse solve then, and nfe_backward is 0.
-    dtype: of the graphs. The object holds the compiled graphs; keep it.
+    dtype, compiler: of the graphs, as of a TensorFlowDynamics. The object holds the compiled graphs; keep it.
 
     loss and evaluation are those of a Classifier, with "errors" the points whose sign, or class, is wrong. ValueError for a loss
     or a readout of another name. An ODE that cannot be solved raises SolverError.
@@ -127,6 +127,7 @@ class NeuralOde(Classifier):
         options=None,
         dtype="float32",
         device=None,
+        compiler="graph",
         **solver_settings,
     ):
         _check_name("loss", loss, LOSSES)
@@ -142,7 +143,7 @@ class NeuralOde(Classifier):
             "options": {**limit, **(options or {})},
             **solver_settings,
         }
-        self.dynamics = TensorFlowDynamics(field, dtype, device)
+        self.dynamics = TensorFlowDynamics(field, dtype, device, compiler)
         self.read = tensorflow_primitive(self._outputs, dtype, device)
         measure = LOSSES[loss]
         self.read_loss = tensorflow_primitive(lambda head, z, targets: measure(self._outputs(head, z), targets), dtype, device)

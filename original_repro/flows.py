@@ -140,19 +140,30 @@ class ContinuousFlow:
     """z(times[0]) ~ N(0, I) carried to the data at times[1] by dynamics in the form of this module.
 
     method, rtol, atol and further solver settings are those of `solvers_bridge.odeint`; the defaults are the paper's for density
-    estimation (section 6). All points are solved as one ODE. The object holds the compiled graphs, one for each number of points;
-    keep it. Arrays of points have shape (points, d); log densities are in nats, (points,), float64.
+    estimation (section 6); compiler is that of TensorFlowDynamics. All points are solved as one ODE. The object holds the
+    compiled graphs, one for each number of points; keep it. Arrays of points have shape (points, d); log densities are in nats,
+    (points,), float64.
     """
 
     def __init__(
-        self, dynamics, times=(0.0, 1.0), *, method="adams", rtol=1e-5, atol=1e-5, dtype="float32", device=None, **solver
+        self,
+        dynamics,
+        times=(0.0, 1.0),
+        *,
+        method="adams",
+        rtol=1e-5,
+        atol=1e-5,
+        dtype="float32",
+        device=None,
+        compiler="graph",
+        **solver,
     ):
         times = tuple(float(time) for time in times)
         if len(times) != 2 or not all(map(math.isfinite, times)) or times[0] == times[1]:
             raise ValueError(f"times must be two different times, of the base and of the data, got {times}")
         self.times = times
         self.solver = {"method": method, "rtol": rtol, "atol": atol, **solver}
-        self.dynamics = TensorFlowDynamics(functools.partial(_with_log_density, dynamics), dtype, device)
+        self.dynamics = TensorFlowDynamics(functools.partial(_with_log_density, dynamics), dtype, device, compiler)
 
     def solve(self, params, z, times):
         """(states (T, points, d), changes of log density along them (T, points)) at `times` from z at times[0], either way."""

@@ -182,7 +182,8 @@ class LatentOde:
 
     start: t0, at which q(z0) stands and the solves begin. method, rtol, atol and further solver settings are those of
     `solvers_bridge.odeint`, the tolerance by default the paper's for time series, which asks for dynamics in float64: a graph in
-    float32 rounds at 1e-7. dtype: of the networks around the ODE; dynamics_dtype: of f. encoder: as of `init_latent_ode`.
+    float32 rounds at 1e-7. dtype: of the networks around the ODE; dynamics_dtype, compiler: of f, as of a TensorFlowDynamics.
+    encoder: as of `init_latent_ode`.
     """
 
     def __init__(
@@ -195,13 +196,14 @@ class LatentOde:
         dtype="float32",
         dynamics_dtype="float64",
         encoder="rnn",
+        compiler="graph",
         **solver_settings,
     ):
         _check_encoder(encoder)
         self.start, self.encoder = float(start), encoder
         network = recognise if encoder == "rnn" else attend
         self.solver = {"method": method, "rtol": rtol, "atol": atol, **solver_settings}
-        self.dynamics = TensorFlowDynamics(lambda t, z, params: mlp(params, z), dynamics_dtype)
+        self.dynamics = TensorFlowDynamics(lambda t, z, params: mlp(params, z), dynamics_dtype, compiler=compiler)
         self.decoder = tensorflow_primitive(mlp, dtype)
         self.recognise = tensorflow_primitive(network, dtype, compiled=True)
         self.sample = tensorflow_primitive(functools.partial(_sampled_posterior, network), dtype, compiled=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .adjoint import Augmented, reverse_sweep, seminorm_without_state, without_state
+from .compiled_sweep import compiled_sweep
 from .dynamics.base import num_params
+from .integrators.compiled import compiled_of
 from .interpolant import Interpolant
 from .solve import Kept, Warm, adjoint_problem, are_close, inside_of, jacobian_of, solve
 from .statistics import SolverError, warn_user
@@ -17,7 +19,7 @@ from .statistics import SolverError, warn_user
 # traces of 2018 stay below half of it; wrong gradients of stiff problems begin at fifty times.
 LOST_GAP = 100.0
 # The same for a fixed grid, which has no tolerance: in thousandths of the greatest component.
-LOST_GAP_ON_GRID = 100.0
+LOST_GAP_ON_GRID, GRID_UNIT = 100.0, 1e-3
 # Growth of z beyond both ends of a segment at which a reverse solve is given up: integrators would follow it to overflow.
 BLOWN_UP = 1e6
 # An attempt to solve z(t) backwards is given up after this many times the forward solve's evaluations, and so many more: what
@@ -47,7 +49,9 @@ def gradient(problem, t, zs, zs_bar, leaves, wants_t):
     # func is evaluated here at states that the caller never saw, and its derivatives by t where nobody wants them: results are
     # checked, and warnings of overflow on the way would help nobody.
     with np.errstate(all="ignore"):
-        bars = reverse_sweep(segment, reverse.slope, t, zs, zs_bar, reverse.augmented.p, _is_zero)
+        bars = compiled_sweep(reverse, zs_bar)
+        if bars is None:
+            bars = reverse_sweep(segment, reverse.slope, t, zs, zs_bar, reverse.augmented.p, _is_zero)
     reverse.tell(theta_bar=bars[2])
     return bars
 
@@ -75,6 +79,8 @@ class _Reverse:
         )
         is_warm = problem.warm_restart and problem.adjoint_solver.integrator.adaptive
         self.warm = Warm(None if problem.warm is None else problem.warm.step) if is_warm else None
+        self.gap_limit, self.grid_unit = lost_gap(problem.adjoint_solver), GRID_UNIT
+        self.blown_up = BLOWN_UP if problem.reconstruction == "auto" else 0.0
         self.greatest_gap, self.gap_at = 0.0, None
         self.has_solved = False
         self.allowance = self._allowance()
@@ -93,7 +99,7 @@ class _Reverse:
         columns = self.augmented.size / self.augmented.n if takes_differences else 1.0
         return multiple * columns * problem.keep.nfe + constant
 
-    def _spend(self, nfe):
+    def spend(self, nfe):
         """Take the evaluations of an attempt that failed from what is left for such."""
         self.allowance = max(self.allowance - nfe, MOST_EVALUATIONS[1])
 
@@ -103,6 +109,7 @@ class _Reverse:
         return dz if self.wants_t else np.where(np.isfinite(dz), dz, 0.0)
 
     def _without_unwanted(self, f_augmented):
+        compiled = compiled_of(f_augmented)
         if self.wants_t:
             return f_augmented
 
@@ -113,6 +120,7 @@ class _Reverse:
                 ds[-1] = 0.0
             return ds
 
+        rhs.compiled = compiled and compiled._replace(ignore_last=True)
         return rhs
 
     def segment(self, i, a, theta_bar, t0_bar):
@@ -121,7 +129,7 @@ class _Reverse:
             return a, theta_bar, t0_bar
         way = self.problem.reconstruction
         if way == "interpolate":
-            return self._with_known_state(i, a, theta_bar, t0_bar)
+            return self.with_known_state(i, a, theta_bar, t0_bar)
         s = self.augmented.join(self.zs[i], a, theta_bar, t0_bar)
         try:
             jacobian = jacobian_of(self.adjoint, self.leaves, self.sent)
@@ -131,20 +139,25 @@ class _Reverse:
             statistics = getattr(error, "statistics", None)
             if statistics is not None:
                 statistics.reconstruction_gap = np.inf
-                self._spend(statistics.nfe)
+                self.spend(statistics.nfe)
             if way == "solve":
                 raise
-            return self._with_known_state(i, a, theta_bar, t0_bar)
+            return self.with_known_state(i, a, theta_bar, t0_bar)
         z, *bars = self.augmented.split(s)
         gap = self._gap(z, i)
         self.statistics.reconstruction_gap = gap
-        if gap > lost_gap(self.problem.adjoint_solver):
-            if way == "auto":
-                self._spend(self.statistics.nfe)
-                return self._with_known_state(i, a, theta_bar, t0_bar)
-            if gap > self.greatest_gap:
-                self.greatest_gap, self.gap_at = gap, (float(self.t[i]), float(self.t[i - 1]))
+        if self.is_lost(gap, i) and way == "auto":
+            self.spend(self.statistics.nfe)
+            return self.with_known_state(i, a, theta_bar, t0_bar)
         return bars
+
+    def is_lost(self, gap, i):
+        """Whether a gap at t[i - 1] is too great; the greatest of those is kept, to be told where nobody heals it."""
+        if gap <= self.gap_limit:
+            return False
+        if self.problem.reconstruction == "solve" and gap > self.greatest_gap:
+            self.greatest_gap, self.gap_at = gap, (float(self.t[i]), float(self.t[i - 1]))
+        return True
 
     def _until_lost(self, i):
         """f_augmented, which gives up where z is so great that there is no way back, or after too many evaluations."""
@@ -173,11 +186,11 @@ class _Reverse:
         stored, solver = self.zs[i - 1], self.problem.adjoint_solver
         unit = solver.atol + solver.rtol * np.abs(stored)
         if not solver.integrator.adaptive:
-            unit = max(1e-3 * np.abs(stored).max(), np.finfo(float).tiny)
+            unit = max(GRID_UNIT * np.abs(stored).max(), np.finfo(float).tiny)
         gap = float(np.sqrt(np.mean(((z - stored) / unit) ** 2)))
         return gap if np.isfinite(gap) else np.inf
 
-    def _with_known_state(self, i, a, theta_bar, t0_bar):
+    def with_known_state(self, i, a, theta_bar, t0_bar):
         """The segment as an equation of [a, a_theta, a_t] alone, with z(t) from the interpolant of the forward solve."""
         state = self._interpolant(i)
         augmented, n = self.augmented, self.augmented.n

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from .adjoint import Augmented
 from .dynamics.base import Dynamics, leaf_tuple, num_params
 from .integrators import Call, Integrator, Options, RightHandSide
+from .integrators.compiled import attempt, compiled_of
 from .interpolant import Interpolant
 from .nested import Layout, Structure
 from .progress import Progress
@@ -256,7 +258,8 @@ def _run(integrator, call):
     statistics, rhs = call.statistics, call.rhs
     start = time.perf_counter()
     try:
-        integrator.solve(call)
+        if not attempt(integrator, call):
+            integrator.solve(call)
         if not np.isfinite(call.zs).all():
             reason = rhs.trouble or "the integrator returned a state that is not finite"
             call.done = int(np.argmin(np.isfinite(call.zs).all(axis=1)))
@@ -280,7 +283,7 @@ def jacobian_of(problem, leaves, sent):
     """jacobian(t, z) -> (n, n), or packed by bands, as options ask for it; None where the integrator sees to it."""
     options = problem.solver.options
     if options.jacobian == "autodiff":
-        return _packed(_lazy_jacobian(problem, sent), options.bands)
+        return _LazyJacobian(problem, sent)
     if not callable(options.jacobian):
         return None
     n, params = problem.layout.size, problem.structure.unflatten(leaves)
@@ -316,17 +319,27 @@ def _packed(jacobian, bands):
     return packed
 
 
-def _lazy_jacobian(problem, leaves):
-    """jacobian(t, z) that is bound at its first call, after the integrator has seen whether a dense matrix fits."""
-    bound = None
+class _LazyJacobian:
+    """jacobian(t, z) that is bound when first wanted, after the integrator has seen whether a dense matrix fits."""
 
-    def jacobian(t, z):
-        nonlocal bound
-        if bound is None:
-            bound = problem.dynamics.bind_jacobian(problem.layout, problem.structure, leaves)
-        return bound(t, z)
+    def __init__(self, problem, leaves):
+        self.problem, self.leaves = problem, leaves
 
-    return jacobian
+    @cached_property
+    def bound(self):
+        return self.problem.dynamics.bind_jacobian(self.problem.layout, self.problem.structure, self.leaves)
+
+    @cached_property
+    def packed(self):
+        return _packed(self.bound, self.problem.solver.options.bands)
+
+    @property
+    def compiled(self):
+        """As machine code, which fills all of the matrix or its bands; None if only Python can call it."""
+        return compiled_of(self.bound)
+
+    def __call__(self, t, z):
+        return self.packed(t, z)
 
 
 def adjoint_problem(problem, leaves):

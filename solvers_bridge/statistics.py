@@ -131,6 +131,11 @@ def record_solves(steps: bool = False, dense: bool = False) -> Iterator[list[Sol
             _recorders[:] = [other for other in _recorders if other is not recorder]
 
 
+def recorders_are_open() -> bool:
+    """Whether anybody would see what is published."""
+    return bool(_recorders)
+
+
 def new_statistics(direction: str, method: str, size: int) -> SolveStatistics:
     """An empty SolveStatistics, with the lists that some open record_solves block asks for."""
     statistics = SolveStatistics(direction, method, size)

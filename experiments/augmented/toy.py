@@ -52,6 +52,7 @@ TASK = {
     "method": "dopri5",
     "tolerance": 1e-3,
     "adjoint_method": "discrete",
+    "compiler": "auto",
     "slice_removed": False,
     "keep_epochs": (),
     "seed": 0,
@@ -80,8 +81,11 @@ def points_of(task):
     return toy_functions.without_slice(points)
 
 
-def model_of(task, *, tolerance=None, dtype="float32"):
-    """(model, initial parameters) of a task; `tolerance` instead of the task's."""
+def model_of(task, *, tolerance=None, dtype="float32", compiler="graph"):
+    """(model, initial parameters) of a task; `tolerance` instead of the task's.
+
+    compiler : of the ODE's graphs, each of which serves one number of points: "graph" for what is asked once.
+    """
     from original_repro import augmented
 
     _, dim, has_head = PROBLEMS[task["problem"]]
@@ -99,6 +103,7 @@ def model_of(task, *, tolerance=None, dtype="float32"):
         atol=tolerance,
         adjoint_method=task["adjoint_method"],
         dtype=dtype,
+        compiler=compiler,
     )
     outputs = 1 if has_head else None
     return model, augmented.init_vector_ode(rng, dim, task["hidden"], extra=task["extra"], outputs=outputs)
@@ -112,7 +117,7 @@ def train(task):
     task["keep_epochs"], 0 the initial ones; "failed": None, or {"iteration", "reason"}; "seconds".
     """
     points, validation = points_of(task)
-    model, initial = model_of(task)
+    model, initial = model_of(task, compiler=task["compiler"])
     iterations, epochs, kept = [], [], {0: initial} if 0 in task["keep_epochs"] else {}
     last = {"params": initial}
 

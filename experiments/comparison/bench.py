@@ -14,13 +14,13 @@ from ..harness.tables import markdown_table
 from .goals import GOALS
 
 NAME = "bench"
-LAYER_ROUNDS, GRAPH_ROUNDS, SMALL_ROUNDS, FLOW_ROUNDS, LATENT_ROUNDS = 5, 40, 10, 5, 2
+LAYER_ROUNDS, GRAPH_ROUNDS, SMALL_ROUNDS, FLOW_ROUNDS, LATENT_ROUNDS, TOY_ROUNDS = 5, 40, 10, 5, 2, 20
 
 
 def run(settings, places):
     """Measure everything, print it, write the record bench/quick-seed0.json; returns the record."""
     # They import TensorFlow, which takes seconds.
-    from . import bench_flows, bench_latent, bench_layer, bench_memory, bench_small
+    from . import bench_flows, bench_latent, bench_layer, bench_memory, bench_small, bench_toy
 
     begun = time.perf_counter()
     layer = bench_layer.make_layer(bench_layer.BATCH, bench_layer.CHANNELS)
@@ -32,6 +32,7 @@ def run(settings, places):
         "torchdiffeq": lambda: bench_layer.bench_torchdiffeq(layer, LAYER_ROUNDS),
         "flow": lambda: bench_flows.bench_flow(FLOW_ROUNDS),
         "latent ODE": lambda: bench_latent.bench_latent(LATENT_ROUNDS),
+        "toy problem": lambda: bench_toy.bench_toy(TOY_ROUNDS),
         "memory": lambda: bench_memory.bench_memory(bench_memory.BATCH, bench_memory.CHANNELS),
     }
     metrics = {}
@@ -53,6 +54,7 @@ def run(settings, places):
             "small": SMALL_ROUNDS,
             "flow": FLOW_ROUNDS,
             "latent": LATENT_ROUNDS,
+            "toy": TOY_ROUNDS,
         },
     }
     return records.record_run(
@@ -97,6 +99,23 @@ ROWS = (  # what, metric, its goal's name, how to print it
         "{:.1f}",
     ),
     ("the same at 1.5e-8", "latent_speedup_tight", "latent_speedup_tight", "{:.1f}"),
+    (
+        'small problem, solve and gradient, compiler="native", dopri5 with warm restarts: time over jax.experimental.ode\'s',
+        "small_dopri5_warm_native_over_jax",
+        "small_over_jax",
+        "{:.2f}",
+    ),
+    ("the same over diffrax's backsolve", "small_dopri5_warm_native_over_diffrax_backsolve", "small_over_diffrax", "{:.2f}"),
+    ("the same over torchdiffeq's", "small_dopri5_warm_native_over_torchdiffeq", "small_over_torchdiffeq", "{:.4f}"),
+    ('CNF, compiler="native": times faster than torchdiffeq', "flow_speedup_native", "flow_native_speedup", "{:.1f}"),
+    (
+        'latent ODE at 1e-5, compiler="native": times faster than torchdiffeq',
+        "latent_loose_rk4_native_speedup",
+        "latent_native_speedup",
+        "{:.1f}",
+    ),
+    ("the same at 1.5e-8", "latent_tight_rk4_native_speedup", "latent_native_speedup", "{:.1f}"),
+    ("toy problem of Augmented Neural ODEs, iteration: native times as fast as graph", "toy_node_native_speedup", None, "{:.1f}"),
 )
 
 

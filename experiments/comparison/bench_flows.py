@@ -9,6 +9,8 @@ from solvers_bridge import odeint
 from .side_by_side import (
     compare,
     heading,
+    native_candidate,
+    native_is_available,
     solve_and_differentiate,
     summarise,
     take_turns,
@@ -22,8 +24,9 @@ POINTS, UNITS, WIDTH, TOLERANCE, TIMES = 512, 64, 32, 1e-5, (10.0, 0.0)
 def bench_flow(rounds, points=POINTS, units=UNITS):
     """A planar flow's points with log density solved from the data to the base, and the gradient of the mean log-likelihood.
 
-    By ours, with and without the seminorm, and where installed by torchdiffeq (dopri5, adjoint, float32, trace by automatic
-    differentiation, as its example of a continuous normalizing flow has it). Returns metrics flow_*, flow_speedup among them.
+    By ours, with and without the seminorm, with the graphs compiled ahead of time, and where installed by torchdiffeq (dopri5,
+    adjoint, float32, trace by automatic differentiation, as its example of a continuous normalizing flow has it). Returns metrics
+    flow_*, flow_speedup among them.
     """
     heading(
         f"Continuous normalizing flow, {points} points, {units} units, tolerance {TOLERANCE:g}: "
@@ -31,6 +34,8 @@ def bench_flow(rounds, points=POINTS, units=UNITS):
     )
     problem = Problem(points, units)
     candidates = {"ours": problem.step, "ours_seminorm": lambda: problem.step(adjoint_options={"norm": "seminorm"})}
+    if native_is_available():
+        candidates |= {"ours_native": problem.native(), "ours_dopri5_native": problem.native(method="dopri5")}
     if torchdiffeq_is_installed():
         candidates["torchdiffeq"] = torch_flow(problem)
     results = take_turns(candidates, rounds)
@@ -39,7 +44,7 @@ def bench_flow(rounds, points=POINTS, units=UNITS):
         print('torch and torchdiffeq are not installed: pip install "neural-ode-repro[modern]"', flush=True)
         return metrics
     rows = []
-    for name in ("ours", "ours_seminorm"):
+    for name in (name for name in results if name != "torchdiffeq"):
         speedup, of_minima = compare(*([step.seconds for step in results[other]] for other in ("torchdiffeq", name)))
         label = "flow_speedup" + name.removeprefix("ours")
         metrics |= {label: speedup, f"{label}_of_minima": of_minima}
@@ -66,6 +71,12 @@ class Problem:
         return solve_and_differentiate(
             self.dynamics, self.y0, TIMES, self.params, self.states_bar, **{"rtol": TOLERANCE, "atol": TOLERANCE, **solver}
         )
+
+    def native(self, **solver):
+        """A function that makes such a Step with the graphs compiled ahead of time."""
+        flow = flows.ContinuousFlow(flows.planar_dynamics, TIMES[::-1], compiler="native")
+        solver = {"rtol": TOLERANCE, "atol": TOLERANCE, **solver}
+        return native_candidate(flow.dynamics, self.y0, TIMES, self.params, self.states_bar, **solver)
 
 
 def torch_flow(problem, tolerance=TOLERANCE):

@@ -16,10 +16,13 @@ from tabulate import tabulate
 from solvers_bridge import TensorFlowDynamics
 
 from ..neural_ode.table2_latent_ode import BEST, WAYS
+from .jax_candidates import jax_candidates, jax_is_installed
 from .side_by_side import (
     compare,
     flat,
     heading,
+    native_candidate,
+    native_is_available,
     solve_and_differentiate,
     summarise,
     take_turns,
@@ -82,8 +85,13 @@ def bench_latent(rounds, problem=None):
             "paper": lambda: problem.step(dynamics, tolerance),
             BEST: lambda: problem.step(dynamics, forward_tolerance, **WAYS[BEST]),
         }
+        if native_is_available():
+            candidates |= _native(problem, dtype, tolerance, forward_tolerance)
         if torchdiffeq_is_installed():
             candidates["torchdiffeq"] = _torch(problem, dtype, tolerance)
+        if jax_is_installed():
+            arguments = problem.params, problem.z0, problem.t, problem.states_bar, tolerance, dtype
+            candidates |= jax_candidates(dynamics_jax, *arguments)
         results = take_turns(candidates, rounds)
         metrics |= summarise(results, f"latent_{setting}", "s")
         rows = []
@@ -100,6 +108,34 @@ def bench_latent(rounds, problem=None):
         print(f"\nGradient error; times faster than torchdiffeq (goal for {BEST}: at least {GOAL:g} at no greater error)")
         print(tabulate(rows, disable_numparse=True), flush=True)
     return metrics
+
+
+def dynamics_jax(t, z, params, tanh):
+    """The same for any library whose arrays know @ and whose tanh is given."""
+    w1, b1, w2, b2 = params
+    return tanh(z @ w1 + b1) @ w2 + b2
+
+
+def _native(problem, dtype, tolerance, forward_tolerance):
+    """Candidates whose dynamics are compiled ahead of time."""
+    dynamics = TensorFlowDynamics(dynamics_tensorflow, dtype, compiler="native")
+    solvers = {
+        "paper_native": {},
+        f"{BEST}_native": {**WAYS[BEST], "rtol": forward_tolerance, "atol": forward_tolerance},
+        "dopri5_native": {"method": "dopri5"},
+        "dopri5_discrete_native": {"method": "dopri5", "adjoint_method": "discrete"},
+    }
+    return {
+        name: native_candidate(
+            dynamics,
+            problem.z0,
+            problem.t,
+            problem.params,
+            problem.states_bar,
+            **{"rtol": tolerance, "atol": tolerance, **solver},
+        )
+        for name, solver in solvers.items()
+    }
 
 
 def _torch(problem, dtype, tolerance):

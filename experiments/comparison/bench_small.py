@@ -11,10 +11,14 @@ from tabulate import tabulate
 from solvers_bridge import TensorFlowDynamics
 
 from .goals import GOALS
+from .jax_candidates import WAYS as JAX_WAYS
+from .jax_candidates import jax_candidates, jax_is_installed
 from .side_by_side import (
     compare,
     flat,
     heading,
+    native_candidate,
+    native_is_available,
     solve_and_differentiate,
     summarise,
     take_turns,
@@ -97,8 +101,12 @@ def bench_small(rounds, problem=None):
         "adams_tensorflow": lambda: problem.step(tensorflow),
         "adams_tensorflow_warm": lambda: problem.step(tensorflow, adjoint_options={"restart": "warm"}),
     }
+    if native_is_available():
+        candidates |= _native_small(problem)
     if torchdiffeq_is_installed():
         candidates["torchdiffeq"] = torch_small(problem)
+    if jax_is_installed():
+        candidates |= jax_candidates(mlp, problem.params, problem.y0, problem.t, problem.states_bar, SMALL_TOLERANCE, "float64")
     results = take_turns(candidates, rounds)
     metrics = summarise(results, "small", "ms")
     reference = flat(problem.step(mlp, method="dop853", rtol=1e-12, atol=1e-12).gradient)
@@ -119,6 +127,47 @@ def bench_small(rounds, problem=None):
         f"least {GOALS['small_speedup']:g};\ngreatest error of the gradient over its greatest entry, against dop853 at 1e-12"
     )
     print(tabulate(rows, ["", "gradient (backward)", "both", "gradient error"], disable_numparse=True), flush=True)
+    return metrics | _beside_peers(results)
+
+
+def _native_small(problem):
+    """Candidates whose dynamics are compiled ahead of time."""
+    native = TensorFlowDynamics(mlp_tensorflow, "float64", compiler="native")
+    solvers = {method: {"method": method} for method in ("adams", "lsoda", "dopri5")}
+    for method in ("adams", "dopri5"):
+        solvers[f"{method}_warm"] = {"method": method, "adjoint_options": {"restart": "warm"}}
+    solvers["dopri5_discrete"] = {"method": "dopri5", "adjoint_method": "discrete"}
+    return {
+        f"{name}_native": native_candidate(
+            native,
+            problem.y0,
+            problem.t,
+            problem.params,
+            problem.states_bar,
+            rtol=SMALL_TOLERANCE,
+            atol=SMALL_TOLERANCE,
+            **solver,
+        )
+        for name, solver in solvers.items()
+    }
+
+
+def _beside_peers(results):
+    """Print and return the time of each compiled candidate over that of each peer, medians of the rounds' ratios."""
+    peers = [name for name in ("torchdiffeq", *JAX_WAYS) if name in results]
+    natives = [name for name in results if name.endswith("_native")]
+    if not peers:
+        return {}
+    metrics, rows = {}, []
+    for name in natives:
+        row = [name]
+        for peer in peers:
+            ratio = compare([step.seconds for step in results[name]], [step.seconds for step in results[peer]])[0]
+            metrics[f"small_{name}_over_{peer}"] = ratio
+            row.append(f"{ratio:.3f}")
+        rows.append(row)
+    print("\nTime of solve and gradient over that of the peer, median of the rounds' ratios")
+    print(tabulate(rows, ["", *peers], disable_numparse=True), flush=True)
     return metrics
 
 

@@ -78,7 +78,7 @@ class TimedDynamics(Dynamics):
 
 def solve_and_differentiate(func, y0, t, params, states_bar, solve=odeint, **solver):
     """A Step: solve(func, y0, t, params, **solver) and its gradient with respect to y0 and params, cotangent states_bar."""
-    timed = TimedDynamics(func) if isinstance(func, Dynamics) else None
+    timed = TimedDynamics(func) if isinstance(func, Dynamics) and getattr(func, "compiler", "graph") == "graph" else None
     with record_solves() as solves:
         begun = time.perf_counter()
         pullback, _ = make_vjp(lambda y0, params: solve(timed or func, y0, t, params, **solver), (0, 1))(y0, params)
@@ -93,6 +93,35 @@ def solve_and_differentiate(func, y0, t, params, states_bar, solve=odeint, **sol
         step = step._replace(
             outside_forward=1 - seconds_in_f / wall["forward"], outside_backward=1 - timed.adjoint.seconds / wall["backward"]
         )
+    return step
+
+
+def native_is_available():
+    """Whether graphs can be compiled ahead of time here."""
+    from solvers_bridge.dynamics import native
+
+    try:
+        native.check_tensorflow()
+        native.cpp_compiler()
+    except native.NativeError:
+        return False
+    return True
+
+
+def native_candidate(func, y0, t, params, states_bar, **solver):
+    """A function that makes a Step as solve_and_differentiate does, of dynamics in compiled code: with no recorder in between.
+
+    Evaluations are counted once, before.
+    """
+    counted = solve_and_differentiate(func, y0, t, params, states_bar, **solver)
+
+    def step():
+        begun = time.perf_counter()
+        pullback, _ = make_vjp(lambda y0, params: odeint(func, y0, t, params, **solver), (0, 1))(y0, params)
+        middle = time.perf_counter()
+        gradient = pullback(states_bar)
+        return counted._replace(forward=middle - begun, backward=time.perf_counter() - middle, gradient=gradient)
+
     return step
 
 

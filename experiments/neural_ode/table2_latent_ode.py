@@ -38,6 +38,7 @@ import numpy as np
 
 from original_repro import training
 from original_repro.datasets import spirals
+from solvers_bridge.dynamics.base import COMPILERS
 
 from .. import Experiment, Section, Settings, option
 from ..harness import records, workers
@@ -136,6 +137,7 @@ class RunSettings(WorkerSettings):
     geometry: str = option("growing", GEOMETRY_HELP, choices=spirals.GEOMETRIES)
     encoder: str = option("rnn", "what recognises q(z0): the paper's RNN (default), or attention", choices=("rnn", "attention"))
     reverse: str = option(BEST, f"how the reverse sweep is solved (default: {BEST})", choices=WAYS)
+    compiler: str = option("graph", "what makes code of the ODE's function (default: graph)", choices=COMPILERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +164,7 @@ def run(settings, places):
         "reverse": settings.reverse,
         "geometry": settings.geometry,
         "encoder": settings.encoder,
+        "compiler": settings.compiler,
         "trajectories": preset["trajectories"],
     }
     tuned = tuned_settings(settings.preset, places) if settings.tuned == "yes" else {}
@@ -406,7 +409,8 @@ def make_network(task, train):
 
     params = _initial_params(task["model"], np.random.default_rng(task["seed"]), task["encoder"])
     if task["model"] == "latent_ode":
-        return latent_ode.LatentOde(encoder=task["encoder"], **WAYS[task["reverse"]]), params
+        net = latent_ode.LatentOde(encoder=task["encoder"], compiler=task.get("compiler", "graph"), **WAYS[task["reverse"]])
+        return net, params
     return latent_ode.Rnn(time_gaps=task["model"] == "rnn_dt", mean_gap=np.diff(train.times, axis=1).mean()), params
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from ..nested import LEAF, Structure, is_differentiable
 
+COMPILERS = ("graph", "native", "auto")  # of a TensorFlowDynamics
+
 
 class Dynamics(ABC):
     """A right-hand side that integrators can call and whose adjoint and tangent systems are Dynamics again.

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import tensorflow as tf
 
+from ..integrators.compiled import compiled_of
 from ..nested import is_differentiable
-from .base import Dynamics
+from .base import COMPILERS, Dynamics
+from .native import NativeError, NativeFunction
 from .tensorflow_call import StateGraph
 
 FLOAT_TYPES = ("float32", "float64")
+# compiler="auto" compiles what has at most so many rows of the state times numbers in parameters, a bound on the multiplications
+# of a network. Measured on two cores (tanh networks, fused graph): native is 2.7 times as fast at 2e6, 1.3 times at 1e7 (2.5 in
+# float64) and at 2.5e7, in one thread where graphs have two.
+MOST_WORK = 1e7
 
 
 class TensorFlowDynamics(Dynamics):
@@ -23,11 +31,17 @@ class TensorFlowDynamics(Dynamics):
         object, which holds the graphs (pickled and copied without them).
     dtype : "float32" or "float64", inside the graph. The integrator works in float64 either way.
     device : where the graph runs, such as "GPU:0" or "CPU:1"; default the first GPU if there is one, else the CPU.
+    compiler : "graph" (default): TensorFlow runs the graphs, those without convolutions compiled with XLA, which costs the least
+        per call (on CPUs, convolutions are faster in oneDNN). "native": func, its adjoint system and its Jacobian are compiled
+        ahead of time (a few seconds each, once, kept in a cache) and called by the Fortran with no Python in between: same
+        values, same steps; one thread of the CPU. "auto": native where it can be had and the rows of the state times the numbers
+        in params are at most 1e7, beyond which the threads of graphs win on many cores; else graph.
 
-    Graphs without convolutions are compiled with XLA, which costs the least per call; on CPUs, convolutions are faster in oneDNN.
+    Raises NativeError, a RuntimeError, at the first solve of "native" where there is no C++ compiler, TensorFlow is older than
+    2.21, or func cannot be compiled so (convolutions, random numbers, tf.Variables).
     """
 
-    def __init__(self, func, dtype="float32", device=None):
+    def __init__(self, func, dtype="float32", device=None, compiler="graph"):
         if not callable(func):
             raise TypeError(
                 f"func must be a function (t, y, params) -> dy/dt in TensorFlow operations, got {type(func).__name__}"
@@ -35,8 +49,14 @@ class TensorFlowDynamics(Dynamics):
         self.dtype = tf.as_dtype(dtype)
         if self.dtype.name not in FLOAT_TYPES:
             raise ValueError(f"dtype must be one of {', '.join(FLOAT_TYPES)}, got {self.dtype.name!r}")
+        if compiler not in COMPILERS:
+            raise ValueError(f"compiler must be one of {', '.join(map(repr, COMPILERS))}, got {compiler!r}")
+        self._numpy_dtype = np.dtype(self.dtype.as_numpy_dtype)
         self.func = func
         self.device = checked_device(device)
+        if compiler == "native" and not self.device.startswith("CPU"):
+            raise ValueError(f"compiler='native' makes code for the CPU, got device {self.device!r}")
+        self.compiler = compiler if self.device.startswith("CPU") else "graph"
         self._graphs = {}
         self._derived = {}
 
@@ -47,6 +67,11 @@ class TensorFlowDynamics(Dynamics):
         self.__dict__.update(state, dtype=tf.as_dtype(state["dtype"]))
 
     def send(self, leaves):
+        if self.compiler != "graph":
+            return [self._as_array(leaf) for leaf in leaves]
+        return self._tensors(leaves)
+
+    def _tensors(self, leaves):
         with tf.device(self.device):
             return [self._sent(leaf) for leaf in leaves]
 
@@ -57,12 +82,14 @@ class TensorFlowDynamics(Dynamics):
             return tf.cast(tf.convert_to_tensor(leaf), self.dtype)
         return tf.constant(np.asarray(leaf), self.dtype)
 
+    def _as_array(self, leaf):
+        array = np.asarray(leaf)
+        return array.astype(self._numpy_dtype, copy=False) if array.dtype.kind == "f" else array
+
     def bind(self, layout, structure, leaves):
         return self._bound("rhs", self.flat_function, layout, structure, leaves)
 
     def bind_jacobian(self, layout, structure, leaves):
-        n = layout.size
-
         def make_jacobian(layout, structure):
             flat = self.flat_function(layout, structure)
 
@@ -70,14 +97,12 @@ class TensorFlowDynamics(Dynamics):
                 with tf.GradientTape() as tape:
                     tape.watch(z)
                     f = flat(t, z, leaves)
-                rows = tape.jacobian(f, z, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-                # An augmented system depends on its first entries only, and is sent no others.
-                return tf.reshape(tf.pad(rows, [[0, 0], [0, n - rows.shape[1]]]), [-1])
+                return tf.reshape(tape.jacobian(f, z, unconnected_gradients=tf.UnconnectedGradients.ZERO), [-1])
 
             return jacobian
 
         call = self._bound("jacobian", make_jacobian, layout, structure, leaves)
-        return lambda t, z: call(t, z).reshape(n, n)
+        return _Jacobian(call, layout.size, self.num_sent(layout))
 
     def augmented(self, layout, structure):
         return self._derive(_AugmentedTensorFlowDynamics, layout, structure)
@@ -115,6 +140,10 @@ class TensorFlowDynamics(Dynamics):
         """How many entries of the state, from its beginning, func depends on."""
         return layout.size
 
+    def num_rows(self, layout):
+        """How many vectors the state of func is made of, those of its last axis."""
+        return sum(prod(shape[:-1]) for shape in layout.shapes)
+
     def _bound(self, kind, make_function, layout, structure, leaves):
         """call(t, z) of a compiled function, with leaves on the device."""
         leaves = self.send(leaves)
@@ -122,16 +151,46 @@ class TensorFlowDynamics(Dynamics):
         key = (kind, layout, structure, specs)
         if key not in self._graphs:
             function = make_function(layout, structure)
-            self._graphs[key] = StateGraph(function, self.num_sent(layout), specs, self.dtype, self.device)
-        return self._graphs[key].bind(leaves)
+            work = self.num_rows(layout) * sum(prod(shape) for shape, _ in specs)
+            self._graphs[key] = self._compile(kind, function, self.num_sent(layout), specs, work)
+        compiled = self._graphs[key]
+        needs_tensors = self.compiler != "graph" and isinstance(compiled, StateGraph)
+        return compiled.bind(self._tensors(leaves) if needs_tensors else leaves)
+
+    def _compile(self, kind, function, num_sent, specs, work):
+        if self.compiler == "native" or (self.compiler == "auto" and work <= MOST_WORK):
+            try:
+                return NativeFunction(function, num_sent, specs, self.dtype)
+            except NativeError:
+                # A Jacobian has operations that func has not, and is wanted now and then only.
+                if self.compiler == "native" and kind == "rhs":
+                    raise
+        return StateGraph(function, num_sent, specs, self.dtype, self.device)
+
+
+class _Jacobian:
+    """jacobian(t, z) -> (n, n) of a function that gives its first num_sent columns, the others being zero."""
+
+    def __init__(self, call, n, num_sent):
+        self.call, self.n, self.num_sent = call, n, num_sent
+
+    @property
+    def compiled(self):
+        return compiled_of(self.call)
+
+    def __call__(self, t, z):
+        columns = self.call(t, z).reshape(self.n, self.num_sent)
+        return np.pad(columns, [(0, 0), (0, self.n - self.num_sent)]) if self.num_sent < self.n else columns
 
 
 class _AugmentedTensorFlowDynamics(TensorFlowDynamics):
     """The adjoint system: f and all its vector-Jacobian products from one graph (see Dynamics.augmented)."""
 
     def __init__(self, primal, primal_layout, primal_structure):
-        super().__init__(primal.func, primal.dtype, primal.device)
-        self.n = primal_layout.size
+        # Derivatives of derivatives are seldom wanted, and would take the compiler long.
+        compiler = "graph" if isinstance(primal, _AugmentedTensorFlowDynamics) else primal.compiler
+        super().__init__(primal.func, primal.dtype, primal.device, compiler)
+        self.n, self.rows = primal_layout.size, primal.num_rows(primal_layout)
         self.primal = primal.flat_function(primal_layout, primal_structure)
 
     def flat_function(self, layout, structure):
@@ -148,6 +207,9 @@ class _AugmentedTensorFlowDynamics(TensorFlowDynamics):
 
     def num_sent(self, layout):
         return 2 * self.n
+
+    def num_rows(self, layout):
+        return self.rows
 
 
 class _TangentTensorFlowDynamics(TensorFlowDynamics):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,12 +26,15 @@ class RightHandSide:
     The first evaluation must be finite. Later ones may not be, in a trial step that the integrator then rejects: the first of
     them is kept in `trouble`, to say why a solve failed if it does.
 
-    jacobian(t, z) -> (n, n), or None. origin is added to the integrator's own time, which solves far from zero count from there.
+    jacobian(t, z) -> (n, n), or None. compiled: rhs as machine code, if it has that and nothing is to be told of its evaluations
+    (see compiled.py). origin is added to the integrator's own time, which solves far from zero count from there.
     inside: the (first, last) time outside of which func is not to be called, or None. watch(t) is told of each evaluation.
     """
 
     def __init__(self, rhs, size, jacobian=None, origin=0.0, inside=None, watch=None):
         self.rhs, self.size, self.origin, self.watch = rhs, size, origin, watch
+        self.compiled = getattr(rhs, "compiled", None) if watch is None else None
+        self.given_jacobian = jacobian
         self.jacobian = None if jacobian is None else lambda t, z: jacobian(self._time(t), z)
         self.low, self.high = (None, None) if inside is None else sorted(inside)
         self.nfe = 0
@@ -127,6 +130,22 @@ class RungeKuttaStep(NamedTuple):
     ks: np.ndarray
 
 
+class StepArrays(Sequence):
+    """The RungeKuttaSteps between two output times, kept as arrays: t (s + 1,), z (s + 1, n), k (s, at least stages, n)."""
+
+    def __init__(self, t, z, k, stages, owner=None):
+        self.t, self.z, self.k, self.stages = t, z, k, stages
+        self.owner = owner  # of the arrays' memory
+
+    def __len__(self):
+        return len(self.k)
+
+    def __getitem__(self, i):
+        i = range(len(self))[i]
+        # Copies, which may outlive the owner.
+        return RungeKuttaStep(self.t[i], self.t[i + 1] - self.t[i], self.z[i].copy(), self.k[i, : self.stages].copy())
+
+
 @dataclass
 class Call:
     """One call of an integrator: what is to be solved, and where the answer goes.
@@ -146,7 +165,7 @@ class Call:
     statistics: SolveStatistics
     wants_first_step: bool = False
     interpolant: Interpolant | None = None
-    tape: list[list[RungeKuttaStep]] | None = None
+    tape: list[Sequence[RungeKuttaStep]] | None = None
     after_step: Callable | None = None
     done: int = 1
 
@@ -166,6 +185,12 @@ class Call:
     def keeps_steps(self):
         """Whether every accepted step is asked for."""
         return any(wants is not None for wants in (self.statistics.t, self.interpolant, self.tape, self.after_step))
+
+    def keeps_stages_alone(self):
+        """Whether of all that can be kept of a step, only its stages are."""
+        return self.tape is not None and not any(
+            wants is not None for wants in (self.statistics.t, self.interpolant, self.after_step)
+        )
 
     def needs_step_by_step(self):
         """Whether a multistep code has to come back after its next step, so that accept can be told."""
@@ -224,6 +249,13 @@ class Integrator(ABC):
     @abstractmethod
     def solve(self, call: Call):
         """Fill call.zs. Raises SolverError where the end is not reached."""
+
+    def prepare(self, solver, size, compiled, jacobian, wants_first_step):
+        """A Prepared (see compiled.py) for solves of size unknowns without Python; None where there is no such way.
+
+        solver : what has rtol, atol and options, a Call or a Solver. jacobian : function (t, z) of the solve, or None.
+        """
+        return None
 
 
 def step_limit_reason(options, method):

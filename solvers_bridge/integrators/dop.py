@@ -9,7 +9,8 @@ import numpy as np
 from scipy.integrate import DOP853, RK45
 
 from ..interpolant import Polynomial
-from .base import COMMON_OPTIONS, Integrator, RungeKuttaStep, both_tolerances, step_limit_reason
+from .base import COMMON_OPTIONS, Call, Integrator, RungeKuttaStep, both_tolerances, step_limit_reason
+from .compiled import prepare_fortran
 from .provenance import is_translated
 from .quiet import Callbacks
 from .scipy_private import inner_integrator
@@ -94,6 +95,14 @@ class Dop(Integrator):
         if stages is not None:
             with np.errstate(all="ignore"):
                 stages.keep()
+
+    def prepare(self, solver, size, compiled, jacobian, wants_first_step):
+        prepared = prepare_fortran(
+            self.name, solver, size, compiled, None, wants_first_step, runge_kutta_order=self.tableau.order
+        )
+        if prepared is not None and isinstance(solver, Call) and not prepared.plan.first_step:
+            prepared.plan.first_step = abs(self._first_step_of_long_times(solver))
+        return prepared
 
     def _first_step_of_long_times(self, call):
         """A first step for times at which Hairer's own smallest guess would be lost in rounding, 0.0 otherwise."""

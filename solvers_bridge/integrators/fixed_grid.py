@@ -8,6 +8,7 @@ import numpy as np
 
 from ..interpolant import Polynomial
 from .base import COMMON_OPTIONS, Integrator, under_callers_errstate
+from .compiled import prepare_grid
 
 ORDER = {"euler": 1, "midpoint": 2, "rk4": 4}
 
@@ -57,6 +58,9 @@ class FixedGrid(Integrator):
 
     known_options = ("step_size", *COMMON_OPTIONS)
     adaptive = False
+
+    def prepare(self, solver, size, compiled, jacobian, wants_first_step):
+        return prepare_grid(compiled, solver, ORDER[self.name])
 
     def solve(self, call):
         rhs = under_callers_errstate(call.rhs)

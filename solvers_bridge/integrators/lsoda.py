@@ -6,6 +6,7 @@ import numpy as np
 import scipy.integrate
 
 from .base import COMMON_OPTIONS, Integrator, check_dense_workspace, step_limit_reason, tolerance
+from .compiled import prepare_fortran
 from .exclusive import run_exclusively
 from .multistep import refuse_false_success, solve_by_ode
 from .quiet import Callbacks, with_messages
@@ -29,21 +30,31 @@ class Lsoda(Integrator):
     highest_order = HIGHEST_ORDER_ADAMS
 
     def solve(self, call):
-        options, size = call.options, call.rhs.size
-        bands = options.bands
-        if options.jacobian == "diagonal" or (options.jacobian is None and bands is None and size > DENSE_LIMIT):
-            bands = (0, 0)
-        if bands is None:
-            check_dense_workspace("lsoda", size, options.jacobian, words_per_entry=1)
-        order_adams = options.max_order or HIGHEST_ORDER_ADAMS
-        order_bdf = min(order_adams, HIGHEST_ORDER_BDF)
-        if call.needs_step_by_step() or options.stay_inside:
+        bands, order_adams, order_bdf = self._parameters(call.options, call.rhs.size)
+        if call.needs_step_by_step() or call.options.stay_inside:
             names = {} if bands is None else {"lband": bands[0], "uband": bands[1]}
             orders = {"max_order_ns": order_adams, "max_order_s": order_bdf}
             solve_by_ode(call, "lsoda", LSODA_LOCK, nordsieck_of_next_step=True, **orders, **names)
         else:
             names = {} if bands is None else {"ml": bands[0], "mu": bands[1]}
             _solve_in_one_call(call, mxordn=order_adams, mxords=order_bdf, **names)
+
+    def prepare(self, solver, size, compiled, jacobian, wants_first_step):
+        bands, order_adams, order_bdf = self._parameters(solver.options, size)
+        if solver.options.stay_inside:
+            return None
+        names = {} if bands is None else {"lband": bands[0], "uband": bands[1]}
+        orders = {"max_order_ns": order_adams, "max_order_s": order_bdf}
+        return prepare_fortran("lsoda", solver, size, compiled, jacobian, wants_first_step, LSODA_LOCK, **orders, **names)
+
+    def _parameters(self, options, size):
+        bands = options.bands
+        if options.jacobian == "diagonal" or (options.jacobian is None and bands is None and size > DENSE_LIMIT):
+            bands = (0, 0)
+        if bands is None:
+            check_dense_workspace("lsoda", size, options.jacobian, words_per_entry=1)
+        order_adams = options.max_order or HIGHEST_ORDER_ADAMS
+        return bands, order_adams, min(order_adams, HIGHEST_ORDER_BDF)
 
 
 def _solve_in_one_call(call, **scipy_parameters):

@@ -5,6 +5,9 @@ Nothing else in this package names a private part of SciPy. One that is gone is 
 
 from __future__ import annotations
 
+import ctypes
+import functools
+
 import scipy
 from scipy.integrate import ode
 
@@ -33,13 +36,30 @@ def binaries():
 
 def inner_integrator(name, **parameters):
     """The object inside scipy.integrate.ode that runs a Fortran code; its reset(size, has_jacobian) lays out the work space."""
-    integrator = getattr(ode(None).set_integrator(name, **parameters), "_integrator", None)
-    if integrator is None or not hasattr(integrator, "run"):
-        raise RuntimeError(f"SciPy {scipy.__version__} has no integrator {name!r} of the form that solvers_bridge drives")
+    integrator = _integrator_class(name)(**parameters)
     # We hold SciPy's lock for the whole solve; a thread that waits for it has taken the handle that would be checked.
     integrator.check_handle = _nothing
     return integrator
 
 
+@functools.cache
+def _integrator_class(name):
+    """The class of it, which ode looks for among all by regular expressions each time."""
+    integrator = getattr(ode(None).set_integrator(name), "_integrator", None)
+    if integrator is None or not hasattr(integrator, "run"):
+        raise RuntimeError(f"SciPy {scipy.__version__} has no integrator {name!r} of the form that solvers_bridge drives")
+    return type(integrator)
+
+
 def _nothing():
     return None
+
+
+@functools.cache
+def fortran_address(routine):
+    """The address of the Fortran subroutine behind one of f2py's functions; None if there is none, as of a C translation."""
+    capsule = getattr(routine, "_cpointer", None)
+    if capsule is None:
+        return None
+    get = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
+    return get(capsule, None)

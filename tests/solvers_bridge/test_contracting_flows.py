@@ -16,20 +16,11 @@ from autograd.tracer import getval
 from scipy.integrate import solve_ivp
 
 from solvers_bridge import GradientWarning, SolverError, odeint, record_solves
-from tests.helpers import ADAPTIVE
+from tests.helpers import ADAPTIVE, some_fast
 
 STIFF_METHODS = ("bdf", "lsoda", "radau")
 ROBERTSON_RATES = np.array([0.04, 3e7, 1e4])
 every_stiff_method = pytest.mark.parametrize("method", STIFF_METHODS)
-
-
-def some_fast(values, *fast):
-    """values for parametrize, all but a few of them slow: every kind of fault shows in the few, the full product under -m slow."""
-    return [value if value in fast else pytest.param(*_tuple(value), marks=pytest.mark.slow) for value in values]
-
-
-def _tuple(value):
-    return value if isinstance(value, tuple) else (value,)
 
 
 each_adaptive = pytest.mark.parametrize("method", some_fast(ADAPTIVE, "lsoda", "dopri5"))
@@ -263,7 +254,9 @@ def test_van_der_pol_at_its_stiffest(method, reconstruction):
 
 @pytest.mark.parametrize(
     "method, reconstruction",
-    some_fast([(method, way) for method in ("bdf", "lsoda", "dopri5") for way in ("interpolate", None)], ("lsoda", None)),
+    some_fast(
+        [(method, way) for method in ("bdf", "lsoda", "dopri5") for way in ("interpolate", None)], ("lsoda", "interpolate")
+    ),
 )
 def test_second_derivatives(method, reconstruction):
     """Of the relaxation with respect to its rate and y0, along both orders of differentiation."""

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.linalg import expm, expm_frechet
 
 from solvers_bridge import odeint
-from tests.helpers import ADAPTIVE, ADAPTIVE_FAMILIES, slow_beyond
+from tests.helpers import ADAPTIVE, ADAPTIVE_FAMILIES, some_fast
 
 FIXED = ("euler", "midpoint", "rk4")
 # (tolerance of the solves, relative error allowed of gradients): the low orders get cheaper ones.
@@ -261,7 +261,7 @@ SECOND_PRECISION = {
 }
 
 
-@pytest.mark.parametrize("method", slow_beyond(ADAPTIVE_FAMILIES, ADAPTIVE))
+@pytest.mark.parametrize("method", some_fast(ADAPTIVE, *ADAPTIVE_FAMILIES))
 def test_hessian(method):
     """With respect to y0, t and params together."""
     tol, rtol = SECOND_PRECISION[method]

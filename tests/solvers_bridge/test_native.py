@@ -1,5 +1,6 @@
 """TensorFlow functions compiled ahead of time: values, callbacks, and all that Python did in callbacks before."""
 
+import gc
 import os
 import pickle
 import signal
@@ -493,3 +494,16 @@ def test_an_older_tensorflow_is_refused_in_a_sentence(monkeypatch):
     monkeypatch.setattr(tf, "__version__", "2.18.0")
     with pytest.raises(NativeError, match=r"needs TensorFlow 2\.21, this is 2\.18\.0"):
         native.check_tensorflow()
+
+
+def test_bindings_in_cycles_are_freed_once(compiled):
+    for _ in range(30):
+        binding = compiled.bind(parameters(16))
+        binding.cycle = binding
+    del binding
+    gc.collect()
+    bindings = [compiled.bind(parameters(seed)) for seed in range(8)]
+    z = np.array([0.1, 0.2])
+    for seed, binding in enumerate(bindings):
+        want = network(tf.constant(0.5, tf.float64), tf.constant(z), tensors(parameters(seed), "float64"))
+        np.testing.assert_allclose(binding(0.5, z), want, rtol=1e-13)

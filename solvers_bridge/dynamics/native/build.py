@@ -47,7 +47,9 @@ class Program(NamedTuple):
     def key(self):
         """Name in the cache: a hash of the graph, its types and shapes, TensorFlow, the processor and this package's source."""
         digest = hashlib.sha256(self.graph)
-        source = [(SOURCES / name).read_bytes() for name in ("callbacks.cpp", "stand_ins.h", "build.py", "tfcompile.py")]
+        source = [
+            (SOURCES / name).read_bytes() for name in ("callbacks.cpp", "drive.h", "stand_ins.h", "build.py", "tfcompile.py")
+        ]
         for part in (repr((self.feeds, self.fetch, tf.__version__, _target())).encode(), *source):
             digest.update(hashlib.sha256(part).digest())
         return digest.hexdigest()[:40]
@@ -107,7 +109,8 @@ def compile_library(program, folder):
     library = folder / "graph.so"
     include = tf.sysconfig.get_include()
     command = [
-        *compiler, "-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-w", "-Wl,-Bsymbolic", "-Wl,-z,defs",
+        *compiler, "-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-w",
+        "-Wl,-Bsymbolic", "-Wl,-z,defs",
         '-DGRAPH_HEADER="graph.h"', f"-I{folder}", f"-I{SOURCES}", f"-I{include}",
         str(SOURCES / "callbacks.cpp"), str(folder / "kernels.o"), str(folder / "constants.o"), "-o", str(library),
     ]  # fmt: skip

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "stand_ins.h"
 //
@@ -14,17 +15,23 @@
 
 using Graph = solvers_bridge::Graph;
 
-enum Stop : int64_t { RUNNING = 0, NOT_FINITE = 1, INTERRUPTED = 2, EVALUATION_LIMIT = 3 };
+enum Stop : int64_t { RUNNING = 0, NOT_FINITE = 1, INTERRUPTED = 2, EVALUATION_LIMIT = 3, LOST = 4 };
 
 // What Python reads and writes; Control in library.py is the same.
 struct Control {
   int64_t evaluations;
   int64_t evaluation_limit;     // no more than these; 0: no limit
   int64_t stop;                 // a Stop other than RUNNING: the integrator is to give up
-  int64_t stop_at_not_finite;   // whether the first value that is not finite stops, or is only noted
+  int64_t not_finite_limit;     // so many evaluations that are not finite stop; if the first of all is not, it does
+  int64_t not_finite_evaluations;
   int64_t not_finite;           // how many components were not finite in the first evaluation that had any
   int64_t not_finite_index;     // the first of them
   int64_t not_finite_state;     // whether the state that it was evaluated at was not finite itself
+  int64_t ignore_last;          // whether a last component that is not finite counts as zero
+  int64_t lost_size;            // this many components of the state stop the solve where one exceeds lost_limit; 0: none
+  double lost_limit;
+  double origin;                // added to the integrator's own time
+  double low, high;             // times outside of which the graph is not to be evaluated: the nearest of them is taken
   double not_finite_t;
   double not_finite_value;
   double last_t;                // of the last evaluation that was finite; NaN before
@@ -36,6 +43,7 @@ static void* (*release_gil)() = nullptr;
 static void (*take_gil)(void*) = nullptr;
 
 static constexpr double SERVICE_SECONDS = 5e-3, LONG_EVALUATION_SECONDS = 1e-4;
+static constexpr int64_t LOOK_EVERY = 16;  // evaluations
 
 static double coarse_seconds() {
 #ifdef CLOCK_MONOTONIC_COARSE
@@ -67,6 +75,7 @@ static bool is_finite(double x) { return x - x == 0; }
 struct Recording {
   size_t n = 0, stages = 0;  // evaluations a step, without the first stage, which is the last one of the step before
   std::vector<double> recent, first, t, z, k;
+  std::vector<int64_t> begins;  // of the intervals between output times, in t
   size_t evaluations = 0;
 
   void begin(size_t size, size_t stages_per_step) {
@@ -75,6 +84,12 @@ struct Recording {
     recent.assign(n * stages, 0);
     first.assign(n, 0);
     t.clear(), z.clear(), k.clear();
+    begins.assign(1, 0);
+    evaluations = 0;
+  }
+  void begin_interval() {
+    if (t.size() == static_cast<size_t>(begins.back())) return;
+    begins.push_back(t.size());
     evaluations = 0;
   }
   void add(const double* f) {
@@ -85,13 +100,25 @@ struct Recording {
   void accept(double t_new, const double* z_new) {
     t.push_back(t_new);
     z.insert(z.end(), z_new, z_new + n);
-    if (t.size() == 1) return;
+    if (t.size() == static_cast<size_t>(begins.back()) + 1) return;
     k.insert(k.end(), first.begin(), first.end());
     for (size_t i = 0; i < stages; ++i) {
       const double* stage = &recent[n * ((evaluations + i) % stages)];
       k.insert(k.end(), stage, stage + n);
     }
     first.assign(k.end() - n, k.end());
+  }
+};
+
+// What solout has seen of dopri5's or dop853's accepted steps.
+struct Steps {
+  int64_t count = 0;
+  double end = 0, first = 0, last = 0;
+
+  void accept(double t) {
+    if (t == end) return;
+    last = t - end, end = t;
+    if (count++ == 0) first = last;
   }
 };
 
@@ -106,6 +133,7 @@ struct Binding {
   bool long_evaluations = false;
   int lower = -1, upper = -1;  // bands that the integrator stores of a Jacobian; -1: all
   std::unique_ptr<Recording> recording;
+  Steps steps;
 };
 
 static const tensorflow::XlaCompiledCpuFunction::StaticData& graph() { return Graph::StaticData(); }
@@ -125,11 +153,16 @@ EXPORT void sb_set_runtime(void* signals, void* release, void* take, void* dgemm
 // Bytes of argument i (t, z, leaves); i = -1 for the result.
 EXPORT int64_t sb_size(int i) { return graph().buffers[i < 0 ? graph().results[0] : graph().arguments[i]].size(); }
 
+// The parameters that a binding evaluates with.
+EXPORT void sb_set_leaves(Binding* binding, void** leaves) {
+  for (size_t i = 2; i < Graph::kNumArgs; ++i) binding->buffers[graph().arguments[i]] = leaves[i - 2];
+}
+
 EXPORT Binding* sb_create(void** leaves) {
   const auto& data = graph();
   auto binding = std::make_unique<Binding>();
   binding->buffers.assign(data.num_buffers, nullptr);
-  for (size_t i = 2; i < Graph::kNumArgs; ++i) binding->buffers[data.arguments[i]] = leaves[i - 2];
+  sb_set_leaves(binding.get(), leaves);
   std::vector<std::pair<size_t, size_t>> places;
   size_t bytes = 0, constant = 0;
   for (size_t i = 0; i < data.num_buffers; ++i) {
@@ -165,7 +198,8 @@ EXPORT Control* sb_control(Binding* binding) { return &binding->control; }
 EXPORT void sb_reset(Binding* binding) {
   Control& control = binding->control;
   control = Control{};
-  control.stop_at_not_finite = 1;
+  control.not_finite_limit = 1;
+  control.low = -__builtin_inf(), control.high = __builtin_inf();
   control.last_t = __builtin_nan("");
   binding->evaluations_at_service = 0;
   binding->last_service = coarse_seconds();
@@ -198,7 +232,6 @@ static void note_not_finite(Binding& binding, double t, const double* z, int64_t
     control.not_finite_t = t, control.not_finite_value = binding.f[i];
     for (size_t j = 0; j < binding.num_sent; ++j) control.not_finite_state |= !is_finite(z[j]);
   }
-  if (control.stop_at_not_finite) control.stop = NOT_FINITE;
 }
 
 // Every few milliseconds of a solve, which holds Python's lock throughout: signals, and a turn for other threads.
@@ -221,6 +254,14 @@ static void refuse(double* f, size_t n) {
   for (size_t i = 0; i < n; ++i) f[i] = value;
 }
 
+// Whether the state has left every region from which there is a way back; looked at now and then only.
+static bool is_lost(const Control& control, const double* z) {
+  if (control.lost_size == 0 || control.evaluations % LOOK_EVERY != 0) return false;
+  double greatest = 0;
+  for (int64_t i = 0; i < control.lost_size; ++i) greatest = std::max(greatest, std::abs(z[i]));
+  return greatest > control.lost_limit;
+}
+
 static void evaluate(Binding& binding, double t, const double* z, double* f) {
   Control& control = binding.control;
   if (control.stop == RUNNING) service(binding);
@@ -228,6 +269,11 @@ static void evaluate(Binding& binding, double t, const double* z, double* f) {
     control.stop = EVALUATION_LIMIT;
   if (control.stop != RUNNING) return refuse(f, binding.num_out);
   ++control.evaluations;
+  if (is_lost(control, z)) {
+    control.stop = LOST;
+    return refuse(f, binding.num_out);
+  }
+  t = std::min(std::max(t + control.origin, control.low), control.high);
   if (binding.long_evaluations) {
     void* thread = release_gil();
     run(binding, t, z);
@@ -235,8 +281,14 @@ static void evaluate(Binding& binding, double t, const double* z, double* f) {
   } else {
     run(binding, t, z);
   }
-  if (int64_t count = copy_counting_not_finite(f, binding.f, binding.num_out)) {
+  int64_t count = copy_counting_not_finite(f, binding.f, binding.num_out);
+  if (count && control.ignore_last && !is_finite(f[binding.num_out - 1])) {
+    f[binding.num_out - 1] = 0;
+    --count;
+  }
+  if (count) {
     note_not_finite(binding, t, z, count);
+    if (++control.not_finite_evaluations >= control.not_finite_limit || control.evaluations == 1) control.stop = NOT_FINITE;
     if (control.stop != RUNNING) return refuse(f, binding.num_out);
   } else {
     control.last_t = t;
@@ -255,10 +307,13 @@ static void jacobian(Binding& binding, int n, double t, const double* z, double*
   Control& control = binding.control;
   if (control.stop == RUNNING) {
     ++control.evaluations;
-    run(binding, t, z);
+    run(binding, std::min(std::max(t + control.origin, control.low), control.high), z);
     int64_t count = 0;
     for (size_t i = 0; i < binding.num_out; ++i) count += !is_finite(binding.f[i]);
-    if (count) note_not_finite(binding, t, z, count);
+    if (count) {
+      note_not_finite(binding, t, z, count);
+      if (++control.not_finite_evaluations >= control.not_finite_limit) control.stop = NOT_FINITE;
+    }
   }
   int num_sent = binding.num_sent;
   bool banded = binding.lower >= 0;
@@ -290,12 +345,26 @@ EXPORT void sb_evaluate(Binding* binding, double t, const double* z, double* f) 
     binding->control.last_t = t;
 }
 
+// Memory of a recording that nobody needs any more, for the next one: new pages would cost as much as the solve.
+static std::unique_ptr<Recording> spare;
+static constexpr size_t MOST_SPARE_BYTES = 64 << 20;
+
+// What was recorded, from now on the caller's; the binding records no more.
+EXPORT Recording* sb_take_recording(Binding* binding) { return binding->recording.release(); }
+
+EXPORT void sb_free_recording(Recording* recording) {
+  if (!spare && (recording->z.capacity() + recording->k.capacity()) * sizeof(double) <= MOST_SPARE_BYTES)
+    spare.reset(recording);
+  else
+    delete recording;
+}
+
 // stages: evaluations of an accepted step (6 for dopri5, 12 for dop853); 0: no recording.
 EXPORT void sb_record(Binding* binding, int stages) {
   if (stages == 0) {
     binding->recording.reset();
   } else {
-    if (!binding->recording) binding->recording = std::make_unique<Recording>();
+    if (!binding->recording) binding->recording = spare ? std::move(spare) : std::make_unique<Recording>();
     binding->recording->begin(binding->num_out, stages);
   }
 }
@@ -309,9 +378,18 @@ EXPORT int64_t sb_recorded(Binding* binding, double** t, double** z, double** k)
   return recording.t.size();
 }
 
+// Where in t the recorded intervals begin; returns how many there are.
+EXPORT int64_t sb_intervals(Binding* binding, int64_t** begins) {
+  *begins = binding->recording->begins.data();
+  return binding->recording->begins.size();
+}
+
 // dopri5's and dop853's SOLOUT: called at the start and after every accepted step.
 EXPORT void sb_solout(int*, double*, double* t, double* z, int*, double*, int*, int*, double*, int*, int* leave) {
   Binding& binding = *current;
+  binding.steps.accept(*t);
   if (binding.recording) binding.recording->accept(*t, z);
   *leave = binding.control.stop == RUNNING ? 0 : -1;
 }
+
+#include "drive.h"

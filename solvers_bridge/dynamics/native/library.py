@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-import weakref
 
 import numpy as np
 import tensorflow as tf
 from scipy.linalg import cython_blas
 
+from ...integrators.base import MOST_NOT_FINITE
+from ...integrators.compiled import Compiled
 from . import cache
 from .build import NativeError, compile_library, program
 
-RUNNING, NOT_FINITE, INTERRUPTED, EVALUATION_LIMIT = range(4)  # Control.stop
+CAPSULE_NAMES = ("rhs", "rhs_lsoda", "jacobian", "jacobian_lsoda", "solout")
+MOST_IDLE = 4  # buffers that a function keeps for bindings to come
 STAGES = {"dopri5": 6, "dop853": 12}  # evaluations of an accepted step, its first stage being the last of the step before
 
 
@@ -22,8 +24,10 @@ class Control(ctypes.Structure):
     """What the compiled callbacks tell of a solve, and are told (see callbacks.cpp)."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("evaluations", "evaluation_limit", "stop", "stop_at_not_finite")),
-        *((name, ctypes.c_int64) for name in ("not_finite", "not_finite_index", "not_finite_state")),
+        *((name, ctypes.c_int64) for name in ("evaluations", "evaluation_limit", "stop", "not_finite_limit")),
+        *((name, ctypes.c_int64) for name in ("not_finite_evaluations", "not_finite", "not_finite_index", "not_finite_state")),
+        *((name, ctypes.c_int64) for name in ("ignore_last", "lost_size")),
+        *((name, ctypes.c_double) for name in ("lost_limit", "origin", "low", "high")),
         *((name, ctypes.c_double) for name in ("not_finite_t", "not_finite_value", "last_t")),
     ]
 
@@ -54,6 +58,7 @@ class NativeFunction:
         self.program = program
         self.library = _library(program)
         self.num_sent, self.num_out = (self.library.sb_size(i) // np.dtype(float).itemsize for i in (1, -1))
+        self.pool = _Pool(self.library)
         self.leaf_types = [(tf.as_dtype(dtype).as_numpy_dtype, shape) for _, dtype, shape in program.feeds[2:]]
 
     def __getstate__(self):
@@ -80,19 +85,29 @@ class Binding:
     def __init__(self, function, leaves):
         self.library, self.leaves = function.library, leaves
         pointers = (ctypes.c_void_p * max(1, len(leaves)))(*(leaf.ctypes.data for leaf in leaves))
-        self.handle = self.library.sb_create(pointers)
-        if not self.handle:
-            raise MemoryError("no memory for the buffers of a compiled graph")
-        weakref.finalize(self, self.library.sb_destroy, self.handle).atexit = False
-        self.control = Control.from_address(self.library.sb_control(self.handle))
-        self.rhs, self.rhs_lsoda = self.library.capsules["sb_rhs"], self.library.capsules["sb_rhs_lsoda"]
-        self.jacobian, self.jacobian_lsoda = self.library.capsules["sb_jacobian"], self.library.capsules["sb_jacobian_lsoda"]
-        self.solout = self.library.capsules["sb_solout"]
+        self._pool = function.pool
+        self._buffers = self._pool.take(pointers) or _Buffers(function, pointers)
+        self.handle, self.control = self._buffers.handle, self._buffers.control
         self.num_sent = function.num_sent
-        self._z, self._f = np.empty(function.num_sent), np.empty(function.num_out)
-        self._addresses = ctypes.c_void_p(self._z.ctypes.data), ctypes.c_void_p(self._f.ctypes.data)
+        self._z, self._f, self._addresses = self._buffers.z, self._buffers.f, self._buffers.addresses
         self._before = []
+        self.record(None)
         self.reset()
+
+    def __del__(self):
+        buffers = self.__dict__.get("_buffers")
+        if buffers is not None:
+            self._pool.give(buffers)
+
+    def __getattr__(self, name):
+        if name not in CAPSULE_NAMES:
+            raise AttributeError(name)
+        return self.library.capsules[f"sb_{name}"]
+
+    @property
+    def compiled(self):
+        """What the integrators take to solve without Python."""
+        return Compiled(self)
 
     def __call__(self, t, z):
         self._z[:] = z[: self.num_sent]
@@ -110,10 +125,12 @@ class Binding:
     def reset(self, evaluation_limit=0, stop_at_not_finite=True):
         """Begin to count anew. evaluation_limit: refuse evaluations after so many; 0 for no limit.
 
-        stop_at_not_finite: whether a value that is not finite makes the Fortran give up, or goes on to it (control tells).
+        stop_at_not_finite: whether a value that is not finite makes the Fortran give up, or goes on to it (control tells) unless
+        it is the first one, or there are very many.
         """
         self.library.sb_reset(self.handle)
-        self.control.evaluation_limit, self.control.stop_at_not_finite = evaluation_limit, stop_at_not_finite
+        self.control.evaluation_limit = evaluation_limit
+        self.control.not_finite_limit = 1 if stop_at_not_finite else MOST_NOT_FINITE
 
     def set_bands(self, bands):
         """(lower, upper) if the integrator stores the Jacobian in bands, None if it stores all of it."""
@@ -126,19 +143,88 @@ class Binding:
     def recorded(self):
         """Steps kept: t (s + 1,), z (s + 1, n) and k (s, stages + 1, n), the derivatives of the stages k1, k2, ... of each step.
 
-        The last of a step's stages is the first of the next one: f at the step's end.
+        The last of a step's stages is the first of the next one: f at the step's end. Over several output times, each interval
+        has a first point of its own, and k a row for every other point.
         """
+        return tuple(array.copy() for array in self._recorded_views())
+
+    def take_recorded(self):
+        """(*recorded(), recorded_intervals(), owner), not copied: valid while owner lives. The binding records no more."""
+        views, begins = self._recorded_views(), self.recorded_intervals()
+        return *views, begins, _Recording(self.library, self.library.sb_take_recording(self.handle))
+
+    def _recorded_views(self):
         stages = self.library.sb_num_stages(self.handle)
         if not stages:
             raise ValueError("nothing is recorded: record(method) comes before the solve")
         t, z, k = (ctypes.POINTER(ctypes.c_double)() for _ in range(3))
         points = self.library.sb_recorded(self.handle, ctypes.byref(t), ctypes.byref(z), ctypes.byref(k))
-        n = self._f.size
-        return _copy(t, (points,)), _copy(z, (points, n)), _copy(k, (max(0, points - 1), stages + 1, n))
+        n, intervals = self._f.size, len(self.recorded_intervals())
+        return _view(t, (points,)), _view(z, (points, n)), _view(k, (max(0, points - intervals), stages + 1, n))
+
+    def recorded_intervals(self):
+        """Where in t each recorded interval between output times begins."""
+        begins = ctypes.POINTER(ctypes.c_int64)()
+        count = self.library.sb_intervals(self.handle, ctypes.byref(begins))
+        return begins[:count]
 
 
-def _copy(pointer, shape):
-    return np.ctypeslib.as_array(pointer, shape).copy() if np.prod(shape) else np.empty(shape)
+class _Buffers:
+    """What a Binding computes in: its C side, and the arrays of its evaluations from Python."""
+
+    def __init__(self, function, pointers):
+        library = function.library
+        self.handle = library.sb_create(pointers)
+        if not self.handle:
+            raise MemoryError("no memory for the buffers of a compiled graph")
+        self.control = Control.from_address(library.sb_control(self.handle))
+        self.z, self.f = np.empty(function.num_sent), np.empty(function.num_out)
+        self.addresses = ctypes.c_void_p(self.z.ctypes.data), ctypes.c_void_p(self.f.ctypes.data)
+
+
+class _Pool:
+    """_Buffers of bindings that are gone, for the next ones.
+
+    The only one to free them: in a cycle, Python may finalize a binding, its buffers and this in any order.
+    """
+
+    def __init__(self, library):
+        self.library, self.idle = library, []
+
+    def take(self, pointers):
+        """Buffers for parameters at pointers, or None."""
+        try:
+            buffers = self.idle.pop()
+        except IndexError:
+            return None
+        self.library.sb_set_leaves(buffers.handle, pointers)
+        return buffers
+
+    def give(self, buffers):
+        """Take back buffers that nobody uses any more."""
+        if self.idle is not None and len(self.idle) < MOST_IDLE:
+            self.idle.append(buffers)
+        else:
+            self.library.sb_destroy(buffers.handle)
+
+    def __del__(self):
+        idle, self.idle = self.idle, None
+        for buffers in idle:
+            self.library.sb_destroy(buffers.handle)
+
+
+class _Recording:
+    """Recorded steps that belong to whoever holds this."""
+
+    def __init__(self, library, pointer):
+        self.library, self.pointer = library, pointer
+
+    def __del__(self):
+        self.library.sb_free_recording(self.pointer)
+
+
+def _view(pointer, shape):
+    return np.ctypeslib.as_array(pointer, shape) if np.prod(shape) else np.empty(shape)
 
 
 def _aligned(leaf, dtype, shape):
@@ -181,9 +267,6 @@ def _load(program, key):
         raise NativeError(f"a compiled graph cannot be kept in {cache.directory()} and loaded from there: {error}") from error
 
 
-CAPSULES = ("sb_rhs", "sb_rhs_lsoda", "sb_jacobian", "sb_jacobian_lsoda", "sb_solout")
-
-
 class _Library:
     """The functions of a compiled graph."""
 
@@ -195,6 +278,7 @@ class _Library:
             ("sb_set_runtime", None, [pointer] * 5),
             ("sb_size", ctypes.c_int64, [integer]),
             ("sb_create", pointer, [pointer]),
+            ("sb_set_leaves", None, [pointer, pointer]),
             ("sb_destroy", None, [pointer]),
             ("sb_control", pointer, [pointer]),
             ("sb_reset", None, [pointer]),
@@ -203,13 +287,22 @@ class _Library:
             ("sb_record", None, [pointer, integer]),
             ("sb_num_stages", integer, [pointer]),
             ("sb_recorded", ctypes.c_int64, [pointer] * 4),
+            ("sb_take_recording", pointer, [pointer]),
+            ("sb_free_recording", None, [pointer]),
+            ("sb_intervals", ctypes.c_int64, [pointer] * 2),
+            ("sb_solve", integer, [pointer] * 3 + [ctypes.c_int64, pointer, ctypes.c_int64, pointer]),
+            ("sb_sweep", ctypes.c_int64, [pointer] * 2),
         ):
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
             setattr(self, name, function)
         self.sb_evaluate = unlocked.sb_evaluate
         self.sb_evaluate.restype, self.sb_evaluate.argtypes = None, [pointer, ctypes.c_double, pointer, pointer]
-        self.capsules = {name: _capsule(getattr(library, name)) for name in CAPSULES}
+        self.evaluate_address = ctypes.cast(library.sb_evaluate, pointer).value
+        self.jacobian_addresses = {
+            name: ctypes.cast(getattr(library, name), pointer).value for name in ("sb_jacobian", "sb_jacobian_lsoda")
+        }
+        self.capsules = {name: _capsule(getattr(library, name)) for name in (f"sb_{name}" for name in CAPSULE_NAMES)}
         self.sb_set_runtime(*_runtime())
 
 

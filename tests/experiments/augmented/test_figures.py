@@ -36,6 +36,7 @@ def tiny(monkeypatch):
 
     monkeypatch.setattr(trained, "run_tasks", in_process)
     monkeypatch.setitem(toy.TASK, "hidden", 4)
+    monkeypatch.setitem(toy.TASK, "compiler", "graph")  # each network of these few iterations would be compiled
     monkeypatch.setitem(toy.TASK, "batch_size", 60)
     for dim in (1, 2):
         few = toy.Problem(lambda rng, dim=dim: spheres(rng, dim, inner=20, outer=40), dim, True)

@@ -8,7 +8,8 @@ from original_repro import training
 
 
 def quick(**settings):
-    return toy.task(**{"epochs": 2, "hidden": 8, "batch_size": 500, "keep_epochs": (0, 2), **settings})
+    few = {"epochs": 2, "hidden": 8, "batch_size": 500, "keep_epochs": (0, 2), "compiler": "graph"}
+    return toy.task(**{**few, **settings})
 
 
 @pytest.mark.parametrize("problem, model, extra", [("spheres2", "anode", 1), ("separable1", "resnet", 0), ("flip", "node", 0)])
@@ -26,6 +27,14 @@ def test_a_training_keeps_losses_evaluations_and_parameters(problem, model, extr
     np.testing.assert_array_equal(again["iterations"]["loss"], result["iterations"]["loss"])
     for one, other in zip(training.tree_leaves(last), training.tree_leaves(again["params"]), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_training_with_compiled_graphs_is_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert toy.TASK["compiler"] == "auto"
+    graph, auto = (toy.train(quick(problem="spheres1", batch_size=2000, compiler=compiler)) for compiler in ("graph", "auto"))
+    np.testing.assert_allclose(auto["iterations"]["loss"], graph["iterations"]["loss"], rtol=1e-5)
+    np.testing.assert_array_equal(auto["iterations"]["nfe_forward"], graph["iterations"]["nfe_forward"])
 
 
 def test_models_of_a_seed_see_the_same_points_and_a_slice_is_for_validation():

@@ -29,7 +29,8 @@ def test_torchdiffeq_computes_the_same_flow(problem):
 
 
 def test_bench_without_torchdiffeq_measures_ours_and_says_how_to_get_it(monkeypatch, capsys):
-    monkeypatch.setattr(bench_flows, "torchdiffeq_is_installed", lambda: False)
+    for others in ("torchdiffeq_is_installed", "native_is_available"):
+        monkeypatch.setattr(bench_flows, others, lambda: False)
     metrics = bench_flows.bench_flow(1, points=16, units=4)
     assert all(np.isfinite(value) for value in metrics.values()) and "flow_speedup" not in metrics
     assert metrics["flow_ours_step_seconds_min"] > 0 and metrics["flow_ours_seminorm_nfe_backward"] > 5

@@ -6,7 +6,9 @@ from experiments.comparison.side_by_side import flat
 from solvers_bridge import TensorFlowDynamics, odeint
 
 
-def test_the_dynamics_turn_and_the_reverse_ways_agree(capsys):
+def test_the_dynamics_turn_and_the_reverse_ways_agree(capsys, monkeypatch):
+    for others in ("jax_is_installed", "native_is_available"):
+        monkeypatch.setattr(bench_latent, others, lambda: False)
     problem = bench_latent.make_problem(batch=5, times=11)
     metrics = bench_latent.bench_latent(1, problem)
     for setting, most in (("loose", 1e-3), ("tight", 1e-3)):

@@ -33,9 +33,19 @@ def test_torchdiffeq_computes_the_same_small_problem():
 
 
 def test_small_bench_prints_and_returns_numbers(monkeypatch, capsys):
-    monkeypatch.setattr(bench_small, "torchdiffeq_is_installed", lambda: False)
+    for others in ("torchdiffeq_is_installed", "jax_is_installed"):
+        monkeypatch.setattr(bench_small, others, lambda: False)
     begun = time.perf_counter()
     metrics = bench_small.bench_small(1, bench_small.make_small_problem(units=6, times=3))
     assert all(np.isfinite(value) for value in metrics.values())
     assert 0 < metrics["small_adams_step_seconds_min"] < time.perf_counter() - begun
     assert "adams_tensorflow_warm" in capsys.readouterr().out
+
+
+def test_compiled_candidates_and_jax_compute_the_same_small_problem():
+    pytest.importorskip("diffrax")
+    problem = bench_small.make_small_problem(units=6, times=4)
+    reference = flat(problem.step(bench_small.mlp, method="dop853", rtol=1e-11, atol=1e-11).gradient)
+    arguments = bench_small.mlp, problem.params, problem.y0, problem.t, problem.states_bar, 1e-6, "float64"
+    for candidate in bench_small.jax_candidates(*arguments).values():
+        np.testing.assert_allclose(flat(candidate().gradient), reference, atol=1e-3 * np.abs(reference).max())
