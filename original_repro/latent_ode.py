@@ -15,6 +15,7 @@ times, where a single trajectory would have n.
 """
 
 import copy
+import functools
 import math
 
 import autograd.numpy as anp
@@ -26,13 +27,28 @@ from autograd.tracer import getval
 from original_repro.layers import dense, init_dense
 from solvers_bridge import TensorFlowDynamics, odeint, record_solves, tensorflow_primitive
 
+ENCODERS = ("rnn", "attention")
+HEADS = 4  # of the attention
 LOG_TWO_PI = math.log(2 * math.pi)
 
 
-def init_latent_ode(rng, *, observed=2, latent=4, units=25, hidden=20, noise=0.3):
-    """Parameters of a LatentOde, float32; `rng`: np.random.Generator. `noise`: the first guess of the observations' deviation."""
+def init_latent_ode(rng, *, observed=2, latent=4, units=25, hidden=20, noise=0.3, encoder="rnn"):
+    """Parameters of a LatentOde, float32; `rng`: np.random.Generator. `noise`: the first guess of the observations' deviation.
+
+    encoder: "rnn", the paper's recognition network, or "attention", see `attend`.
+    """
+    _check_encoder(encoder)
+    recognition = (
+        {"cell": init_dense(rng, observed + 1 + units, units), "output": init_dense(rng, units, 2 * latent)}
+        if encoder == "rnn"
+        else {
+            "embedding": init_dense(rng, observed + 1, units),
+            "queries": init_dense(rng, units, HEADS),
+            "output": init_dense(rng, HEADS * units, 2 * latent),
+        }
+    )
     return {
-        "recognition": {"cell": init_dense(rng, observed + 1 + units, units), "output": init_dense(rng, units, 2 * latent)},
+        "recognition": recognition,
         "dynamics": init_mlp(rng, latent, hidden, latent),
         "decoder": init_mlp(rng, latent, hidden, observed),
         "log_noise": np.array(math.log(noise), np.float32),
@@ -92,6 +108,24 @@ def recognise(params, inputs, mask):
     return tf.split(dense(params["output"], h), 2, axis=1)
 
 
+def attend(params, inputs, mask):
+    """(mean, log_deviation), each (N, latent), of q(z0): HEADS learned queries attend to inputs (N, n, features), in no order.
+
+    The inputs have the time since the start in the place of that since the observation before. Where mask (N, n) is 0 nothing is
+    attended to.
+    """
+    units = params["embedding"]["bias"].shape[0]
+    flat = tf.tanh(dense(params["embedding"], tf.reshape(inputs, (-1, inputs.shape[-1]))))
+    scores = tf.reshape(dense(params["queries"], flat), (*mask.shape, HEADS)) - 1e9 * (1 - mask[..., None])
+    read = tf.einsum("nkh,nku->nhu", tf.nn.softmax(scores, axis=1), tf.reshape(flat, (*mask.shape, units)))
+    return tf.split(dense(params["output"], tf.reshape(read, (-1, HEADS * units))), 2, axis=1)
+
+
+def _check_encoder(encoder):
+    if encoder not in ENCODERS:
+        raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, got {encoder!r}")
+
+
 def _in_turn(array):
     """A TensorArray of the entries of array (N, n, ...) along its second axis."""
     array = tf.stop_gradient(tf.transpose(array, (1, 0, 2)))
@@ -149,6 +183,7 @@ class LatentOde:
     start: t0, at which q(z0) stands and the solves begin. method, rtol, atol and further solver settings are those of
     `solvers_bridge.odeint`, the tolerance by default the paper's for time series, which asks for dynamics in float64: a graph in
     float32 rounds at 1e-7. dtype: of the networks around the ODE; dynamics_dtype, compiler: of f, as of a TensorFlowDynamics.
+    encoder: as of `init_latent_ode`.
     """
 
     def __init__(
@@ -160,15 +195,18 @@ class LatentOde:
         atol=1.5e-8,
         dtype="float32",
         dynamics_dtype="float64",
+        encoder="rnn",
         compiler="graph",
         **solver_settings,
     ):
-        self.start = float(start)
+        _check_encoder(encoder)
+        self.start, self.encoder = float(start), encoder
+        network = recognise if encoder == "rnn" else attend
         self.solver = {"method": method, "rtol": rtol, "atol": atol, **solver_settings}
         self.dynamics = TensorFlowDynamics(lambda t, z, params: mlp(params, z), dynamics_dtype, compiler=compiler)
         self.decoder = tensorflow_primitive(mlp, dtype)
-        self.recognise = tensorflow_primitive(recognise, dtype, compiled=True)
-        self.sample = tensorflow_primitive(_sampled_posterior, dtype, compiled=True)
+        self.recognise = tensorflow_primitive(network, dtype, compiled=True)
+        self.sample = tensorflow_primitive(functools.partial(_sampled_posterior, network), dtype, compiled=True)
         self.data_term = tensorflow_primitive(_data_term, dtype, compiled=True)
 
     def with_solver(self, **settings):
@@ -243,7 +281,8 @@ class LatentOde:
         return means.mean(0), np.sqrt(means.var(0) + np.exp(2 * params["log_noise"]))
 
     def _inputs(self, times, values, mask):
-        return np.concatenate([values, gaps_since(self.start, times, mask)[..., None]], axis=-1)
+        since = gaps_since(self.start, times, mask) if self.encoder == "rnn" else times - self.start
+        return np.concatenate([values, since[..., None]], axis=-1)
 
 
 def _seen(values, mask):
@@ -251,9 +290,9 @@ def _seen(values, mask):
     return np.where(mask[..., None] > 0, values, 0.0)
 
 
-def _sampled_posterior(params, inputs, mask, draws):
-    """z0 (N, latent) drawn from q(z0), and the KL divergence (N,) of q from N(0, 1)."""
-    mean, log_deviation = recognise(params, inputs, mask)
+def _sampled_posterior(network, params, inputs, mask, draws):
+    """z0 (N, latent) drawn from q(z0), and the KL divergence (N,) of q from N(0, 1); network: what recognises q."""
+    mean, log_deviation = network(params, inputs, mask)
     return mean + tf.exp(log_deviation) * draws, kl_to_standard_normal(mean, log_deviation)
 
 
@@ -283,8 +322,9 @@ def loss_and_gradient(elbo, params):
 class Rnn:
     """The baseline: a recurrent network that predicts the next observation, trained on the Gaussian negative log-likelihood.
 
-    time_gaps: whether each observation comes with the time to the next one. If not, the network knows nothing of time: one of its
-    predictions stands for an average step, `mean_gap`, and what it predicts at other times is interpolated linearly between them.
+    time_gaps: whether each observation comes with the time to the next one. If not, the network knows nothing of time. After the
+    last observation either kind predicts in steps of `mean_gap`, the average of those it was trained on, and what it predicts at
+    other times is interpolated linearly between them.
     Functions of the parameters of `init_rnn`; keep the object, which holds the compiled graph. Padding comes last in a series.
     """
 
@@ -320,14 +360,9 @@ class Rnn:
     def predict(self, params, times, values, further_times):
         """Values (N, len(further_times), D) after the last observation, by feeding predictions back; no padding here."""
         last = times[:, -1]
-        if self.time_gaps:
-            at = np.broadcast_to(further_times, (len(times), len(further_times)))
-        else:
-            steps = math.ceil((further_times[-1] - last.min()) / self.mean_gap)
-            at = last[:, None] + self.mean_gap * np.arange(1, steps + 1)
+        steps = math.ceil((further_times[-1] - last.min()) / self.mean_gap)
+        at = last[:, None] + self.mean_gap * np.arange(1, steps + 1)
         predictions = self._read(params, values, np.diff(np.concatenate([times, at], axis=1), axis=1))[:, values.shape[1] - 1 :]
-        if self.time_gaps:
-            return predictions
         nodes, known = np.concatenate([last[:, None], at], 1), np.concatenate([values[:, -1:], predictions], 1)
         return np.stack([[np.interp(further_times, t, x) for x in series.T] for t, series in zip(nodes, known)]).swapaxes(1, 2)
 

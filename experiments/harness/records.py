@@ -203,22 +203,24 @@ def first(found, experiment):
     return next((record for _, record in found if record["experiment"] == experiment), None)
 
 
-def by_option(found, experiment, option):
+def by_option(found, experiment, option, **options):
     """{value of an option: records of the experiment, of all seeds}, by rising value; of the paper preset where there are any.
 
-    found: (path, record) of any experiment; those of runs with other options than the seed and this one are left out. The option
-    has its name in the configuration too.
+    found: (path, record) of any experiment; those of runs with other options than the seed, this one and `options`, which all
+    have, are left out. The option has its name in the configuration too.
     """
+
+    def stems(record):
+        for chosen in (options, {**options, option: record["configuration"][option]}):
+            named = (f"{name}={value}" for name, value in sorted(chosen.items()))
+            yield "-".join([record["preset"], f"seed{record['seed']}", *named])
+
     named = [
         record
         for path, record in found
         if record["experiment"] == experiment
         and isinstance(record["configuration"].get(option), (int, float, str))
-        and path.stem
-        in (
-            f"{record['preset']}-seed{record['seed']}",
-            f"{record['preset']}-seed{record['seed']}-{option}={record['configuration'][option]}",
-        )
+        and path.stem in stems(record)
     ]
     chosen = [record for record in named if record["preset"] == "paper"] or named
     values = sorted({record["configuration"][option] for record in chosen})

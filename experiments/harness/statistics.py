@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
+from scipy.stats import rankdata
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
@@ -38,6 +39,19 @@ def line_fit(x, values):
     return Line(float(slope), float(constant), slope_error, constant_error, float(1 - residual / total) if total else math.nan)
 
 
+def curvature(x, values):
+    """(coefficient of x², its standard error) of the parabola of least squares. Raises ValueError unless four x differ."""
+    x, values = np.asarray(x, float), np.asarray(values, float)
+    if len(np.unique(x)) < 4:
+        raise ValueError(f"a curvature with an error needs points at four x or more, got x {sorted(set(x.tolist()))}")
+    scale = np.abs(x).max()  # keeps the normal equations in the range of their digits
+    powers = np.vander(x / scale, 3)
+    coefficients = np.linalg.lstsq(powers, values, rcond=None)[0]
+    variance = np.sum((values - powers @ coefficients) ** 2) / (len(x) - 3)
+    error = math.sqrt(variance * np.linalg.inv(powers.T @ powers)[0, 0])
+    return float(coefficients[0] / scale**2), float(error / scale**2)
+
+
 def students_reach(error, freedom):
     """Half the width of a 95 % interval from a standard error with so many degrees of freedom (Student's t)."""
     return float(stdtrit(freedom, 0.975)) * error
@@ -59,3 +73,16 @@ def mean_and_deviation(values):
 def standard_error(values):
     """That of the mean of many values."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def rank_correlation(x, y):
+    """(Spearman's rank correlation, low, high): 95 % interval by Fisher's z with the standard error of Fieller and others (1957).
+
+    Raises ValueError for fewer than ten pairs, or where one of both does not vary.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if len(x) < 10 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        raise ValueError(f"a rank correlation needs ten pairs or more, and both have to vary; got {len(x)} pairs")
+    rho = float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+    centre, reach = math.atanh(min(max(rho, -1 + 1e-12), 1 - 1e-12)), Z_95 * 1.03 / math.sqrt(len(x) - 3)
+    return rho, math.tanh(centre - reach), math.tanh(centre + reach)

@@ -68,6 +68,9 @@ PRESETS = {
 class RunSettings(Settings):
     """Settings of a run."""
 
+    nf_iterations: int | None = option(
+        None, "of the NF, instead of the preset's; Figure 4 of the paper has 500,000", type=int, metavar="N", least=1
+    )
     compiler: str = option("graph", "what makes code of the flow's dynamics in training (default: graph)", choices=COMPILERS)
     workers: int = option(
         available_cores(),
@@ -81,7 +84,7 @@ class RunSettings(Settings):
 def run(settings, places):
     """Fit, evaluate, record, weights, figure and animation; returns the record."""
     check_compiled_seed(settings.seed)
-    preset = PRESETS[settings.preset]
+    preset = preset_of(settings)
     folder = places.checkpoint_folder(NAME, settings.stem)
     tasks = [
         {
@@ -115,6 +118,17 @@ def run(settings, places):
     return record
 
 
+def preset_of(settings):
+    """The preset of a run, with the NF's iterations of its own. ValueError where they are no multiple of what a look takes."""
+    preset, iterations = PRESETS[settings.preset], settings.nf_iterations
+    if iterations is None:
+        return preset
+    least = preset["looks"] * preset["nf"]["chunk"]
+    if iterations % least:
+        raise ValueError(f"--nf-iterations must be a multiple of {least}, got {iterations}")
+    return {**preset, "nf": {**preset["nf"], "iterations": iterations}}
+
+
 def redraw(settings, places):
     """Figure and animation again, from the weights and the record that the run left; returns their paths."""
     from original_repro import flows
@@ -124,7 +138,7 @@ def redraw(settings, places):
     for data in circles_and_moons.NAMES:
         test = circles_and_moons.load(data, **preset["data"], seed=settings.seed).test
         for kind in ("cnf", "nf"):
-            flow = _flow(kind, preset, flows)
+            flow = flow_of(kind, preset, flows)
             drawn[data, kind] = _to_draw(kind, flow, weights[data][kind], test, preset, settings.seed, flows)
     return _draw(drawn, records.kept_record(NAME, settings, places)["metrics"], settings, places)
 
@@ -147,7 +161,7 @@ def fit(task):
 
     data, kind, settings = task["data"], task["flow"], task["settings"]
     split = circles_and_moons.load(data, **settings["data"], seed=task["seed"])
-    flow, fit_flow = _flow(kind, settings, flows), _fit_cnf if kind == "cnf" else _fit_nf
+    flow, fit_flow = flow_of(kind, settings, flows), _fit_cnf if kind == "cnf" else _fit_nf
     best = _Best(task["checkpoint"], lambda params: log_likelihoods(flow, params, split.validation).mean())
     history = fit_flow(task, flow, split.train, best)
     params = best.params()
@@ -201,7 +215,7 @@ def evaluate(settings, places):
     for data in circles_and_moons.NAMES:
         test = circles_and_moons.load(data, **preset["data"], seed=settings.seed).test
         for kind in ("cnf", "nf"):
-            flow = _flow(kind, preset, flows)
+            flow = flow_of(kind, preset, flows)
             metrics |= test_metrics(data, kind, flow, weights[data][kind], test, preset[kind], flows)[0]
     return metrics
 
@@ -250,11 +264,11 @@ class _Best:
         return max(history, key=lambda row: row["validation_log_likelihood"])["steps"]
 
 
-def _flow(kind, preset, flows):
-    return _cnf(preset[kind], flows) if kind == "cnf" else flows.PlanarFlow("data_to_base")
+def flow_of(kind, preset, flows):
+    return continuous_flow(preset[kind], flows) if kind == "cnf" else flows.PlanarFlow("data_to_base")
 
 
-def _cnf(settings, flows, **changes):
+def continuous_flow(settings, flows, **changes):
     settings = {"dtype": "float32", "compiler": "graph", **settings, **changes}
     return flows.ContinuousFlow(
         flows.planar_dynamics,
@@ -272,7 +286,7 @@ def _fit_cnf(task, _, train, best):
     from original_repro import flows
 
     # Evaluation, with other numbers of points, keeps to graphs, whose steps are the same.
-    flow = _cnf(settings, flows, compiler=task["compiler"])
+    flow = continuous_flow(settings, flows, compiler=task["compiler"])
 
     def draw_batch(rng):
         return (train[rng.integers(0, len(train), settings["batch_size"])],)
@@ -354,7 +368,7 @@ def reversal_rows(params, settings, x, flows):
     """Distances between x and x solved to the base and back, a row for each precision and tolerance."""
     rows = []
     for dtype in ("float32", "float64"):
-        flow = _cnf(settings, flows, dtype=dtype)
+        flow = continuous_flow(settings, flows, dtype=dtype)
         for tolerance in REVERSAL_TOLERANCES:
             flow.solver |= {"rtol": tolerance, "atol": tolerance}
             z = flow.solve(params, x, flow.times[::-1])[0][-1]
@@ -429,7 +443,7 @@ EXPERIMENT = Experiment(
     shows="continuous and planar normalizing flows on Two Circles and Two Moons, by maximum likelihood",
     run=run,
     description=__doc__,
-    preset_of=lambda settings: PRESETS[settings.preset],
+    preset_of=preset_of,
     settings=RunSettings,
     takes={"quick": "3 min"},
     evaluate=evaluate,

@@ -36,9 +36,9 @@ def run(settings, places):
     begun = time.perf_counter()
     path, weights, digest = table2_latent_ode.kept_weights(settings, places, NEEDED)
     preset = PRESETS[settings.preset]
-    model = _Model(weights[f"latent_ode_{POINTS}"])
-    data = _test_set(settings.seed, preset["test"], POINTS)
-    metrics, found = measure(model, data, settings.seed, preset)
+    model = Model(weights[f"latent_ode_{POINTS}"])
+    data = test_set(settings.seed, preset["test"], POINTS, settings.geometry)
+    metrics, found = measure(model, data, settings, preset)
     _draw(model, weights, data, metrics, found, settings, places)
     record = records.record_run(
         NAME,
@@ -62,16 +62,16 @@ def evaluate(settings, places):
     """The metrics of `run`, without its figures."""
     _, weights, _ = table2_latent_ode.kept_weights(settings, places, NEEDED)
     preset = PRESETS[settings.preset]
-    model, data = _Model(weights[f"latent_ode_{POINTS}"]), _test_set(settings.seed, preset["test"], POINTS)
-    return measure(model, data, settings.seed, preset)[0]
+    model, data = Model(weights[f"latent_ode_{POINTS}"]), test_set(settings.seed, preset["test"], POINTS, settings.geometry)
+    return measure(model, data, settings, preset)[0]
 
 
 def redraw(settings, places):
     """The figures of `run` again, from the weights alone; returns their paths."""
     _, weights, _ = table2_latent_ode.kept_weights(settings, places, NEEDED)
     preset = PRESETS[settings.preset]
-    model, data = _Model(weights[f"latent_ode_{POINTS}"]), _test_set(settings.seed, preset["test"], POINTS)
-    return _draw(model, weights, data, *measure(model, data, settings.seed, preset), settings, places)
+    model, data = Model(weights[f"latent_ode_{POINTS}"]), test_set(settings.seed, preset["test"], POINTS, settings.geometry)
+    return _draw(model, weights, data, *measure(model, data, settings, preset), settings, places)
 
 
 def _draw(model, weights, data, metrics, found, settings, places):
@@ -99,9 +99,9 @@ class _Found(NamedTuple):
     reconstructions: dict
 
 
-def measure(model, data, seed, preset):
+def measure(model, data, settings, preset):
     """(metrics, _Found) of a latent ODE on Trajectories."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(settings.seed)
     means = model.posterior(data)
     probes = {
         "linear": direction_probe(means, data.clockwise),
@@ -111,7 +111,7 @@ def measure(model, data, seed, preset):
     mean, deviation = model.predictive(data, np.concatenate([data.grid, data.further_times]), rng, preset["samples"])
     inside = np.abs(np.concatenate([data.noisy, data.further_noisy], 1) - mean) < NORMAL_95 * deviation
     steps = len(data.grid)
-    more = {points: _test_set(seed, preset["test"], points) for points in FEWER_AND_MORE}
+    more = {points: test_set(settings.seed, preset["test"], points, settings.geometry) for points in FEWER_AND_MORE}
     reconstructions = {points: model.generate(model.posterior(seen), seen.grid) for points, seen in more.items()}
     metrics = {
         "direction_probe_accuracy": probes["linear"],
@@ -169,13 +169,13 @@ def signed_area(paths):
     return np.sum(here[..., 0] * there[..., 1] - here[..., 1] * there[..., 0], axis=1)
 
 
-def _test_set(seed, count, points):
+def test_set(seed, count, points, geometry="growing"):
     """The first spirals of table2's test set, in its paper preset's sizes, at any number of observed points."""
     counts = tuple(table2_latent_ode.PRESETS["paper"]["trajectories"].values())
-    return spirals.head(spirals.make_sets(seed, counts, points, NOISE)[2], count)
+    return spirals.head(spirals.make_sets(seed, counts, points, NOISE, spirals.GEOMETRIES[geometry])[2], count)
 
 
-class _Model:
+class Model:
     """The latent ODE with its weights, in the spirals' unit of length."""
 
     def __init__(self, params):
@@ -188,6 +188,14 @@ class _Model:
     def posterior(self, data):
         """Means of q(z0) (N, latent)."""
         return self.net.posterior(self.params, *table2_latent_ode.series(data))[0]
+
+    def posterior_with_deviation(self, data):
+        """Means and standard deviations of q(z0), each (N, latent)."""
+        return self.net.posterior(self.params, *table2_latent_ode.series(data))
+
+    def decode(self, states):
+        """Means (N, T, 2) of the values, from latent states (T, N, latent)."""
+        return SCALE * np.swapaxes(self.net.decode(self.params, states), 0, 1)
 
     def latent(self, z0, times):
         """Latent trajectories (len(times), N, latent)."""

@@ -74,6 +74,8 @@ def run(settings, places):
         "points": settings.points,
         "seed": settings.seed,
         "noise": 0.1,
+        "geometry": "growing",
+        "encoder": "rnn",
         "reverse": BEST,
         "trajectories": preset["trajectories"],
         **preset["training"],

@@ -17,7 +17,7 @@ def table(experiment, found):
     runs.sort(key=lambda run: (list(LABELS).index(run[0]["model"]), run[0]["epochs"], run[1]))
     tested = [
         [
-            LABELS[configuration["model"]],
+            LABELS[configuration["model"]] + (", deskewed digits" if configuration.get("deskewed") else ""),
             solver(configuration),
             configuration["epochs"],
             seed,

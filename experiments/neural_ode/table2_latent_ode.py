@@ -3,11 +3,14 @@
 1000 spirals for training and as many for testing, half of each clockwise, with Gaussian noise; n = 30, 50 or 100 of 100 equally
 spaced times are observed, drawn without replacement for each spiral. The networks see nothing after those; the error is the
 root mean square over all coordinates of the 100 further time points of test spirals, against noisy targets (which a perfect
-prediction misses by the noise) and clean ones. The latent ODE predicts from the mean of q(z0). The recurrent networks feed
-their predictions back: that with time gaps (rnn_dt) at the further times, that without (rnn) at steps of the mean gap between
-observations, linearly interpolated at the further times. rmse_rnn_stepwise takes each of its predictions for one further time
+prediction misses by the noise) and clean ones. The latent ODE predicts from the mean of q(z0). The recurrent networks, without
+time gaps (rnn) and with them (rnn_dt), feed their predictions back in steps of the mean gap between observations, linearly
+interpolated at the further times; records from before the second look have rnn_dt step from one further time to the next, closer
+together than the gaps that it was trained on. rmse_rnn_stepwise takes each of its predictions for one further time
 instead, as if it had been told nothing of the observations' sparseness; ratios are those to the better of the two readings,
-rmse_rnn.
+rmse_rnn. --tuned yes takes rates and batch sizes that table2_tuning chose for all kinds of networks alike, by as many looks at
+validation spirals of a seed of its own; --geometry archimedean the spirals of the authors' later example; --encoder attention a
+recognition network that attends to the observations in the place of the recurrent one.
 
 The paper gives neither noise nor geometry (see original_repro/datasets/spirals.py), nor optimiser, rates or iterations. Chosen
 here: Adam, warm-up over 2 % of a stage and a cosine to zero, gradients clipped to a norm, values scaled to order one; among
@@ -43,7 +46,7 @@ from ..harness.tables import markdown_table, over_seeds
 from ..report import registry
 from . import table2_figures
 
-NAME = "table2_latent_ode"
+NAME, TUNING = "table2_latent_ode", "table2_tuning"
 MODELS = table2_figures.LABELS
 SPACING = spirals.Geometry().spacing
 # The longest step of a fixed grid; output times that are closer are crossed in one step.
@@ -72,6 +75,7 @@ WAYS = {
 }
 BEST = "rk4"
 NOISE = 0.1
+GEOMETRY_HELP = "which spirals: ours, growing (default), or archimedean, those of the authors' later example"
 # Of the 100 output times, those that an iteration has in its log-likelihood.
 FEW_TIMES = 20
 # Stages: [how many of the 100 observed times are in the log-likelihood, counted from the first; iterations].
@@ -116,21 +120,31 @@ PRESETS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(Settings):
-    """Settings of a run."""
+class WorkerSettings(Settings):
+    """Settings of what many processes share."""
 
-    noise: float = option(NOISE, f"standard deviation of the observations' noise (default: {NOISE})", type=float)
-    reverse: str = option(BEST, f"how the reverse sweep is solved (default: {BEST})", choices=WAYS)
-    compiler: str = option("graph", "what makes code of the ODE's function (default: graph)", choices=COMPILERS)
     workers: int = option(
         workers.available_cores(), "processes at a time (default: one for each core)", type=int, metavar="N", named=False
     )
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunSettings(WorkerSettings):
+    """Settings of a run."""
+
+    noise: float = option(NOISE, f"standard deviation of the observations' noise (default: {NOISE})", type=float)
+    tuned: str = option("no", "settings as table2_tuning chose them (default: no, ours)", choices=("no", "yes"))
+    geometry: str = option("growing", GEOMETRY_HELP, choices=spirals.GEOMETRIES)
+    encoder: str = option("rnn", "what recognises q(z0): the paper's RNN (default), or attention", choices=("rnn", "attention"))
+    reverse: str = option(BEST, f"how the reverse sweep is solved (default: {BEST})", choices=WAYS)
+    compiler: str = option("graph", "what makes code of the ODE's function (default: graph)", choices=COMPILERS)
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightsSettings(Settings):
     """Settings of experiments that go on from this one's weights."""
 
+    geometry: str = option("growing", GEOMETRY_HELP, choices=spirals.GEOMETRIES)
     weights: Path | None = option(
         None,
         f"(default: those that `run {NAME}` with the same preset and seed left in OUT/weights)",
@@ -148,18 +162,19 @@ def run(settings, places):
         "seed": settings.seed,
         "noise": settings.noise,
         "reverse": settings.reverse,
+        "geometry": settings.geometry,
+        "encoder": settings.encoder,
         "compiler": settings.compiler,
         "trajectories": preset["trajectories"],
     }
+    tuned = tuned_settings(settings.preset, places) if settings.tuned == "yes" else {}
     checkpoints = places.checkpoint_folder(NAME, settings.stem)
     # The longest fits first, so that no process is left with one while the others are done.
     tasks = [
         {
             **common,
-            "model": model,
-            "points": points,
-            **preset["latent_ode" if model == "latent_ode" else "rnn"],
-            **preset.get(f"{model}_{points}", {}),
+            **fit_settings(preset, model, points),
+            **tuned.get(f"{model}_{points}", {}),
             "checkpoint": str(checkpoints / f"{model}_{points}.npz"),
         }
         for model in reversed(MODELS)
@@ -171,7 +186,10 @@ def run(settings, places):
     configuration = {
         "data": f"spirals, noise {settings.noise:g}",
         **common,
-        "geometry": spirals.Geometry()._asdict(),
+        "tuned": settings.tuned,
+        "tuned_settings": tuned,
+        "rnn_dt_steps": "mean gap",
+        "shape": spirals.GEOMETRIES[settings.geometry]._asdict(),
         "solver": {"method": "adams", "tolerance": 1.5e-8, **WAYS[settings.reverse]},
         "optimiser": "adam",
         "schedule": "warm-up over 2 % of a stage, cosine to zero",
@@ -196,9 +214,26 @@ def run(settings, places):
     return record
 
 
-def by_noise(found):
-    """{noise: records of this experiment, of all seeds}, by rising noise: `records.by_option`."""
-    return records.by_option(found, NAME, "noise")
+def fit_settings(preset, model, points):
+    """Model, number of observed points, and how they are fitted."""
+    kind = "latent_ode" if model == "latent_ode" else "rnn"
+    return {"model": model, "points": points, **preset[kind], **preset.get(f"{model}_{points}", {})}
+
+
+def tuned_settings(preset, places):
+    """{"<model>_<points>": settings} that table2_tuning of a preset chose.
+
+    Raises FileNotFoundError, with the command, where there is no record of it.
+    """
+    path = records.kept(places.record(TUNING, f"{preset}-seed0"))
+    if not path.is_file():
+        raise FileNotFoundError(f"no record at {path}; `python -m experiments run {TUNING} --preset {preset}` writes it")
+    return json.loads(path.read_text())["configuration"]["chosen"]
+
+
+def by_noise(found, **options):
+    """{noise: records of this experiment, of all seeds}, by rising noise: `records.by_option`; options: of their runs."""
+    return records.by_option(found, NAME, "noise", **options)
 
 
 def kept_weights(settings, places, needed):
@@ -229,6 +264,7 @@ def evaluate(settings, places):
     for model in MODELS:
         for points in preset["points"]:
             task = {"seed": settings.seed, "noise": NOISE, "points": points, "model": model, "reverse": BEST}
+            task |= {"geometry": settings.geometry, "encoder": "rnn"}
             train, _, test = make_data({**task, "trajectories": preset["trajectories"]})
             net = make_network(task, train)[0]
             errors = _test_errors(model, net, weights[f"{model}_{points}"], test)
@@ -358,7 +394,8 @@ class _Best:
 
 def make_data(task):
     """Trajectories (training, validation, test) of a task."""
-    return spirals.make_sets(task["seed"], tuple(task["trajectories"].values()), task["points"], task["noise"])
+    geometry = spirals.GEOMETRIES[task["geometry"]]
+    return spirals.make_sets(task["seed"], tuple(task["trajectories"].values()), task["points"], task["noise"], geometry)
 
 
 # About the standard deviation of the spirals' coordinates: networks see values of order one, errors are in the spirals' unit.
@@ -370,16 +407,19 @@ def make_network(task, train):
     # TensorFlow takes seconds to import, and `list` should not.
     from original_repro import latent_ode
 
-    params = _initial_params(task["model"], np.random.default_rng(task["seed"]))
+    params = _initial_params(task["model"], np.random.default_rng(task["seed"]), task["encoder"])
     if task["model"] == "latent_ode":
-        return latent_ode.LatentOde(compiler=task.get("compiler", "graph"), **WAYS[task["reverse"]]), params
+        net = latent_ode.LatentOde(encoder=task["encoder"], compiler=task.get("compiler", "graph"), **WAYS[task["reverse"]])
+        return net, params
     return latent_ode.Rnn(time_gaps=task["model"] == "rnn_dt", mean_gap=np.diff(train.times, axis=1).mean()), params
 
 
-def _initial_params(model, rng):
+def _initial_params(model, rng, encoder="rnn"):
     from original_repro import latent_ode
 
-    return latent_ode.init_latent_ode(rng) if model == "latent_ode" else latent_ode.init_rnn(rng, time_gaps=model == "rnn_dt")
+    if model == "latent_ode":
+        return latent_ode.init_latent_ode(rng, encoder=encoder)
+    return latent_ode.init_rnn(rng, time_gaps=model == "rnn_dt")
 
 
 def series(data, chosen=slice(None)):
@@ -409,12 +449,14 @@ def table(found):
     rows = [
         [
             f"{noise:g}",
+            {"no": "ours", "yes": "tuned alike"}[tuned],
             kind,
             label,
             len(records),
             *(over_seeds(records, f"{metric}_{size}_{kind}") for size in PRESETS["paper"]["points"]),
         ]
-        for noise, records in by_noise(found).items()
+        for tuned in ("no", "yes")
+        for noise, records in by_noise(found, **({"tuned": "yes"} if tuned == "yes" else {})).items()
         for kind in ("noisy", "clean")
         for metric, label in (
             ("rmse_rnn", "RNN"),
@@ -423,7 +465,7 @@ def table(found):
             ("ratio", "latent ODE over RNN"),
         )
     ]
-    return markdown_table(["noise", "targets", "model", "seeds", "30 observations", "50", "100"], rows)
+    return markdown_table(["noise", "settings", "targets", "model", "seeds", "30 observations", "50", "100"], rows)
 
 
 EXPERIMENT = Experiment(

@@ -7,22 +7,35 @@ from tabulate import tabulate
 from ..harness.tables import markdown_table
 from . import registry, rules
 
+KINDS = {registry.NUMBER: "numbers", registry.CLAIM: "claims", registry.ORDERING: "orderings"}
+
 
 def counts(verdicts):
-    """How many of the paper's numbers and claims have which verdict, in a sentence."""
-    number = Counter(verdict.verdict for verdict in verdicts)
-    kept = Counter(verdict.verdict for verdict in verdicts if verdict.kept)
-    if kept.total():
+    """How many of the paper's numbers, claims and orderings have which verdict, in sentences; what is only listed, apart."""
+    counted = [verdict for verdict in verdicts if registry.kind(verdict.entry) != registry.LISTED]
+    if any(verdict.kept for verdict in verdicts):
+        kept = [verdict for verdict in counted if verdict.kept]
+        waiting = sum(verdict.verdict == registry.NOT_MEASURED for verdict in counted)
         return (
-            f"Of {len(verdicts)} numbers and claims, {kept.total()} were measured just now, from the weights that come with the "
-            f"project: {kept[registry.REPRODUCED]} are reproduced, {kept[registry.NOT_REPRODUCED]} are not. The quick presets "
-            f"below show what the experiments do, not the paper's numbers; {number[registry.NOT_MEASURED]} wait for the paper "
-            "presets, whose results are in results/README.md of the project."
+            f"Measured just now, from the weights that come with the project: {_by_kind(kept)}. The quick presets below show "
+            f"what the experiments do, not the paper's numbers; {waiting} entries wait for the paper presets, whose results are "
+            "in results/README.md of the project."
         )
-    return (
-        f"Of {len(verdicts)} numbers and claims, {number[registry.REPRODUCED]} are reproduced, "
-        f"{number[registry.NOT_REPRODUCED]} are not, and {number[registry.NOT_MEASURED]} are not measured yet."
-    )
+    listed = len(verdicts) - len(counted)
+    aside = f" {listed} more entries, settings that we typed and information, are listed and not counted." if listed else ""
+    return f"{_by_kind(counted)}.{aside}"
+
+
+def _by_kind(verdicts):
+    """A clause for each kind."""
+    parts = []
+    for kind, name in KINDS.items():
+        number = Counter(verdict.verdict for verdict in verdicts if registry.kind(verdict.entry) == kind)
+        if number.total():
+            words = f"{number[registry.REPRODUCED]} reproduced, {number[registry.NOT_REPRODUCED]} not"
+            waiting = number[registry.NOT_MEASURED]
+            parts.append(f"{number.total()} {name}: {words}" + (f", {waiting} not measured yet" if waiting else ""))
+    return "; ".join(parts)
 
 
 def short_table(verdicts):
@@ -59,6 +72,15 @@ def verdict_table(verdicts, records, out):
     return markdown_table(["what", "reported", "measured", "verdict", "why" if why else "note", "rule, command, records"], rows)
 
 
+def listed_table(verdicts, records, out):
+    """Settings that we typed, and information: what is reported, what was used or found; no verdict is counted."""
+    rows = [
+        [_what(one.entry), reported(one.entry), measured(one), one.entry.get("note", ""), _how_measured(one, records, out)]
+        for one in verdicts
+    ]
+    return markdown_table(["what", "reported", "used or found", "note", "rule, command, records"], rows)
+
+
 def demonstrations(verdicts):
     """What small runs show of entries that only the paper presets measure, with the command that does."""
     rows = [
@@ -81,8 +103,8 @@ def reported(entry):
 def measured(verdict):
     """What was measured, in words: value, interval, deviation over seeds, and what the rule adds; quick ones are named such."""
     if verdict.finding is not None:
-        seeds = len(verdict.records)
-        return _finding(verdict.finding, verdict.entry) + (f"; {seeds} seeds" if seeds > 1 else "")
+        seeds = verdict.seeds
+        return _finding(verdict.finding, verdict.entry) + f"; {seeds} seed{'s' if seeds > 1 else ''}"
     if verdict.quick is not None:
         return _finding(verdict.quick, verdict.entry) + " (quick, not a paper-preset measurement)"
     return ""

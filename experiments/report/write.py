@@ -12,7 +12,24 @@ from . import figures as figures_of
 from . import page, questions, registry, verdict_tables
 
 TITLE = "Results"
-PAPER_ORDER = ("Table 1", "Figure 3", "Figure 4", "Figure 5", "Figure 7", "Table 2", "Figure 8", "Section 6")
+PAPER_ORDER = (
+    "Table 1",
+    "Section 3",
+    "Figure 3",
+    "Theorem 1",
+    "Section 4",
+    "Figure 4",
+    "Figure 5",
+    "Section 5",
+    "Figure 7",
+    "Table 2",
+    "Figure 8",
+    "Figure 9",
+    "Figure 10",
+    "Section 6",
+    "Appendix D",
+    "Of the field",
+)
 ORDER = (registry.NOT_REPRODUCED, registry.REPRODUCED, registry.NOT_MEASURED)
 
 
@@ -49,16 +66,20 @@ def markdown(out, found, verdicts, experiments):
         "it names. The paper is *Neural Ordinary Differential Equations* (Chen, Rubanova, Bettencourt and Duvenaud, 2018).",
         verdict_tables.counts(verdicts),
     ]
-    kept = sorted((one for one in verdicts if one.kept), key=lambda one: ORDER.index(one.verdict) == 0)
+    listed = [one for one in verdicts if registry.kind(one.entry) == registry.LISTED]
+    kept = sorted((one for one in verdicts if one.kept and one not in listed), key=lambda one: ORDER.index(one.verdict) == 0)
     if kept:
         parts += ["## Measured again from kept weights", verdict_tables.verdict_table(kept, records, out)]
     for name in ORDER:
-        some = [one for one in verdicts if one.verdict == name and not one.kept]
+        some = [one for one in verdicts if one.verdict == name and not one.kept and one not in listed]
         if some and kept and name == registry.NOT_MEASURED:
             parts += ["## Demonstrations", verdict_tables.demonstrations(some)]
         elif some:
             parts += [f"## {name.capitalize()}", verdict_tables.verdict_table(some, records, out)]
+    if listed:
+        parts += ["## Listed, not counted", verdict_tables.listed_table(listed, records, out)]
     parts += sections(out, of_whole_runs, experiments)
+    parts += superseded(out)
     aside = registry.unused(found, verdicts)
     if aside:
         parts += [
@@ -154,6 +175,27 @@ def troubles(out, experiments):
     }
     tables = [_table(one.name, one.section, _of_whole_runs(found))[1] for one in experiments if one.section]
     return [*sorted(of_verdicts), *(sentence for some in tables for sentence in some)]
+
+
+def superseded(out):
+    """What was scored on test sets before the settings of today, from out/superseded: earlier records of the same commands."""
+    paths = sorted(Path(out).glob("superseded/*/*.json"))
+    rows = []
+    for path in paths:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        configuration, metrics = record["configuration"], record["metrics"]
+        rows.append(
+            [
+                verdict_tables.link(path, out),
+                f"`{record['command'].partition(' --data')[0]}`",
+                configuration["epochs"],
+                f"{metrics['errors']:.0f} of {metrics['examples']:,}",
+                record["date"][:10],
+                record["git_commit"][:9],
+            ]
+        )
+    table = markdown_table(["record", "command, with the presets of then", "epochs", "test errors", "date", "commit"], rows)
+    return ["## Superseded test errors", table] if rows else []
 
 
 def _runs_table(found, out):

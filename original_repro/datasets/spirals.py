@@ -30,6 +30,25 @@ class Geometry(NamedTuple):
     steps: int = 100
 
 
+class Archimedean(NamedTuple):
+    """The two spirals of the authors' later example: r = a + b angle, and r = a + 50 b / angle, of so many turns and points.
+
+    centre: distance of either from the origin. spacing and steps: as of a `Geometry`; an angle of 6 pi / 1,000 goes by in a
+    spacing, whose unit is ours.
+    """
+
+    a: float = 0.0
+    b: float = 0.3
+    turns: float = 3.0
+    points: int = 1000
+    centre: float = 5.0
+    spacing: float = 0.05
+    steps: int = 100
+
+
+GEOMETRIES = {"growing": Geometry(), "archimedean": Archimedean()}
+
+
 class Trajectories(NamedTuple):
     """N spirals, each observed at n of the `steps` times.
 
@@ -57,6 +76,16 @@ def spiral(t, start_radius, start_angle, clockwise, geometry=Geometry()):
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
 
 
+def archimedean_spiral(places, clockwise, geometry=GEOMETRIES["archimedean"]):
+    """Points (N, T, 2) at places (N, T), from 0 to geometry.points - 1, of the spiral of each direction (N,)."""
+    end, clockwise = 2 * np.pi * geometry.turns, np.asarray(clockwise)[:, None]
+    turned = end * np.asarray(places) / (geometry.points - 1)
+    angle = np.where(clockwise, end + 1 - turned, turned)
+    radius = geometry.a + geometry.b * np.where(clockwise, 50 / (end + 1 - turned), turned)
+    x = radius * np.cos(angle) + np.where(clockwise, -geometry.centre, geometry.centre)
+    return np.stack([x, radius * np.sin(angle)], axis=-1)
+
+
 def make_spirals(seed, count, points, noise, geometry=Geometry()):
     """Trajectories of `count` spirals, half of them clockwise, each observed at `points` of the times.
 
@@ -72,9 +101,14 @@ def make_spirals(seed, count, points, noise, geometry=Geometry()):
         raise ValueError(f"count must be at least 1, got {count}")
     shapes, noises, draws = np.random.default_rng(seed).spawn(3)
     clockwise = shapes.permutation(np.arange(count) % 2 == 0)
-    start_radius, start_angle = shapes.uniform(*geometry.start_radius, count), shapes.uniform(0, 2 * np.pi, count)
     t = geometry.spacing * np.arange(2 * geometry.steps)
-    clean = spiral(t, start_radius, start_angle, clockwise, geometry)
+    if isinstance(geometry, Archimedean):
+        # As there, none begins in the first tenth.
+        first = shapes.integers(geometry.steps, geometry.points - 2 * geometry.steps, count)
+        clean = archimedean_spiral(first[:, None] + np.arange(2 * geometry.steps), clockwise, geometry)
+    else:
+        start_radius, start_angle = shapes.uniform(*geometry.start_radius, count), shapes.uniform(0, 2 * np.pi, count)
+        clean = spiral(t, start_radius, start_angle, clockwise, geometry)
     noisy = clean + noise * noises.normal(size=clean.shape)
     # The points that come first in a random order: without replacement, and each of them equally likely.
     chosen = np.sort(np.argsort(draws.random((count, geometry.steps)), axis=1)[:, :points], axis=1)

@@ -20,6 +20,7 @@ class Batches(NamedTuple):
         batch is an odd one that is not dropped.
     count, batch_size, drop_last: indices an epoch; a step; whether an odd last batch is left out.
     data, arrays: by which a checkpoint knows the data: a list of str, JSON's types only, and what is digested, a tuple.
+    numbered: whether the number of the step, 0 at the first, follows a batch's arrays.
     """
 
     make: Callable
@@ -28,6 +29,7 @@ class Batches(NamedTuple):
     drop_last: bool
     data: list
     arrays: tuple = ()
+    numbered: bool = False
 
     @property
     def steps(self):
@@ -76,13 +78,13 @@ def index_batches(make, examples, batch_size, steps):
     return Batches(lambda indices, rng: make(indices % examples, rng), count, batch_size, True, [f"int64 ({count},)"])
 
 
-def drawn_batches(draw, steps, data=()):
+def drawn_batches(draw, steps, data=(), *, numbered=False):
     """`steps` batches an epoch of no data set; draw(rng): -> a batch, a tuple of arrays.
 
-    data: arrays that it draws from, if a checkpoint is to know them.
+    data: arrays that it draws from, if a checkpoint is to know them. numbered: as of `Batches`.
     """
     check_at_least_one("steps", steps)
-    return Batches(lambda indices, rng: draw(rng), steps, 1, True, [f"int64 ({steps},)"], tuple(data))
+    return Batches(lambda indices, rng: draw(rng), steps, 1, True, [f"int64 ({steps},)"], tuple(data), numbered)
 
 
 def random_crops(images, rng, padding=4):

@@ -39,7 +39,8 @@ def fit(
 ):
     """Train `params` on `batches`; returns (params, history).
 
-    value_and_grad_fn(params, *batch): -> (metrics, grads); metrics is a dict of numbers with "loss" among them.
+    value_and_grad_fn(params, *batch): -> (metrics, grads); metrics is a dict of numbers with "loss" among them. After the batch
+        comes the number of the step where the batches are numbered.
     params: initial parameters, nested dicts, lists and tuples of floating-point arrays.
     batches: a `Batches`, of a data set (`minibatches`, `index_batches`) or of none (`drawn_batches`).
     optimiser, schedule: an `Optimiser`, and a function from the step, 0 at the first, to the learning rate.
@@ -95,8 +96,9 @@ def fit(
                 run["order"] = rng.permutation(batches.count)
             for indices in batches.parts(run["order"])[run["position"] :]:
                 where, batch = f"epoch {epoch}, step {run['step'] + 1}", batches.make(indices, rng)
+                number = (run["step"],) if batches.numbered else ()
                 with _named(where, run["step"]):
-                    metrics, grads = value_and_grad_fn(run["params"], *batch)
+                    metrics, grads = value_and_grad_fn(run["params"], *batch, *number)
                 metrics = _check_step(metrics, grads, run["sums"], where)
                 run["params"], run["optimiser"] = optimiser.update(grads, run["optimiser"], run["params"], schedule(run["step"]))
                 run["sums"] = {name: run["sums"].get(name, 0.0) + len(indices) * value for name, value in metrics.items()}

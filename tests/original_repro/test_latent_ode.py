@@ -183,6 +183,35 @@ def test_bands_are_those_of_posterior_draws_with_the_noise(net, params, series):
     np.testing.assert_allclose(deviation[:, 0], np.sqrt(decoded.var(0) + np.exp(2 * params["log_noise"])), rtol=0.25)
 
 
+# The encoder that attends
+
+
+def test_attention_reads_a_set_of_observations_and_no_padding():
+    rng = np.random.default_rng(20)
+    params = as_float64(lo.init_latent_ode(rng, encoder="attention"))
+    net = lo.LatentOde(dtype="float64", encoder="attention")
+    times, values, mask = irregular_series(rng, [4, 6])
+    found = net.posterior(params, times, values, mask)
+    shuffled = rng.permutation(times.shape[1])
+    for one, other in zip(found, net.posterior(params, times[:, shuffled], values[:, shuffled], mask[:, shuffled])):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+    # By hand, of the shorter series: softmax of scores, read by each head.
+    layers = params["recognition"]
+    seen = np.column_stack([values[0, :4], times[0, :4]])
+    hidden = np.tanh(seen @ layers["embedding"]["weight"] + layers["embedding"]["bias"])
+    scores = hidden @ layers["queries"]["weight"] + layers["queries"]["bias"]
+    weights = np.exp(scores) / np.exp(scores).sum(0)
+    output = (weights.T @ hidden).ravel() @ layers["output"]["weight"] + layers["output"]["bias"]
+    np.testing.assert_allclose(found[0][0], output[:4], rtol=1e-9)
+    np.testing.assert_allclose(found[1][0], np.exp(output[4:]), rtol=1e-9)
+
+
+@pytest.mark.parametrize("make", [lambda name: lo.LatentOde(encoder=name), lambda name: lo.init_latent_ode(None, encoder=name)])
+def test_an_unknown_encoder_is_named(make):
+    with pytest.raises(ValueError, match="encoder must be one of rnn, attention, got 'cnn'"):
+        make("cnn")
+
+
 # The recurrent baselines
 
 
@@ -214,27 +243,19 @@ def test_rnn_loss_is_the_likelihood_of_the_next_values_and_ignores_padding(time_
     assert inner(gradient, direction) == pytest.approx(slope, rel=1e-6)
 
 
-def test_rnn_with_time_gaps_feeds_back_its_predictions_at_the_further_times():
-    rng = np.random.default_rng(11)
-    params = as_float64(lo.init_rnn(rng, time_gaps=True))
-    times, values, further = np.array([[0.1, 0.4]]), rng.normal(size=(1, 2, 2)), np.array([1.0, 1.5, 1.7])
-    inputs, gaps = list(values[0]), [0.3, 0.6, 0.5, 0.2]
-    for i in range(2, 5):
-        inputs.append(by_hand(params, [np.append(x, gap) for x, gap in zip(inputs, gaps)])[-1])
-    predicted = lo.Rnn(time_gaps=True, mean_gap=1.0, dtype="float64").predict(params, times, values, further)
-    np.testing.assert_allclose(predicted[0], inputs[2:], rtol=1e-9)
-
-
-def test_rnn_without_time_steps_by_the_mean_gap_and_interpolates():
+@pytest.mark.parametrize("time_gaps", [False, True])
+def test_rnn_steps_by_the_mean_gap_and_interpolates(time_gaps):
     rng = np.random.default_rng(12)
-    params = as_float64(lo.init_rnn(rng))
+    params = as_float64(lo.init_rnn(rng, time_gaps=time_gaps))
     times, values = np.array([[0.0, 1.0], [0.5, 2.0]]), rng.normal(size=(2, 2, 2))
-    predicted = lo.Rnn(time_gaps=False, mean_gap=1.0, dtype="float64").predict(params, times, values, np.array([2.5, 3.25]))
+    net = lo.Rnn(time_gaps=time_gaps, mean_gap=0.8, dtype="float64")
+    predicted = net.predict(params, times, values, np.array([2.5, 3.25]))
     for i, last in enumerate((1.0, 2.0)):
-        path = list(values[i])
+        path, gaps = list(values[i]), [times[i, 1] - times[i, 0], *3 * [0.8]]
         for _ in range(3):
-            path.append(by_hand(params, path)[-1])
-        nodes = last + np.arange(4)
+            inputs = [np.append(x, gap) for x, gap in zip(path, gaps)] if time_gaps else path
+            path.append(by_hand(params, inputs)[-1])
+        nodes = last + 0.8 * np.arange(4)
         expected = [np.interp([2.5, 3.25], nodes, np.array(path)[1:, k]) for k in range(2)]
         np.testing.assert_allclose(predicted[i], np.transpose(expected), rtol=1e-9)
 

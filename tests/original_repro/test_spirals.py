@@ -84,3 +84,23 @@ def test_head_is_the_first_trajectories():
 def test_arguments_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         spirals.make_spirals(*arguments)
+
+
+def test_the_spirals_of_the_authors_later_example():
+    geometry = spirals.GEOMETRIES["archimedean"]
+    ends = spirals.archimedean_spiral(np.array([[0, 999], [0, 999]]), np.array([False, True]))
+    # r = 0.3 angle around (5, 0), from 0 to 6 pi; r = 15 / angle around (-5, 0), from 6 pi + 1 to 1.
+    np.testing.assert_allclose(ends[0], [[5, 0], [5 + 0.3 * 6 * np.pi, 0]], atol=1e-12)
+    first = 6 * np.pi + 1
+    expected = [[15 / first * np.cos(first) - 5, 15 / first * np.sin(first)], [15 * np.cos(1) - 5, 15 * np.sin(1)]]
+    np.testing.assert_allclose(ends[1], expected, atol=1e-12)
+    data = spirals.make_spirals(0, 50, 30, 0.0, geometry)
+    assert data.values.shape == (50, 30, 2) and data.further_clean.shape == (50, 100, 2)
+    np.testing.assert_array_equal(
+        data.values, np.take_along_axis(data.clean, np.searchsorted(data.grid, data.times)[..., None], 1)
+    )
+    centre = np.where(data.clockwise, -5.0, 5.0)[:, None]
+    x, y = data.clean[..., 0] - centre, data.clean[..., 1]
+    turns = np.sum(x[:, :-1] * y[:, 1:] - x[:, 1:] * y[:, :-1], axis=1)
+    np.testing.assert_array_equal(turns < 0, data.clockwise)
+    assert len(np.unique(data.clean[:, 0, 0])) > 40

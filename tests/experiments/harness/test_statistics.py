@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, linregress, t
+from scipy.stats import binomtest, linregress, spearmanr, t
 
 from experiments.harness import statistics
 
@@ -53,3 +53,30 @@ def test_the_interval_is_wilsons(count, examples):
 def test_means_have_a_deviation_from_two_values_on():
     assert statistics.mean_and_deviation([1.0, 3.0]) == pytest.approx((2.0, math.sqrt(2)))
     assert statistics.mean_and_deviation([1.0]) == (1.0, None)
+
+
+def test_a_curvature_with_its_error_is_numpys():
+    rng = np.random.default_rng(0)
+    x = np.arange(1.0, 9.0) * 1e4
+    values = 3 + 2 * x + 5e-4 * x**2 + 1e3 * rng.normal(size=8)
+    found, error = statistics.curvature(x, values)
+    coefficients, covariance = np.polyfit(x / 1e4, values, 2, cov=True)
+    assert found * 1e8 == pytest.approx(coefficients[0]) and error * 1e8 == pytest.approx(math.sqrt(covariance[0, 0]))
+    with pytest.raises(ValueError, match="four x or more"):
+        statistics.curvature([1, 2, 3, 3], [1, 2, 3, 4])
+
+
+def test_a_rank_correlation_is_scipys_with_an_interval_that_holds_the_truth():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 5, 300)
+    y = x + rng.normal(size=300)
+    rho, low, high = statistics.rank_correlation(x, y)
+    assert rho == pytest.approx(spearmanr(x, y).statistic) and low < rho < high
+    assert statistics.rank_correlation(x, -x)[0] == pytest.approx(-1)
+    held = 0
+    for _ in range(400):
+        _, low, high = statistics.rank_correlation(rng.normal(size=40), rng.normal(size=40))
+        held += low < 0 < high
+    assert 365 <= held <= 397
+    with pytest.raises(ValueError, match="both have to vary; got 12 pairs"):
+        statistics.rank_correlation(np.ones(12), np.arange(12))

@@ -12,7 +12,8 @@ TINY = {
     "sizes": (2, 3),
     "samples": 4_000,
     "epochs": 2,
-    "nf": {**figure4_flows.NF, "iterations": 400, "chunk": 100, "annealing": 100},
+    "restarts": 1,
+    "nf": {**figure4_flows.NF, "iterations": 400, "chunk": 100, "annealing": 0.25},
     "cnf": {**figure4_flows.CNF, "iterations": 6, "batch_size": 64, "times": (0.0, 1.0)},
 }
 
@@ -74,6 +75,41 @@ def test_a_finished_run_trains_no_more_and_fresh_begins_anew(finished, monkeypat
     assert command_line.main(arguments) == 0
     assert record_of(folder)["metrics"] == before
     assert command_line.main([*arguments, "--fresh"]) == 1
+
+
+@pytest.mark.parametrize("flow", ["nf", "cnf"])
+def test_the_start_of_the_least_training_loss_is_fitted_in_full(flow, monkeypatch, tmp_path):
+    """Both kinds alike: probes of a tenth, then all iterations from the best start."""
+    seen = []
+
+    def fit_flow(task, flows):
+        seen.append((task["seed"], task["settings"]["iterations"], task["checkpoint"].name))
+        loss = {7: 3.0, 1007: 1.0, 2007: 2.0}[task["seed"]]
+        if len(seen) == 4:
+            raise LookupError("fitted in full")
+        return None, None, [{"train": {"loss": loss}}]
+
+    for name in ("_fit_cnf", "_fit_nf"):
+        monkeypatch.setattr(figure4_flows, name, fit_flow)
+    task = {
+        "density": "u1",
+        "flow": flow,
+        "size": 2,
+        "settings": {"iterations": 500},
+        "seed": 7,
+        "restarts": 3,
+        "checkpoint": tmp_path / "fit.npz",
+    }
+    with pytest.raises(LookupError, match="fitted in full"):
+        figure4_flows.fit(task)
+    probes = [(7 + 1000 * number, 50, f"fit-restart{number}.npz") for number in range(3)]
+    assert seen == [*probes, (1007, 500, "fit.npz")]
+
+
+def test_the_energy_rises_over_its_share_of_the_iterations():
+    settings = {"annealing": 0.1, "iterations": 1000}
+    assert [figure4_flows.annealed(settings, step) for step in (0, 50, 99, 500)] == pytest.approx([0.01, 0.51, 1.0, 1.0])
+    assert figure4_flows.NF["annealing"] == figure4_flows.CNF["annealing"]
 
 
 def one_fit(flow, size, kl, error=0.01):

@@ -7,7 +7,16 @@ import pytest
 
 from experiments import command_line
 from experiments.harness import workers
-from experiments.neural_ode import figure7_poisson, figures8to10_latent_ode, latent_restarts, table2_figures, table2_latent_ode
+from experiments.neural_ode import (
+    figure7_poisson,
+    figure10_observations,
+    figures8to10_latent_ode,
+    latent_checks,
+    latent_restarts,
+    table2_figures,
+    table2_latent_ode,
+    table2_tuning,
+)
 from original_repro import latent_ode, training
 
 SHORT = {"stages": [[25, 4], [100, 6]], "iterations_an_evaluation": 2, "batch_size": 10, "peak_rate": 1e-2, "clip_norm": 10.0}
@@ -60,12 +69,82 @@ def test_table2_and_the_figures_of_its_weights(tiny, tmp_path, monkeypatch):
     assert names == {
         f"figures8to10_latent_ode-quick-seed0-{part}.png" for part in ("figure8", "figure8c", "figure9", "figure10", "bands")
     }
+    monkeypatch.setitem(latent_checks.PRESETS, "quick", {"points": (30,), "bands": (30,), "test": 12, "samples": 3})
+    assert command_line.main(["run", "latent_checks", *folders(tmp_path)]) == 0
+    record = read(tmp_path / "runs" / "latent_checks" / "quick-seed0.json")
+    assert 0.5 <= record["metrics"]["cluster_purity_30"] == record["metrics"]["cluster_purity_least"] <= 1
+    assert record["metrics"]["backwards_over_forwards_rmse"] > 0 and record["metrics"]["sample_over_mean_rmse"] > 0
+    assert [row["part"] for row in record["history"]] == ["tolerance", "tolerance", "imputation"]
+    assert "bands of 90 %, 30 observations" in latent_checks.table([(None, record)])
     before = {name: (tmp_path / "figures" / name).read_bytes() for name in names}
     (tmp_path / "runs" / "figures8to10_latent_ode" / "quick-seed0.json").unlink()
     for name in names:
         (tmp_path / "figures" / name).unlink()
     assert command_line.main(["redraw", "figures8to10_latent_ode", "--out", str(tmp_path)]) == 0
     assert {name: (tmp_path / "figures" / name).read_bytes() for name in names} == before
+
+
+def fitted(task):
+    """What a fit would return: the better, the nearer its rate is to 1e-2."""
+    rmse = abs(task["peak_rate"] - 1e-2) + 0.1
+    errors = {"noisy": rmse, "clean": rmse}
+    return {
+        "model": task["model"],
+        "points": task["points"],
+        "params": {"rate": np.array(task["peak_rate"])},
+        "history": [{"evaluation": {"rmse": rmse}, "iteration": 1}],
+        "seconds": 1.0,
+        "test": dict.fromkeys({"rnn": ("rnn", "rnn_stepwise")}.get(task["model"], (task["model"],)), errors),
+    }
+
+
+def test_settings_are_chosen_on_validation_spirals_and_taken_by_the_table(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(table2_tuning.PRESETS, "quick", {"peak_rates": (1e-3, 9e-3, 1e-1), "batch_sizes": (10,)})
+    monkeypatch.setattr(table2_latent_ode, "fit", fitted)
+    assert command_line.main(["run", "table2_latent_ode", "--tuned", "yes", *folders(tmp_path)]) == 1
+    assert command_line.main(["run", "table2_tuning", *folders(tmp_path)]) == 0
+    record = read(tmp_path / "runs" / "table2_tuning" / "quick-seed0.json")
+    networks = ("latent_ode_30", "rnn_dt_30", "rnn_30")
+    assert record["metrics"] == {f"looks_{name}": 3 for name in networks}
+    assert record["configuration"]["chosen"] == dict.fromkeys(networks, {"peak_rate": 9e-3, "batch_size": 10})
+    assert record["configuration"]["seed_of_spirals"] == 1000
+    assert command_line.main(["run", "table2_latent_ode", "--tuned", "yes", *folders(tmp_path)]) == 0
+    tuned = read(tmp_path / "runs" / "table2_latent_ode" / "quick-seed0-tuned=yes.json")
+    assert tuned["configuration"]["rnn_dt_steps"] == "mean gap"
+    assert tuned["metrics"]["rmse_latent_ode_30_noisy"] == pytest.approx(0.101)
+
+
+@pytest.mark.slow
+def test_a_latent_ode_of_varied_observations(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(figure10_observations.PRESETS, "quick", {"test": 10})
+    assert command_line.main(["run", "figure10_observations", *folders(tmp_path)]) == 0
+    record = read(tmp_path / "runs" / "figure10_observations" / "quick-seed0.json")
+    errors = [record["metrics"][f"reconstruction_rmse_{points}"] for points in (10, 20, 30, 50, 100)]
+    assert record["metrics"]["rise_greatest"] == max(after / before for before, after in zip(errors, errors[1:]))
+
+
+def test_spirals_are_seen_at_10_to_100_times():
+    mask = figure10_observations.observed(np.random.default_rng(0), 2000, 100)
+    counts = mask.sum(1)
+    assert counts.min() == 10 and counts.max() == 100 and mask.mean(0) == pytest.approx(0.55, abs=0.05)
+
+
+def ellipses(flat, ways):
+    """Paths (50, N, 2) around (3, 3), turning ways (N,) +1 or -1: flat in y where flat (N,) is True, else in x."""
+    phase = np.random.default_rng(0).uniform(0, 2 * np.pi, len(flat))
+    angle = np.linspace(0, 6, 50)[:, None] * ways + phase
+    return 3 + np.stack([np.where(flat, 1.0, 0.5) * np.cos(angle), np.where(flat, 0.5, 1.0) * np.sin(angle)], -1)
+
+
+def test_clusters_of_trajectories_are_found_without_labels():
+    rng = np.random.default_rng(1)
+    clockwise, other = np.arange(200) % 2 == 0, rng.random(200) < 0.5
+    by_shape = ellipses(clockwise, rng.choice([-1.0, 1.0], 200))
+    by_twist = ellipses(other, np.where(clockwise, -1.0, 1.0))
+    for paths, shape, twist in ((by_shape, 1.0, 0.5), (by_twist, 0.5, 1.0)):
+        for features, expected in ((latent_checks.shapes(paths), shape), (latent_checks.twists(paths), twist)):
+            purity = latent_checks.cluster_purity(latent_checks.two_clusters(features), clockwise)
+            assert purity == pytest.approx(expected, abs=0.1 if expected < 1 else 0.0)
 
 
 def test_errors_over_noise_are_drawn(tmp_path):
@@ -95,6 +174,8 @@ def test_a_stopped_fit_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monkeypa
         "points": 30,
         "seed": 1,
         "noise": 0.1,
+        "geometry": "growing",
+        "encoder": "rnn",
         "reverse": "rk4",
         **TINY["latent_ode"],
         "trajectories": TINY["trajectories"],

@@ -176,3 +176,13 @@ def test_the_lsoda_example_solves_300_000_unknowns():
     np.testing.assert_allclose(names["y"][-1], np.exp(-0.5), rtol=1e-2)
     (solve,) = names["solves"]
     assert solve.method == "lsoda" and solve.size == 300_000 and 0 < solve.nfe < 100
+
+
+def test_half_comes_with_a_looser_reverse_solve():
+    history = [
+        {"method": method, "factor": factor, "weights": "trained", "batch_size": 8, "ratio": ratio, "gradient_error": 0.05}
+        for method, factor, ratio in (("adams", 1.0, 0.9), ("adams", 10.0, 0.4), ("adams", 10.0, 0.5), ("lsoda", 10.0, 0.45))
+    ]
+    text = questions._looser_reverse_solves([found("figure3c_reverse", configuration={"batch_size": 8}, history=history)])
+    assert "0.40 to 0.50 with VODE and 0.45 to 0.45 with LSODA" in text and "off by 5 to 5 %" in text
+    assert "not measured yet: `python -m experiments run figure3c_reverse" in questions._looser_reverse_solves([])

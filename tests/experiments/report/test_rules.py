@@ -8,8 +8,8 @@ import pytest
 from experiments.report import rules
 
 
-def record(history=(), configuration=None, **metrics):
-    return {"metrics": metrics, "history": list(history), "configuration": configuration or {}}
+def record(history=(), configuration=None, seed=0, **metrics):
+    return {"metrics": metrics, "history": list(history), "configuration": configuration or {}, "seed": seed}
 
 
 def errors(*counts, examples=10_000):
@@ -41,6 +41,20 @@ def test_seeds_share_a_test_set_and_do_not_narrow_the_interval():
         rules.error_rate([*errors(1), *errors(1, examples=1000)], 0.01)
 
 
+@pytest.mark.parametrize(
+    "count, where, holds", [(20, "above", True), (42, "inside", True), (54, "inside", True), (60, "below", False)]
+)
+def test_an_error_rate_says_where_the_reported_one_lies(count, where, holds):
+    found = rules.error_rate(errors(count), 0.0042)
+    assert found.detail == f"reported rate {where}" and found.holds == holds
+
+
+@pytest.mark.parametrize("ours, theirs, holds", [((45,), (38,), True), ((20,), (60,), True), ((70,), (38,), False)])
+def test_as_few_errors_if_the_intervals_overlap_or_ours_is_below(ours, theirs, holds):
+    found = rules.as_few_errors(errors(*ours), None, against=errors(*theirs))
+    assert found.holds == holds and "the other's" in found.detail and "1 seed" in found.detail
+
+
 def test_at_most_and_at_least_judge_the_mean_over_seeds():
     records = [record(rmse=value) for value in (0.1, 0.2)]
     assert rules.at_most(records, 0.15 + 1e-12, "rmse").holds and not rules.at_most(records, 0.149, "rmse").holds
@@ -58,6 +72,24 @@ def test_a_bound_is_the_reported_value_or_a_limit(value, limit):
 @pytest.mark.parametrize("measured, holds", [(110, True), (90, True), (111, False), (89, False)])
 def test_within_a_share(measured, holds):
     assert rules.within([record(size=measured)], 100, "size", 0.1).holds == holds
+
+
+def test_a_share_may_ask_for_seeds():
+    records = [record(seed=seed, size=100) for seed in range(3)]
+    assert rules.within(records, 100, "size", 0.15, seeds=3).holds
+    with pytest.raises(rules.CannotJudge, match="3 seeds are asked for, there are 2"):
+        rules.within(records[:2], 100, "size", 0.15, seeds=3)
+    with pytest.raises(rules.CannotJudge, match="there is 1"):
+        rules.within([records[0], records[0]], 100, "size", 0.15, seeds=3)
+
+
+@pytest.mark.parametrize("low, high, holds", [(-0.5, -0.3, True), (-0.5, 0.1, False), (0.2, 0.3, False)])
+def test_an_interval_lies_beyond_a_bound(low, high, holds):
+    one = record(rank=(low + high) / 2, rank_low=low, rank_high=high)
+    assert rules.interval([one], None, "rank", below=0.0).holds == holds
+    assert rules.interval([one], None, "rank", above=0.0).holds == (low > 0)
+    with pytest.raises(rules.CannotJudge, match="of one run"):
+        rules.interval([one, one], None, "rank", below=0.0)
 
 
 def line(slope, noise, points=6):
@@ -111,6 +143,33 @@ def test_a_trend_needs_three_points(rows):
         rules.trend([record(rows)], None, {"model": "one"}, "x", "y")
 
 
+def growth(function, points=8):
+    """Points of y = function(x), off by 1 in turn."""
+    return [{"x": x, "y": 100 + function(x) + (1, -1, -1, 1)[x % 4]} for x in range(1, points + 1)]
+
+
+@pytest.mark.parametrize(
+    "function, reason",
+    [
+        (lambda x: 20 * x, None),
+        (lambda x: -20 * x, "falls"),
+        (lambda x: 1.5 * x, "R² is small"),
+        (lambda x: 20 * x + 0.7 * x**2, "a parabola with R² above 0.98"),
+        (lambda x: 0, "constant"),
+    ],
+)
+def test_growth_in_proportion_needs_a_slope_a_good_fit_and_no_curvature(function, reason):
+    found = rules.linear([record(growth(function))], None, {}, "x", "y")
+    assert found.holds == (reason is None), found
+    if reason and "parabola" in reason:
+        assert found.detail.startswith("R² 0.99") and "; curvature beyond its error" in found.detail
+
+
+def test_a_curvature_needs_four_points():
+    with pytest.raises(rules.CannotJudge, match="four x or more"):
+        rules.linear([record(growth(lambda x: x, points=3))], None, {}, "x", "y")
+
+
 def ratios(*values, **more):
     return [record([{"part": "backward", "method": "adams", "ratio": value, **more} for value in values])]
 
@@ -151,6 +210,48 @@ def test_an_ordering_holds_in_every_pair_or_names_the_others():
     found = rules.ordering([flows((0.1, 0.4), (0.2, 0.3))], None, **PAIRS)
     assert not found.holds and found.measured == 1 and found.detail == "of 2 pairs; not u1, 8 (0.4 and 0.3)"
     assert rules.ordering([flows((0.1, 0.4), (0.2, 0.3)), flows((0.1, 0.1), (0.2, 0.3))], None, **PAIRS).holds
+
+
+GENERALLY = {**PAIRS, "standard_errors": 2.0, "margin": 0.01, "pairs": 1, "seeds": 1}
+
+
+@pytest.mark.parametrize(
+    "cnf, nf, error, holds",
+    [
+        ((0.1, 0.1), (0.2, 0.2), 0.0, True),
+        ((0.1, 0.109), (0.2, 0.1), 0.0, True),  # above by less than 0.01 nats
+        ((0.1, 0.12), (0.2, 0.1), 0.01, True),  # above by less than two errors
+        ((0.19, 0.3), (0.2, 0.1), 0.0, False),  # one pair holds, but on average the ratio is above 1
+        ((0.3, 0.3), (0.2, 0.2), 0.0, False),
+        ((0.201, 0.201), (0.2, 0.2), 0.0, False),  # no pair is broken, and none is lower
+    ],
+)
+def test_generally_lower_needs_most_pairs_and_the_average(cnf, nf, error, holds):
+    assert rules.generally_lower([flows(cnf, nf, error)], None, **GENERALLY).holds == holds
+
+
+def test_generally_lower_needs_so_many_pairs_and_seeds():
+    one = flows((0.1, 0.2), (0.3, 0.1), 0.0)
+    assert rules.generally_lower([one], None, **GENERALLY).holds
+    found = rules.generally_lower([one], None, **{**GENERALLY, "pairs": 2})
+    assert not found.holds and found.detail.startswith("of 2 pairs; not u1, 8 (0.2 and 0.1); geometric mean of the ratios 0.816")
+    with pytest.raises(rules.CannotJudge, match="3 seeds are asked for"):
+        rules.generally_lower([one], None, **{**GENERALLY, "seeds": 3})
+
+
+@pytest.mark.parametrize("factor, holds", [(2.9, True), (3.1, False)])
+def test_so_many_times_somewhere(factor, holds):
+    found = rules.somewhere([flows((0.1, 0.1), (0.1, 0.3))], None, **PAIRS, factor=factor)
+    assert found.holds == holds and found.detail == "at u1, 8"
+
+
+@pytest.mark.parametrize("gaps, holds", [((0.03, 0.02), True), ((0.03, 0.019), False), ((-0.03, 0.02), False)])
+def test_a_paired_gap_is_beyond_its_own_error_in_every_choice(gaps, holds):
+    metrics = {f"gap_{data}{end}": value for data, gap in zip("ab", gaps) for end, value in (("", gap), ("_se", 0.01))}
+    found = rules.paired_gap([record(**metrics)], None, "gap_{data}", {"data": ["a", "b"]}, 2.0)
+    assert found.holds == holds and found.measured == min(gaps)
+    # Of two seeds the mean has an error smaller by sqrt(2).
+    assert rules.paired_gap(2 * [record(**metrics)], None, "gap_{data}", {"data": ["b"]}, 2.0).holds
 
 
 def test_an_ordering_may_ask_for_more_than_chance():

@@ -54,7 +54,9 @@ def test_a_reported_number_stands_beside_what_was_measured(tmp_path):
     make_record(tmp_path, stem="paper-seed0", configuration=PAPER, errors=45, examples=10_000, parameters=208266)
     text = written(tmp_path)
     error = row(text, "ODE-Net, test error")
-    assert "| 0.42 %" in error and "| 0.45 % (0.34 % to 0.60 %)" in error and "| reproduced" in error
+    assert (
+        "| 0.42 %" in error and "| 0.45 % (0.34 % to 0.60 %); reported rate inside; 1 seed" in error and "| reproduced" in error
+    )
     assert "[table1_mnist/paper-seed0](runs/table1_mnist/paper-seed0.json)" in error and "TensorFlow" in error
     assert "`python -m experiments run table1_mnist --preset paper`" in error and "`error_rate`" in error
     assert "208,266; -5.3%" in row(text, "ODE-Net, parameters")
@@ -64,7 +66,7 @@ def test_a_reported_number_stands_beside_what_was_measured(tmp_path):
 def test_seeds_stand_as_mean_deviation_and_interval(tmp_path):
     for seed, errors in enumerate((40, 50, 60)):
         make_record(tmp_path, stem=f"paper-seed{seed}", configuration=PAPER, errors=errors, examples=10_000, parameters=208266)
-    assert "0.50 % ± 0.10 % (0.38 % to 0.66 %); 3 seeds" in row(written(tmp_path), "ODE-Net, test error")
+    assert "0.50 % ± 0.10 % (0.38 % to 0.66 %); reported rate inside; 3 seeds" in row(written(tmp_path), "ODE-Net, test error")
 
 
 def test_what_is_not_reproduced_comes_first(tmp_path):
@@ -73,7 +75,7 @@ def test_what_is_not_reproduced_comes_first(tmp_path):
     places = [text.index(part) for part in ("## Not reproduced", "test error on MNIST", "## Reproduced", "## Not measured")]
     assert places == sorted(places)
     assert "**not reproduced**" in row(text, "ODE-Net, test error")
-    assert "1 are not" in text.split("##")[0]
+    assert " numbers: 1 reproduced, 1 not, " in text.split("##")[0]
 
 
 def test_quick_records_are_shown_as_such_and_decide_nothing(tmp_path):
@@ -96,7 +98,19 @@ def test_the_short_table_has_the_headlines_and_counts_the_rest(tmp_path):
     make_record(tmp_path, stem="paper-seed0", configuration=PAPER, errors=100, examples=10_000, parameters=100)
     table = verdict_tables.short_table(registry.judge_all(tmp_path))
     assert "**not reproduced**" in row(table, "ODE-Net, test error") and "ODE-Net, parameters" not in table
-    assert "2 are not" in table and "results/README.md" in table
+    assert " numbers: 0 reproduced, 2 not, " in table and "results/README.md" in table
+
+
+def test_settings_that_were_typed_are_listed_and_not_counted(tmp_path):
+    make_record(tmp_path, stem="paper-seed0", configuration=PAPER, errors=45, examples=10_000, parameters=208266)
+    text = written(tmp_path)
+    listed = text.partition("## Listed, not counted")[2].partition("\n## ")[0]
+    assert "Tolerance for classification" in listed and text.count("Tolerance for classification") == 1
+    entries, kinds = registry.read(), (registry.NUMBER, registry.CLAIM, registry.ORDERING)
+    counts = [sum(registry.kind(entry) == kind for entry in entries) for kind in kinds]
+    assert f"{len(entries) - sum(counts)} more entries" in text.split("##")[0]
+    for count, words in zip(counts, ("numbers", "claims", "orderings")):
+        assert f"{count} {words}: " in text.split("##")[0]
 
 
 def test_the_networks_stand_by_seed_and_their_settings_by_validation(tmp_path):
@@ -129,6 +143,19 @@ def test_the_networks_stand_by_seed_and_their_settings_by_validation(tmp_path):
         ["ResNet", "10", "4", "0", "60", "1.20 % (0.93 to 1.54)"],
         ["ResNet", "30", "1", "0.001", "45", "0.90 % (0.67 to 1.20)"],
     ]
+
+
+def test_superseded_test_errors_are_disclosed(tmp_path):
+    make_record(tmp_path, stem="paper-seed0", configuration=PAPER, errors=40, examples=10_000, parameters=208266)
+    assert "Superseded" not in written(tmp_path)
+    earlier = tmp_path / "superseded" / "table1_mnist" / "paper-seed0-epochs=7.json"
+    earlier.parent.mkdir(parents=True)
+    record = json.loads((tmp_path / "runs" / "table1_mnist" / "paper-seed0.json").read_text())
+    record["configuration"]["epochs"], record["metrics"]["errors"], record["git_commit"] = 7, 45, "0123456789ab"
+    earlier.write_text(json.dumps(record))
+    section = written(tmp_path).partition("## Superseded test errors")[2]
+    assert "superseded/table1_mnist/paper-seed0-epochs=7.json" in section and "| 7 " in section
+    assert "45 of 10,000" in section and "012345678 " in section
 
 
 def test_growth_with_depth_has_its_standard_error(tmp_path):
@@ -168,8 +195,8 @@ def test_tables_of_the_flows_the_latent_ode_and_its_restarts(tmp_path):
     assert "| 0.2500 ± 0.0100" in row(text, "| U1        | NF") and "| 0.1250" in row(text, "| U1        | CNF")
     assert "-1.5000 ± 0.0200" in row(text, "| Two Moons   | CNF")
     assert "1.2e+03" in row(text, "| fresh") and "2.5" in row(text, "| fresh")
-    assert row(text, "| 0.1     | noisy     | latent ODE  ").count("0.2500 ± 0.0707") == 3
-    assert row(text, "| 0.3     | clean     | latent ODE  ").count("0.2000") == 3
+    assert row(text, "| 0.1     | ours       | noisy     | latent ODE  ").count("0.2500 ± 0.0707") == 3
+    assert row(text, "| 0.3     | ours       | clean     | latent ODE  ").count("0.2000") == 3
 
 
 def test_bench_rows_show_what_was_measured(tmp_path):

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from original_repro.training import drawn_batches, index_batches, load_checkpoint, minibatches, random_crops, save_checkpoint
+from original_repro.training import (
+    drawn_batches,
+    fit,
+    index_batches,
+    load_checkpoint,
+    minibatches,
+    random_crops,
+    save_checkpoint,
+    sgd,
+)
 from tests.training_runs import Killed, assert_same_run, killed_at, small_run, squares
 
 
@@ -91,3 +100,24 @@ def test_random_crops_follow_the_generator():
         random_crops(images[0], np.random.default_rng(3))
     with pytest.raises(ValueError, match="padding"):
         random_crops(images, np.random.default_rng(3), padding=-1)
+
+
+def test_numbered_batches_come_with_the_number_of_the_step():
+
+    seen = []
+
+    def value_and_grad(params, array, step):
+        seen.append(step)
+        return {"loss": 1.0}, params
+
+    fit(
+        value_and_grad,
+        {"x": np.zeros(1)},
+        batches=drawn_batches(lambda rng: (rng.normal(size=2),), 3, numbered=True),
+        optimiser=sgd(momentum=0.0),
+        schedule=lambda step: 0.1,
+        epochs=2,
+        seed=0,
+        progress=False,
+    )
+    assert seen == list(range(6))
