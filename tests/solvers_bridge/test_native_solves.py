@@ -187,6 +187,7 @@ def test_radau_and_records_of_steps(both):
     np.testing.assert_array_equal(kept[1].dense_output(1.1), kept[0].dense_output(1.1))
 
 
+@pytest.mark.slow
 def test_float32_nested_and_integer_parameters(own_cache):
     def f(t, y, params):
         return {"x": y["v"] * params[0], "v": -y["x"] * tf.cast(params[1], tf.float32)}

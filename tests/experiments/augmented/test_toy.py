@@ -29,6 +29,7 @@ def test_a_training_keeps_losses_evaluations_and_parameters(problem, model, extr
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_training_with_compiled_graphs_is_the_same(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert toy.TASK["compiler"] == "auto"
