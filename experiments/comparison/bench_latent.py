@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from solvers_bridge import TensorFlowDynamics
 
-from ..neural_ode.table2_latent_ode import BEST, WAYS
+from ..neural_ode.spiral_fits import BEST, WAYS
 from .jax_candidates import jax_candidates, jax_is_installed
 from .side_by_side import (
     compare,

@@ -17,7 +17,7 @@ from original_repro.datasets import spirals
 from .. import Experiment, Section
 from ..harness import records
 from ..harness.tables import markdown_table
-from . import figures8to10_latent_ode, table2_latent_ode
+from . import figures8to10_latent_ode, spiral_fits, table2_latent_ode
 from .figures8to10_latent_ode import FEWER_AND_MORE
 
 NAME = "figure10_observations"
@@ -53,7 +53,7 @@ def fit(chosen, trajectories, seed, checkpoints):
     from original_repro import latent_ode
 
     train, *_ = spirals.make_sets(seed, tuple(trajectories.values()), max(FEWER_AND_MORE), NOISE)
-    net = latent_ode.LatentOde(**table2_latent_ode.WAYS[table2_latent_ode.BEST])
+    net = latent_ode.LatentOde(**spiral_fits.WAYS[spiral_fits.BEST])
     params, history = latent_ode.init_latent_ode(np.random.default_rng(seed)), []
 
     def value_and_grad(params, *batch):
@@ -61,7 +61,7 @@ def fit(chosen, trajectories, seed, checkpoints):
         return metrics, training.clip_norm(gradient, chosen["clip_norm"])
 
     def batch(members, rng, horizon):
-        times, values, _ = table2_latent_ode.series(train, members)
+        times, values, _ = spiral_fits.series(train, members)
         mask = observed(rng, *times.shape)
         weights = latent_ode.weights_of_few_times(times, mask, train.grid[:horizon], min(chosen["few_times"], horizon), rng)
         return times, values, mask, rng.normal(size=(len(times), 4)), weights

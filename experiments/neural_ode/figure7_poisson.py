@@ -22,8 +22,8 @@ from original_repro.datasets import spirals
 
 from .. import Experiment, Section
 from ..harness import plotting, records
-from . import table2_latent_ode
-from .table2_latent_ode import BEST, WAYS
+from . import spiral_fits, table2_latent_ode
+from .spiral_fits import BEST, WAYS
 
 NAME = "figure7_poisson"
 PRESETS = {
@@ -164,17 +164,17 @@ def fit_together(settings, seed, checkpoint, weights):
     net = point_process.LatentOdeWithEvents(end, **WAYS[BEST])
 
     def batch(chosen, rng):
-        times, values, seen = table2_latent_ode.series(train, chosen)
-        few = latent_ode.weights_of_few_times(times, seen, train.grid, table2_latent_ode.FEW_TIMES, rng)
+        times, values, seen = spiral_fits.series(train, chosen)
+        few = latent_ode.weights_of_few_times(times, seen, train.grid, spiral_fits.FEW_TIMES, rng)
         return times, values, seen, events[chosen], mask[chosen], rng.normal(size=(len(chosen), 4)), few
 
     params, history = _fit(net, point_process.init_latent_ode_with_events(rng, weights), settings, seed, checkpoint, batch)
-    z0 = net.posterior(params, *table2_latent_ode.series(test))[0]
+    z0 = net.posterior(params, *spiral_fits.series(test))[0]
     learned, true = net.intensities(params, z0, test.grid), intensity_on_spirals(test.clean)
     at_events = intensity_on_spirals(_clean_at(test, test_events))
     true_logs = np.sum(np.log(np.where(test_mask > 0, at_events, 1.0)), axis=1)
     constant = mask.sum() / len(mask) / end
-    rebuilt = table2_latent_ode.SCALE * net.generate(params, z0, test.grid)
+    rebuilt = spiral_fits.SCALE * net.generate(params, z0, test.grid)
     metrics = {
         "intensity_relative_l2": relative_l2(learned, true),
         "log_likelihood": float(np.mean(net.events_log_likelihood(params, z0, test_events, test_mask))),

@@ -20,8 +20,8 @@ from original_repro.datasets import spirals
 
 from .. import Experiment, Section
 from ..harness import plotting, records
-from . import table2_latent_ode
-from .table2_latent_ode import SCALE
+from . import spiral_fits, table2_latent_ode
+from .spiral_fits import SCALE
 
 NAME = "figures8to10_latent_ode"
 PRESETS = {"quick": {"test": 200, "samples": 50}, "paper": {"test": 1000, "samples": 200}}
@@ -187,11 +187,11 @@ class Model:
 
     def posterior(self, data):
         """Means of q(z0) (N, latent)."""
-        return self.net.posterior(self.params, *table2_latent_ode.series(data))[0]
+        return self.net.posterior(self.params, *spiral_fits.series(data))[0]
 
     def posterior_with_deviation(self, data):
         """Means and standard deviations of q(z0), each (N, latent)."""
-        return self.net.posterior(self.params, *table2_latent_ode.series(data))
+        return self.net.posterior(self.params, *spiral_fits.series(data))
 
     def decode(self, states):
         """Means (N, T, 2) of the values, from latent states (T, N, latent)."""
@@ -207,7 +207,7 @@ class Model:
 
     def predictive(self, data, times, rng, samples):
         """Mean and standard deviation (N, len(times), 2) of noisy values."""
-        mean, deviation = self.net.predictive(self.params, *table2_latent_ode.series(data), times, rng, samples)
+        mean, deviation = self.net.predictive(self.params, *spiral_fits.series(data), times, rng, samples)
         return SCALE * mean, SCALE * deviation
 
     def imputation_error(self, data):
@@ -231,12 +231,12 @@ class RnnOf:
 
     def one_step_ahead(self, data):
         """Predictions (N, n - 1, 2) of each observation but the first from those before it."""
-        times, values, _ = table2_latent_ode.series(data)
+        times, values, _ = spiral_fits.series(data)
         return SCALE * self.net.predict_next(self.params, times, values)
 
     def predict(self, data):
         """Predictions (N, steps, 2) at the further times."""
-        return table2_latent_ode.predict(self.net, self.params, data)
+        return spiral_fits.predict(self.net, self.params, data)
 
 
 def _truth_and_seen(axes, truth, values):
@@ -262,7 +262,7 @@ def _draw_figure8(model, rnn, data, path):
     chosen = _shown(data, 4)
     figure, panels = plotting.subplots(2, 4, figsize=(12, 6.6), squeeze=False, sharex=True, sharey=True)
     seen = model.generate(model.posterior(data)[chosen], data.grid)
-    further = table2_latent_ode.predict(model.net, model.params, data)
+    further = spiral_fits.predict(model.net, model.params, data)
     ahead, fed_back = rnn.one_step_ahead(data), rnn.predict(data)
     for column, i in enumerate(chosen):
         recurrent, latent = panels[:, column]

@@ -19,7 +19,7 @@ from .. import Experiment, Section
 from ..harness import records
 from ..harness.statistics import standard_error
 from ..harness.tables import markdown_table, with_standard_error
-from . import figure5_flows
+from . import figure5_fits, figure5_flows
 from .figure5_figures import LABELS
 
 NAME = "flow_scores"
@@ -60,8 +60,8 @@ def measure(settings, places, preset):
     metrics, history = {}, cost_rows(preset, flows)
     for data in circles_and_moons.NAMES:
         test = circles_and_moons.load(data, **flow_preset["data"], seed=settings.seed).test
-        cnf = figure5_flows.flow_of("cnf", flow_preset, flows)
-        nf = figure5_flows.flow_of("nf", flow_preset, flows)
+        cnf = figure5_fits.flow_of("cnf", flow_preset, flows)
+        nf = figure5_fits.flow_of("nf", flow_preset, flows)
         metrics |= scores(data, cnf, nf, weights[data], test)
         metrics |= costs_of_both_ways(data, cnf, weights[data]["cnf"], test[: figure5_flows.BATCH], settings.seed, preset)
         history += inversion_rows(data, weights[data]["cnf"], flow_preset["cnf"], test[: preset["points"]], preset, flows)
@@ -112,7 +112,7 @@ def costs_of_both_ways(data, flow, params, points, seed, preset):
 
 def inversion_rows(data, params, settings, points, preset, flows):
     """Distances between points (N, 2) and the same solved to the base and back, in float64, a row for each tolerance."""
-    flow = figure5_flows.continuous_flow(settings, flows, dtype="float64")
+    flow = figure5_fits.continuous_flow(settings, flows, dtype="float64")
     rows = []
     for tolerance in preset["ladder"]:
         flow.solver |= {"rtol": tolerance, "atol": tolerance}

@@ -23,7 +23,7 @@ from original_repro.datasets import spirals
 from .. import Experiment, Section
 from ..harness import records
 from ..harness.tables import markdown_table
-from . import figures8to10_latent_ode, table2_latent_ode
+from . import figures8to10_latent_ode, spiral_fits, table2_latent_ode
 
 NAME = "latent_checks"
 PRESETS = {
@@ -147,10 +147,10 @@ def imputation_coverage(model, data, rng, samples):
 
 def tolerance_rows(model, data):
     """Predictive RMSE (noisy targets) at each of TOLERANCES, and by what share it differs from that at 1.5e-8."""
-    tight, rows = table2_latent_ode.rmse(model.net, model.params, data)["noisy"], []
+    tight, rows = spiral_fits.rmse(model.net, model.params, data)["noisy"], []
     for tolerance in TOLERANCES:
         net = model.net.with_solver(rtol=tolerance, atol=tolerance)
-        error = table2_latent_ode.rmse(net, model.params, data)["noisy"]
+        error = spiral_fits.rmse(net, model.params, data)["noisy"]
         rows.append({"tolerance": tolerance, "rmse": error, "change": abs(error / tight - 1)})
     return rows
 

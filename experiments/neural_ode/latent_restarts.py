@@ -31,8 +31,8 @@ from .. import Experiment, Section, Settings, option
 from ..harness import plotting, records
 from ..harness.progress import Progress
 from ..harness.tables import markdown_table
-from . import table2_latent_ode
-from .table2_latent_ode import BEST, FEW_TIMES, WAYS
+from . import spiral_fits, table2_latent_ode
+from .spiral_fits import BEST, FEW_TIMES, WAYS
 
 NAME = "latent_restarts"
 PRESETS = {
@@ -81,9 +81,9 @@ def run(settings, places):
         **preset["training"],
     }
     checkpoint = places.checkpoint_folder(NAME, settings.stem) / "fit.npz"
-    params = table2_latent_ode.fit({**task, "checkpoint": str(checkpoint)})["params"]
-    data = table2_latent_ode.make_data(task)[0]
-    batch = table2_latent_ode.series(data, slice(preset["batch_size"]))
+    params = spiral_fits.fit({**task, "checkpoint": str(checkpoint)})["params"]
+    data = spiral_fits.make_data(task)[0]
+    batch = spiral_fits.series(data, slice(preset["batch_size"]))
     net, rng = latent_ode.LatentOde(), np.random.default_rng(settings.seed)
     draws, other_draws = rng.normal(size=(2, len(batch[0]), 4))
     exact = net.with_solver(**REFERENCE)

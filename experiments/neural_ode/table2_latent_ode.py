@@ -28,7 +28,6 @@ estimate; the recognition network reads all observations. The sweep itself is so
 the best, unless --reverse says otherwise.
 """
 
-import functools
 import json
 import time
 from dataclasses import dataclass
@@ -45,39 +44,11 @@ from ..harness import records, workers
 from ..harness.tables import markdown_table, over_seeds
 from ..report import registry
 from . import table2_figures
+from .spiral_fits import BEST, FEW_TIMES, MODELS, WAYS, fit, initial_params, make_data, make_network, test_errors
 
 NAME, TUNING = "table2_latent_ode", "table2_tuning"
-MODELS = table2_figures.LABELS
-SPACING = spirals.Geometry().spacing
-# The longest step of a fixed grid; output times that are closer are crossed in one step.
-STEP = 4 * SPACING
-# How the reverse sweep may be solved: settings of odeint beyond the forward solver's; latent_restarts measures them.
-WAYS = {
-    "paper": {},
-    "warm": {"adjoint_options": {"restart": "warm"}},
-    "seminorm": {"adjoint_options": {"norm": "seminorm"}},
-    "checkpoint": {"adjoint_options": {"checkpoint": 100}},
-    "adams_1e-5": {"adjoint_rtol": 1e-5, "adjoint_atol": 1e-5},
-    "adams_1e-3": {"adjoint_rtol": 1e-3, "adjoint_atol": 1e-3},
-    "lsoda": {"adjoint_method": "lsoda"},
-    "dopri5": {"adjoint_method": "dopri5", "adjoint_options": {"first_step": SPACING}},
-    "dopri5_1e-5": {
-        "adjoint_method": "dopri5",
-        "adjoint_options": {"first_step": SPACING},
-        "adjoint_rtol": 1e-5,
-        "adjoint_atol": 1e-5,
-    },
-    "dop853": {"adjoint_method": "dop853", "adjoint_options": {"first_step": SPACING}},
-    "midpoint": {"adjoint_method": "midpoint", "adjoint_options": {"step_size": STEP}},
-    "rk4": {"adjoint_method": "rk4", "adjoint_options": {"step_size": STEP}},
-    "rk4_half": {"adjoint_method": "rk4", "adjoint_options": {"step_size": SPACING / 2}},
-    "all_1e-5": {"rtol": 1e-5, "atol": 1e-5},
-}
-BEST = "rk4"
 NOISE = 0.1
 GEOMETRY_HELP = "which spirals: ours, growing (default), or archimedean, those of the authors' later example"
-# Of the 100 output times, those that an iteration has in its log-likelihood.
-FEW_TIMES = 20
 # Stages: [how many of the 100 observed times are in the log-likelihood, counted from the first; iterations].
 PRESETS = {
     "quick": {
@@ -253,7 +224,7 @@ def kept_weights(settings, places, needed):
     if not isinstance(weights, dict) or set(needed) - weights.keys():
         raise ValueError(f"{path} does not hold weights of {', '.join(needed)}, which `run {NAME}` leaves")
     for name in needed:
-        training.check_weights(path, weights[name], _initial_params(name.rpartition("_")[0], np.random.default_rng(0)), name)
+        training.check_weights(path, weights[name], initial_params(name.rpartition("_")[0], np.random.default_rng(0)), name)
     return path, weights, records.sha256(path)
 
 
@@ -267,20 +238,9 @@ def evaluate(settings, places):
             task |= {"geometry": settings.geometry, "encoder": "rnn"}
             train, _, test = make_data({**task, "trajectories": preset["trajectories"]})
             net = make_network(task, train)[0]
-            errors = _test_errors(model, net, weights[f"{model}_{points}"], test)
+            errors = test_errors(model, net, weights[f"{model}_{points}"], test)
             fits.append({"model": model, "points": points, "test": errors, "seconds": 0.0})
     return {name: value for name, value in fit_metrics(fits).items() if not name.startswith("seconds_")}
-
-
-def _test_errors(model, net, params, test):
-    """{model: RMSE by targets}; of an RNN without times also as it predicts step by step."""
-    from original_repro import latent_ode
-
-    errors = {model: rmse(net, params, test)}
-    if model == "rnn":
-        stepwise = latent_ode.Rnn(time_gaps=False, mean_gap=np.diff(test.grid).mean())
-        errors["rnn_stepwise"] = rmse(stepwise, params, test)
-    return errors
 
 
 def fit_metrics(fits):
@@ -297,151 +257,6 @@ def fit_metrics(fits):
         for kind in ("noisy", "clean")
     }
     return metrics | {f"seconds_{model}": sum(one["seconds"] for one in fits if one["model"] == model) for model in MODELS}
-
-
-def fit(task):
-    """One fit, or the rest of it: {"model", "points", "params", "history", "seconds", "test": {model: RMSE by targets}}."""
-    from original_repro import latent_ode
-
-    train, validation, test = make_data(task)
-    net, params = make_network(task, train)
-    identity = {key: value for key, value in task.items() if key != "checkpoint"}
-    best = _Best(task["checkpoint"], identity)
-
-    def value_and_grad(params, *batch):
-        metrics, gradient = net.value_and_grad(params, *batch)
-        return metrics, training.clip_norm(gradient, task["clip_norm"])
-
-    def batch(chosen, rng, horizon):
-        times, values, mask = series(train, chosen)
-        if task["model"] != "latent_ode":
-            return times, values, mask
-        draws, grid = rng.normal(size=(len(times), 4)), train.grid[:horizon]
-        return (
-            times,
-            values,
-            mask,
-            draws,
-            latent_ode.weights_of_few_times(times, mask, grid, min(task["few_times"], horizon), rng),
-        )
-
-    def evaluate(params):
-        error = rmse(net, params, validation)["noisy"]
-        best.offer(error, params)
-        return {"rmse": error}
-
-    history, done = [], 0
-    for stage, (horizon, iterations) in enumerate(task["stages"]):
-        evaluations = max(1, iterations // task["iterations_an_evaluation"])
-        steps = iterations // evaluations
-        params, epochs = training.fit(
-            value_and_grad,
-            params,
-            batches=training.index_batches(
-                functools.partial(batch, horizon=horizon), len(train.times), task["batch_size"], steps
-            ),
-            optimiser=training.adam(),
-            schedule=training.warmup_cosine(task["peak_rate"], evaluations * steps, evaluations * steps // 50),
-            epochs=evaluations,
-            seed=task["seed"] + stage,
-            evaluate=evaluate,
-            checkpoint=_of_stage(task["checkpoint"], stage),
-            checkpoint_every=10**9,
-            checkpoint_seconds=20,
-            progress=f"{MODELS[task['model']]}, {task['points']} observations, stage {stage + 1} of {len(task['stages'])}",
-            configuration=identity,
-        )
-        history += [{"stage": stage, "iteration": done + epoch["steps"], **epoch} for epoch in epochs]
-        done += evaluations * steps
-    params = best.params()
-    return {
-        "model": task["model"],
-        "points": task["points"],
-        "params": params,
-        "history": history,
-        "seconds": sum(epoch["wall_seconds"] for epoch in history),
-        "test": _test_errors(task["model"], net, params, test),
-    }
-
-
-def _of_stage(checkpoint, stage):
-    return checkpoint and Path(checkpoint).with_suffix(f".{stage}.npz")
-
-
-class _Best:
-    """The parameters with the least error so far, kept beside the checkpoint of the first stage; without that the run is new."""
-
-    def __init__(self, checkpoint, identity):
-        self.path = checkpoint and Path(checkpoint).with_suffix(".best.npz")
-        self.identity, self.kept = json.dumps(identity), None
-        if self.path is not None and self.path.exists() and _of_stage(checkpoint, 0).exists():
-            kept = training.load_checkpoint(self.path)
-            # Those of version 0.1.0 do not say what they are of; the checkpoint does.
-            if kept.get("identity", self.identity) == self.identity:
-                self.kept = kept
-
-    def offer(self, error, params):
-        """Keep the parameters if their error is less than that of those kept."""
-        if self.kept is None or error < self.kept["error"]:
-            self.kept = {"error": error, "params": params, "identity": self.identity}
-            if self.path is not None:
-                training.save_checkpoint(self.path, self.kept)
-
-    def params(self):
-        """Those kept."""
-        return self.kept["params"]
-
-
-def make_data(task):
-    """Trajectories (training, validation, test) of a task."""
-    geometry = spirals.GEOMETRIES[task["geometry"]]
-    return spirals.make_sets(task["seed"], tuple(task["trajectories"].values()), task["points"], task["noise"], geometry)
-
-
-# About the standard deviation of the spirals' coordinates: networks see values of order one, errors are in the spirals' unit.
-SCALE = 1.4
-
-
-def make_network(task, train):
-    """(network, initial parameters) of a task."""
-    # TensorFlow takes seconds to import, and `list` should not.
-    from original_repro import latent_ode
-
-    params = _initial_params(task["model"], np.random.default_rng(task["seed"]), task["encoder"])
-    if task["model"] == "latent_ode":
-        net = latent_ode.LatentOde(encoder=task["encoder"], compiler=task.get("compiler", "graph"), **WAYS[task["reverse"]])
-        return net, params
-    return latent_ode.Rnn(time_gaps=task["model"] == "rnn_dt", mean_gap=np.diff(train.times, axis=1).mean()), params
-
-
-def _initial_params(model, rng, encoder="rnn"):
-    from original_repro import latent_ode
-
-    if model == "latent_ode":
-        return latent_ode.init_latent_ode(rng, encoder=encoder)
-    return latent_ode.init_rnn(rng, time_gaps=model == "rnn_dt")
-
-
-def series(data, chosen=slice(None)):
-    """(times, scaled values, mask) of the chosen trajectories, nothing of which is padding."""
-    return data.times[chosen], data.values[chosen] / SCALE, np.ones_like(data.times[chosen])
-
-
-def predict(net, params, data):
-    """Predicted values (N, steps, 2) at the further times of Trajectories, from their observations."""
-    if hasattr(net, "posterior"):
-        return SCALE * net.generate(params, net.posterior(params, *series(data))[0], data.further_times)
-    times, values, _ = series(data)
-    return SCALE * net.predict(params, times, values, data.further_times)
-
-
-def rmse(net, params, data):
-    """Root mean square error over all coordinates of the further points: {"noisy": ..., "clean": ...}."""
-    predicted = predict(net, params, data)
-    return {
-        kind: float(np.sqrt(np.mean((predicted - targets) ** 2)))
-        for kind, targets in (("noisy", data.further_noisy), ("clean", data.further_clean))
-    }
 
 
 def table(found):

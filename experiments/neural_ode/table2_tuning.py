@@ -14,7 +14,7 @@ from solvers_bridge import SolverError
 from .. import Experiment, Section
 from ..harness import records, workers
 from ..harness.tables import markdown_table
-from . import table2_latent_ode
+from . import spiral_fits, table2_latent_ode
 
 NAME = table2_latent_ode.TUNING
 # Added to the run's seed.
@@ -51,7 +51,7 @@ def looks(settings):
         {
             "seed": SEED + settings.seed,
             "noise": NOISE,
-            "reverse": table2_latent_ode.BEST,
+            "reverse": spiral_fits.BEST,
             "geometry": "growing",
             "encoder": "rnn",
             "trajectories": of_table["trajectories"],
@@ -68,7 +68,7 @@ def looks(settings):
 def look(task):
     """{"model", "points", "peak_rate", "batch_size", "validation_rmse", "seconds"} of one fit; its test errors are not kept."""
     try:
-        fitted = table2_latent_ode.fit(task)
+        fitted = spiral_fits.fit(task)
     except (FloatingPointError, SolverError) as reason:
         fitted, least = {"seconds": None, "reason": str(reason)}, None
     else:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import command_line
-from experiments.neural_ode import figure5_flows
+from experiments.neural_ode import figure5_fits, figure5_flows
 from original_repro import flows, training
 from original_repro.datasets import circles_and_moons
 
@@ -117,12 +117,12 @@ def test_a_finished_run_trains_no_more(finished, monkeypatch):
 
 def test_the_best_parameters_outlive_a_kill_and_not_a_fresh_start(tmp_path):
     checkpoint = tmp_path / "run.npz"
-    best = figure5_flows._Best(checkpoint, lambda params: -abs(params["x"][0] - 2.0))
+    best = figure5_fits.Best(checkpoint, lambda params: -abs(params["x"][0] - 2.0))
     for value in (0.0, 2.5, 4.0):
         assert best.evaluate({"x": np.array([value])}) == {"log_likelihood": -abs(value - 2.0)}
     assert best.params()["x"] == 2.5
     checkpoint.touch()
-    assert figure5_flows._Best(checkpoint, None).params()["x"] == 2.5
+    assert figure5_fits.Best(checkpoint, None).params()["x"] == 2.5
     checkpoint.unlink()
-    figure5_flows._Best(checkpoint, None)
+    figure5_fits.Best(checkpoint, None)
     assert not list(tmp_path.iterdir())

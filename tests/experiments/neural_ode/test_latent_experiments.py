@@ -13,6 +13,7 @@ from experiments.neural_ode import (
     figures8to10_latent_ode,
     latent_checks,
     latent_restarts,
+    spiral_fits,
     table2_figures,
     table2_latent_ode,
     table2_tuning,
@@ -180,8 +181,8 @@ def test_a_stopped_fit_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monkeypa
         **TINY["latent_ode"],
         "trajectories": TINY["trajectories"],
     }
-    whole = table2_latent_ode.fit({**task, "checkpoint": str(tmp_path / "whole.npz")})
-    evaluate = table2_latent_ode.rmse
+    whole = spiral_fits.fit({**task, "checkpoint": str(tmp_path / "whole.npz")})
+    evaluate = spiral_fits.rmse
     calls = []
 
     def interrupted(*arguments):
@@ -190,10 +191,10 @@ def test_a_stopped_fit_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monkeypa
             raise KeyboardInterrupt
         return evaluate(*arguments)
 
-    monkeypatch.setattr(table2_latent_ode, "rmse", interrupted)
+    monkeypatch.setattr(spiral_fits, "rmse", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        table2_latent_ode.fit({**task, "checkpoint": str(tmp_path / "stopped.npz")})
-    resumed = table2_latent_ode.fit({**task, "checkpoint": str(tmp_path / "stopped.npz")})
+        spiral_fits.fit({**task, "checkpoint": str(tmp_path / "stopped.npz")})
+    resumed = spiral_fits.fit({**task, "checkpoint": str(tmp_path / "stopped.npz")})
     # The fourth evaluation was not saved, and the test is one more.
     assert len(calls) == 4 + 2 + 1
     assert resumed["test"] == whole["test"]
@@ -202,11 +203,11 @@ def test_a_stopped_fit_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monkeypa
 
 
 def test_the_parameters_kept_are_those_with_the_least_validation_error(tmp_path):
-    best = table2_latent_ode._Best(str(tmp_path / "fit.npz"))
+    best = spiral_fits.Best(str(tmp_path / "fit.npz"))
     for error, value in ((3.0, 1.0), (1.0, 2.0), (2.0, 3.0)):
         best.offer(error, {"weight": np.array([value])})
     assert best.params() == {"weight": 2.0}
-    again = table2_latent_ode._Best(str(tmp_path / "fit.npz"))
+    again = spiral_fits.Best(str(tmp_path / "fit.npz"))
     again.offer(1.5, {"weight": np.array([4.0])})
     assert again.params() == {"weight": 2.0}
 
