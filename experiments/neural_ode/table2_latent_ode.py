@@ -43,8 +43,8 @@ from .. import Experiment, Section, Settings, option
 from ..harness import records, workers
 from ..harness.tables import markdown_table, over_seeds
 from ..report import registry
-from . import table2_figures
-from .spiral_fits import BEST, FEW_TIMES, MODELS, WAYS, fit, initial_params, make_data, make_network, test_errors
+from . import spiral_fits, table2_figures
+from .spiral_fits import BEST, FEW_TIMES, MODELS, WAYS, initial_params, make_data, make_network, test_errors
 
 NAME, TUNING = "table2_latent_ode", "table2_tuning"
 NOISE = 0.1
@@ -151,7 +151,7 @@ def run(settings, places):
         for model in reversed(MODELS)
         for points in preset["points"]
     ]
-    fits = workers.run_tasks(fit, tasks, settings.workers)
+    fits = workers.run_tasks(spiral_fits.fit, tasks, settings.workers)
     metrics = fit_metrics(fits)
     training.save_weights(places.weights(NAME, settings.stem), {f"{one['model']}_{one['points']}": one["params"] for one in fits})
     configuration = {

@@ -101,7 +101,7 @@ def fitted(task):
 
 def test_settings_are_chosen_on_validation_spirals_and_taken_by_the_table(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(table2_tuning.PRESETS, "quick", {"peak_rates": (1e-3, 9e-3, 1e-1), "batch_sizes": (10,)})
-    monkeypatch.setattr(table2_latent_ode, "fit", fitted)
+    monkeypatch.setattr(spiral_fits, "fit", fitted)
     assert command_line.main(["run", "table2_latent_ode", "--tuned", "yes", *folders(tmp_path)]) == 1
     assert command_line.main(["run", "table2_tuning", *folders(tmp_path)]) == 0
     record = read(tmp_path / "runs" / "table2_tuning" / "quick-seed0.json")
@@ -203,13 +203,21 @@ def test_a_stopped_fit_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monkeypa
 
 
 def test_the_parameters_kept_are_those_with_the_least_validation_error(tmp_path):
-    best = spiral_fits.Best(str(tmp_path / "fit.npz"))
+    checkpoint = str(tmp_path / "fit.npz")
+    best = spiral_fits.Best(checkpoint, {"seed": 1})
     for error, value in ((3.0, 1.0), (1.0, 2.0), (2.0, 3.0)):
         best.offer(error, {"weight": np.array([value])})
     assert best.params() == {"weight": 2.0}
-    again = spiral_fits.Best(str(tmp_path / "fit.npz"))
-    again.offer(1.5, {"weight": np.array([4.0])})
-    assert again.params() == {"weight": 2.0}
+
+    def goes_on(seed):
+        again = spiral_fits.Best(checkpoint, {"seed": seed})
+        again.offer(1.5, {"weight": np.array([4.0])})
+        return again.params() == {"weight": 2.0}
+
+    assert not goes_on(1)  # no checkpoint of the first stage: a run that begins
+    best.offer(0.5, {"weight": np.array([2.0])})
+    (tmp_path / "fit.0.npz").touch()
+    assert goes_on(1) and not goes_on(2)
 
 
 @pytest.mark.slow
