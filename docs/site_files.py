@@ -6,7 +6,15 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parent.parent
-TAKEN = ("results/README.md", "results/figures/*", "results/runs/*/*.json", "examples/*.py", "CONTRIBUTING.md", "CHANGELOG.md")
+TAKEN = (
+    "results/README.md",
+    "results/figures/*",
+    "results/runs/*/*.json",
+    "results/superseded/*/*.json",
+    "examples/*.py",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+)
 
 
 def on_files(files, config):

@@ -18,9 +18,10 @@ import numpy as np
 from autograd import value_and_grad
 from scipy.integrate import solve_ivp
 
+import solvers_bridge
 from original_repro import training
 from original_repro.datasets import mnist
-from solvers_bridge import SolverError, TensorFlowDynamics, odeint, record_solves
+from solvers_bridge import SolverError, odeint, record_solves
 
 from .. import Experiment, Section
 from ..harness import records
@@ -110,7 +111,7 @@ def fit_spiral(task, preset, seed):
     chosen, rng = preset["spiral"], np.random.default_rng(seed)
     times = np.linspace(0.0, 10.0, 401)
     path, span = spiral(times), 5
-    dynamics = TensorFlowDynamics(lambda t, z, params: latent_ode.mlp(params, z**3), "float64")
+    dynamics = solvers_bridge.TensorFlowDynamics(lambda t, z, params: latent_ode.mlp(params, z**3), "float64")
     params = latent_ode.init_mlp(rng, 2, chosen["hidden"], 2)
     solver = solver_settings(task["method"], chosen["tolerance"], "spiral", preset["max_steps"])
 

@@ -199,7 +199,7 @@ def tuned_settings(preset, places):
     path = records.kept(places.record(TUNING, f"{preset}-seed0"))
     if not path.is_file():
         raise FileNotFoundError(f"no record at {path}; `python -m experiments run {TUNING} --preset {preset}` writes it")
-    return json.loads(path.read_text())["configuration"]["chosen"]
+    return json.loads(path.read_text(encoding="utf-8"))["configuration"]["chosen"]
 
 
 def by_noise(found, **options):

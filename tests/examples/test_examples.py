@@ -37,6 +37,7 @@ def test_the_odenet_learns_digits():
     assert numbers["test_error"] < 0.6 and numbers["nfe_forward"] > 5 and numbers["nfe_backward"] > 5
 
 
+@pytest.mark.slow
 def test_the_odenet_in_keras_learns_digits(tmp_path):
     text = run("keras_odenet.py", "--epochs", 2, "--images", 640, "--channels", 8, "--out", tmp_path / "odenet.keras")
     best = re.search(r"test_accuracy ([\d.]+), nfe_forward ([\d.]+)", text)

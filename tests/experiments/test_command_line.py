@@ -29,7 +29,7 @@ def test_list_names_every_experiment(capsys):
 @pytest.mark.parametrize(
     "words, hint",
     [
-        (["run", "table2"], "did you mean table2_latent_ode?"),
+        (["run", "table2"], "did you mean table2_latent_ode or table2_tuning?"),
         (["run", "figure4_flow"], "did you mean figure4_flows?"),
         (["evaluate", "tabel1_mnist"], "did you mean table1_mnist"),
         (["evaluate", "nothing_like_it"], "`python -m experiments list` shows them all"),

@@ -320,11 +320,13 @@ def test_embedded_sample_can_be_made_again_bit_for_bit(tmp_path):
         pytest.skip(f"MNIST is not in {mnist.cache_folder()}")
     code = [sys.executable, "-m", "original_repro.datasets.mnist", "--make-sample", str(tmp_path / "made")]
     made = subprocess.run(code, check=True, cwd=Path(mnist.__file__).parents[2], capture_output=True, text=True)
-    assert made.stdout.strip() == str(tmp_path / "made" / mnist.SAMPLE_FILE) and made.stderr == ""
-    kept = resources.files("original_repro.datasets").joinpath(mnist.SAMPLE_FILE)
-    with zipfile.ZipFile(made.stdout.strip()) as new, zipfile.ZipFile(str(kept)) as old:
-        assert new.namelist() == old.namelist()
-        assert all(new.read(name) == old.read(name) for name in old.namelist())
+    names = (mnist.SAMPLE_FILE, mnist.TEST_FILE)
+    assert made.stdout.split() == [str(tmp_path / "made" / name) for name in names] and made.stderr == ""
+    for path, name in zip(made.stdout.split(), names):
+        kept = resources.files("original_repro.datasets").joinpath(name)
+        with zipfile.ZipFile(path) as new, zipfile.ZipFile(str(kept)) as old:
+            assert new.namelist() == old.namelist()
+            assert all(new.read(member) == old.read(member) for member in old.namelist())
 
 
 def test_real_files_where_they_are_at_hand():

@@ -274,7 +274,11 @@ COLOURED = ImageFormat(12, 10, 3, classes=4, mean=(0.5, 0.4, 0.3), deviation=(0.
             functools.partial(supervised.init_odenet, channels=4),
             marks=pytest.mark.slow,
         ),
-        (functools.partial(supervised.RkNet, groups=2), functools.partial(supervised.init_odenet, channels=4)),
+        pytest.param(
+            functools.partial(supervised.RkNet, groups=2),
+            functools.partial(supervised.init_odenet, channels=4),
+            marks=pytest.mark.slow,
+        ),
         (functools.partial(supervised.ResNet, groups=2), functools.partial(supervised.init_resnet, channels=4, blocks=1)),
         (supervised.Mlp, functools.partial(supervised.init_mlp, hidden=5)),
     ],

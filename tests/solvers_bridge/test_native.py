@@ -447,6 +447,7 @@ def test_a_damaged_library_is_compiled_again(monkeypatch, tmp_path):
     np.testing.assert_array_equal(function.bind([])(0.0, np.array([1.0, 2.0])), [3.0, 6.0])
 
 
+@pytest.mark.slow
 def test_the_cache_can_be_cleared(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     NativeFunction(scaled(5.0), 2, (), "float64")

@@ -49,7 +49,10 @@ def test_a_solve_that_fails_is_a_result_with_the_history_until_then(tmp_path, mo
 
     monkeypatch.setattr(images, "model_of", fails_later)
     result = images.train(quick(), tmp_path / "failing.npz", progress=False)
-    assert result["failed"] == {"after_records": 1, "reason": "step size underflow"} and len(result["history"]) == 1
+    assert (
+        result["failed"] == {"after_records": 1, "reason": "step size underflow; at epoch 2, step 4"}
+        and len(result["history"]) == 1
+    )
 
 
 @pytest.mark.parametrize(

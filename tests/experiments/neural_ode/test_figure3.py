@@ -47,6 +47,8 @@ def trained(monkeypatch, tmp_path):
     record.write_text(
         json.dumps(
             {
+                "command": "python -m experiments run table1_mnist",
+                "commit": "0123456",
                 "experiment": "table1_mnist",
                 "preset": "quick",
                 "seed": 0,
@@ -114,7 +116,8 @@ def test_without_weights_or_their_record_an_error_names_the_command_that_makes_t
 def test_weights_of_another_network_are_refused(trained, capsys):
     folder, arguments = trained
     training.save_weights(folder / "weights" / "other.npz", supervised.init_mlp(np.random.default_rng(0), mnist.FORMAT))
-    (folder / "runs" / "table1_mnist" / "other.json").write_text("{}")
+    runs = folder / "runs" / "table1_mnist"
+    (runs / "other.json").write_text((runs / "quick-seed0.json").read_text())
     assert command_line.main([*arguments, "--weights", str(folder / "weights" / "other.npz")]) == 1
     assert "does not hold weights of an ODE-Net" in capsys.readouterr().err
 
