@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from experiments.harness.records import REPOSITORY
 
 
