@@ -15,8 +15,8 @@ from .tensorflow_call import StateGraph
 
 FLOAT_TYPES = ("float32", "float64")
 # compiler="auto" compiles what has at most so many rows of the state times numbers in parameters, a bound on the multiplications
-# of a network. Measured on two cores (tanh networks, fused graph): native is 2.7 times as fast at 2e6, 1.3 times at 1e7 (2.5 in
-# float64) and at 2.5e7, in one thread where graphs have two.
+# of a network. Measured on two busy cores (tanh networks, fused graph): native is 2.7 times as fast at 2e6, 1.3 times at 1e7 (2.5
+# in float64); at 2.5e7, in one thread where graphs have two, its least times are ahead and its medians behind.
 MOST_WORK = 1e7
 
 
