@@ -151,7 +151,7 @@ def read_record(path):
     if not isinstance(record, dict):
         raise BadRecord(f"{path} is no record: it holds a {type(record).__name__}")
     for name, kind in PARTS.items():
-        if not isinstance(record.get(name), kind) or isinstance(record[name], bool):
+        if name not in record or not isinstance(record[name], kind) or isinstance(record[name], bool):
             given = f"is {record[name]!r:.40}" if name in record else "is missing"
             raise BadRecord(f"{path} is no record: {name} {given}")
     if not all(isinstance(row, dict) for row in record["history"]):

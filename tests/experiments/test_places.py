@@ -172,6 +172,7 @@ BAD = {
     "foreign": lambda record: json.dumps([record]),
     "another's": lambda record: json.dumps({"name": "package", "version": "1.0.0"}),
     "wrongly typed": lambda record: json.dumps({**record, "seed": "0"}),
+    "without its commit": lambda record: json.dumps({name: part for name, part in record.items() if name != "git_commit"}),
     "wrong metrics": lambda record: json.dumps({**record, "metrics": {**record["metrics"], "error_rate": "high"}}),
 }
 
