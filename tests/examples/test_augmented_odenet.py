@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import matplotlib.image
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_example_trains_both_models_and_draws(tmp_path):
     out = tmp_path / "picture.png"
     command = [sys.executable, "examples/augmented_odenet.py", "--epochs", "2", "--points", "192", "--out", str(out)]

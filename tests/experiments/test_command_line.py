@@ -189,6 +189,7 @@ def test_weights_of_a_run_evaluate_to_its_errors(few_digits, tmp_path, capsys, m
     assert float(printed.get("nfe_forward", 0)) == (evaluations or 0)
 
 
+@pytest.mark.slow
 def test_weights_are_evaluated_with_another_solver(few_digits, tmp_path, capsys):
     training.save_weights(tmp_path / "mine.npz", supervised.init_odenet(np.random.default_rng(1), mnist.FORMAT))
     arguments = ["evaluate", "table1_mnist", "--weights", str(tmp_path / "mine.npz")]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from original_repro import flows
 from original_repro.training import tree_map
+from tests.helpers import some_fast
 
 TIGHT = {"dtype": "float64", "rtol": 1e-9, "atol": 1e-9}
 TIMES = (0.0, 2.0)
@@ -46,7 +47,9 @@ def hamiltonian_problem():
 # Theorem 1
 
 
-@pytest.mark.parametrize("problem, dim", [(planar_flow_problem, 2), (network_problem, 2), (hamiltonian_problem, 4)])
+@pytest.mark.parametrize(
+    "problem, dim", some_fast([(planar_flow_problem, 2), (network_problem, 2), (hamiltonian_problem, 4)], (network_problem, 2))
+)
 def test_theorem_1_log_density_changes_by_minus_the_log_determinant_of_the_solves_jacobian(problem, dim):
     dynamics, params = problem()
     flow = flows.ContinuousFlow(dynamics, TIMES, **TIGHT)

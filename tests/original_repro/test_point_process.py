@@ -72,6 +72,7 @@ def test_gradient_agrees_with_finite_differences(net, params):
     assert metrics["nfe_backward"] > 0
 
 
+@pytest.mark.slow
 def test_joint_elbo_adds_the_events_and_its_gradient_agrees_with_finite_differences():
     rng = np.random.default_rng(2)
     params = as_float64(pp.init_latent_ode_with_events(rng))

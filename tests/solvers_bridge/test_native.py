@@ -17,6 +17,7 @@ from scipy.integrate import DOP853, RK45, ode
 
 from solvers_bridge.dynamics import native
 from solvers_bridge.dynamics.native import NativeError, NativeFunction, cache
+from tests.helpers import some_fast
 
 try:
     native.check_tensorflow()
@@ -117,7 +118,7 @@ def tensors(arrays, dtype):
     return [tf.constant(array, dtype) for array in arrays]
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-15), ("float32", 1e-6)])
+@pytest.mark.parametrize("dtype, tolerance", some_fast([("float64", 1e-15), ("float32", 1e-6)], ("float32", 1e-6)))
 def test_values_are_those_of_the_graph(dtype, tolerance):
     function = NativeFunction(augmented_network, 4, specs(NETWORK_SHAPES, dtype), dtype)
     leaves = parameters(0)
@@ -130,7 +131,7 @@ def test_values_are_those_of_the_graph(dtype, tolerance):
     assert binding.control.evaluations == 5
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-13), ("float32", 1e-4)])
+@pytest.mark.parametrize("dtype, tolerance", some_fast([("float64", 1e-13), ("float32", 1e-4)], ("float64", 1e-13)))
 def test_large_matrix_products(dtype, tolerance):
     shapes = ((2, 512), (512,), (512, 512), (512, 2))
 
@@ -415,6 +416,7 @@ def another_process(**environment):
     )
 
 
+@pytest.mark.slow
 def test_another_process_finds_it_in_the_cache():
     key = NativeFunction(augmented_network, 4, specs(NETWORK_SHAPES), "float64").program.key()
     assert cache.library_path(key).exists()

@@ -264,6 +264,7 @@ def test_spellings_of_a_device(device):
     assert odeint(dynamics, 1.0, [0.0, 1.0], 1.0)[-1] == pytest.approx(np.exp(-1), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_another_device_gives_identical_results():
     run_script(
         """

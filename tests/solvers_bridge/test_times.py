@@ -7,7 +7,7 @@ from autograd import grad
 from autograd.tracer import getval, isbox
 
 from solvers_bridge import SolverError, odeint, record_solves
-from tests.helpers import ADAPTIVE, FIXED, every_adaptive
+from tests.helpers import ADAPTIVE, FAMILIES, FIXED, every_adaptive, every_adaptive_family, some_fast
 
 METHODS = ADAPTIVE + FIXED
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -53,7 +53,7 @@ def oscillator(t, y, stiffness):
     return anp.array([y[1], -stiffness * y[0]])
 
 
-@pytest.mark.parametrize("method", [*ADAPTIVE, "rk4"])
+@pytest.mark.parametrize("method", some_fast([*ADAPTIVE, "rk4"], *FAMILIES))
 @pytest.mark.parametrize("start, length", [(1.7e9, 5.0), (1.7e12, 5.0), (-1.7e12, -5.0)])
 def test_large_times_are_as_good_as_small_ones(method, start, length):
     """Seconds and milliseconds since 1970. An autonomous system takes the very steps that it takes from zero."""
@@ -273,7 +273,7 @@ def test_a_table_with_exact_ends_has_gradients(method):
     assert grad(loss)(2.0) == pytest.approx(area, rel=1e-5)
 
 
-@every_adaptive
+@every_adaptive_family
 @pytest.mark.parametrize("reconstruction", ["auto", "solve", "interpolate"])
 def test_a_derivative_by_t_that_is_infinite_where_nobody_asks_for_it(method, reconstruction):
     """y' = p sqrt(t) from t = 0."""

@@ -5,6 +5,7 @@ import pytest
 
 from experiments.augmented import toy
 from original_repro import training
+from tests.helpers import some_fast
 
 
 def quick(**settings):
@@ -12,7 +13,10 @@ def quick(**settings):
     return toy.task(**{**few, **settings})
 
 
-@pytest.mark.parametrize("problem, model, extra", [("spheres2", "anode", 1), ("separable1", "resnet", 0), ("flip", "node", 0)])
+@pytest.mark.parametrize(
+    "problem, model, extra",
+    some_fast([("spheres2", "anode", 1), ("separable1", "resnet", 0), ("flip", "node", 0)], ("spheres2", "anode", 1)),
+)
 def test_a_training_keeps_losses_evaluations_and_parameters(problem, model, extra):
     task = quick(problem=problem, model=model, extra=extra)
     result = toy.train(task)
@@ -87,6 +91,7 @@ def test_tasks_of_no_sense_are_named(settings, message):
         toy.task(**settings)
 
 
+@pytest.mark.slow
 def test_judgement_of_flows_of_the_line_and_of_the_plane():
     for problem, model, extra in (("flip", "node", 0), ("spheres2", "node", 0), ("spheres2", "anode", 1)):
         task = quick(problem=problem, model=model, extra=extra)

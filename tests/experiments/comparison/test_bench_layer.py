@@ -42,6 +42,7 @@ def test_graph_calls_are_those_of_the_layer(layer):
     assert calls["two_convolutions"]().shape == layer.z0.shape
 
 
+@pytest.mark.slow
 def test_a_training_step_is_measured_in_one_process_and_shared(capsys):
     metrics = bench_layer.bench_processes(4, 1, processes=2, model="mlp")
     assert metrics["training_shared_speedup"] == pytest.approx(

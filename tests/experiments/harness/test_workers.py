@@ -13,6 +13,7 @@ import pytest
 
 from experiments.harness import workers
 from experiments.harness.records import REPOSITORY
+from tests.helpers import some_fast
 
 
 def square_and_threads(number):
@@ -117,7 +118,7 @@ make_square = functools.partial(make_quadratic, 2)
 PARAMS = {"w": np.array([0.3, -1.2]), "b": [np.array(0.5)]}
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("processes", some_fast([1, 2, 3], 2))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_parts_of_a_batch_add_up_to_it(processes, dtype, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")

@@ -169,6 +169,7 @@ def test_experiments_without_weights_name_the_command_that_makes_them(name, tmp_
     assert "`python -m experiments run table2_latent_ode --preset quick --seed 4" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_stopped_fit_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     task = {
         "model": "latent_ode",

@@ -69,6 +69,7 @@ def test_a_run_writes_record_and_figure(preset, tmp_path, monkeypatch, capsys):
     assert "RK-Net" in printed.out and "ODE-Net 0.1" in printed.err
 
 
+@pytest.mark.slow
 def test_a_point_is_measured_in_a_process_that_knows_nothing_of_this_one():
     ballast = np.ones(2**27)  # 1 GiB
     measured = depth.measure_in_fresh_process(model="resnet", setting=1, **SMALL)
