@@ -222,6 +222,7 @@ EXPERIMENT = Experiment(
     description=__doc__,
     preset_of=lambda settings: PRESETS[settings.preset],
     takes={"quick": "1 min"},
+    in_all=False,  # What it checks are the trained networks of the paper preset.
     needs=table1_mnist.NAME,
     section=Section("Figure 3c over the reverse tolerance: backward over forward (in brackets, error of the gradient)", table),
 )

@@ -150,6 +150,7 @@ EXPERIMENT = Experiment(
     description=__doc__,
     preset_of=lambda settings: PRESETS[settings.preset],
     takes={"quick": "20 s"},
+    in_all=False,  # What it checks are the trained networks of the paper preset.
     needs=table1_mnist.NAME,
     section=Section("Inputs that are hard, and minibatches", table),
 )
