@@ -183,6 +183,7 @@ class Experiment:
     takes: {preset: about how long on two cores, in words}, of presets for which no committed record tells.
     preset_of(settings) -> a dict: what the preset, and options instead of it, put into a record's configuration, for `check`.
     evaluate(settings, places) -> metrics: measures again with the weights that a run left; evaluation_settings: its Settings.
+    measure(settings, places) -> (metrics, history): the same, where rules ask for rows as well.
     redraw(settings, places) -> paths: draws a run's figures again from its record and weights, without training.
     kept: options of the runs of the paper preset whose weights come with the project.
     in_all: whether `run all` has it.  resumes: whether a run that was stopped goes on from checkpoints.
@@ -199,6 +200,7 @@ class Experiment:
     takes: dict[str, str] = dataclasses.field(default_factory=dict)
     preset_of: Callable[[Any], dict] | None = None
     evaluate: Callable[[Any, Places], dict] | None = None
+    measure: Callable[[Any, Places], tuple[dict, list]] | None = None
     evaluation_settings: type[Settings] = Settings
     redraw: Callable[[Any, Places], Iterable[Path]] | None = None
     kept: tuple[dict, ...] = ()

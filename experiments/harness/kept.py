@@ -19,7 +19,8 @@ def measure_again(experiments, out):
             settings = experiment.evaluation_settings(preset="paper", **options)
             of_run = experiment.settings(preset="paper", **{name: options[name] for name in options})
             print(f"{experiment.title} {options or ''}: measured again from kept weights", file=sys.stderr, flush=True)
-            metrics = experiment.evaluate(settings, shipped)
+            measure = experiment.measure or (lambda *places, of=experiment: (of.evaluate(*places), []))
+            metrics, history = measure(settings, shipped)
             trained = records.read_record(shipped.record(experiment.name, of_run.stem))
             path = Places(out).record(experiment.name, of_run.stem)
             records.write_record(
@@ -30,7 +31,7 @@ def measure_again(experiments, out):
                 command=records.full_command(f"evaluate {experiment.name}", settings, Places()),
                 configuration=trained["configuration"],
                 metrics=metrics,
-                history=[],
+                history=history,
                 wall_seconds=time.perf_counter() - begun,
                 kept_weights=_weights_of(experiment, trained, shipped, of_run),
             )
@@ -42,5 +43,5 @@ def _weights_of(experiment, trained, shipped, settings):
     """{"file", "sha256", "trained"}: what was measured, and when it had been trained."""
     path = shipped.weights(experiment.name, settings.stem)
     if not path.is_file():
-        path = path.with_name(trained["configuration"]["weights"])
+        path = shipped.weights(experiment.needs, settings.stem)
     return {"file": path.name, "sha256": records.sha256(path), "trained": trained["date"]}

@@ -39,7 +39,7 @@ TIGHT = 1e-8
 def run(settings, places):
     """Measure with the weights, write and return the record. FileNotFoundError where there are none."""
     begun, preset = time.perf_counter(), PRESETS[settings.preset]
-    metrics, history = measure(settings, places, preset)
+    metrics, history = measure(settings, places)
     return records.record_run(
         NAME,
         settings,
@@ -51,8 +51,14 @@ def run(settings, places):
     )
 
 
-def measure(settings, places, preset):
+def evaluate(settings, places):
+    """The metrics of `run`."""
+    return measure(settings, places)[0]
+
+
+def measure(settings, places):
     """(metrics, history) of the flows that figure5_flows left."""
+    preset = PRESETS[settings.preset]
     from original_repro import flows
 
     weights = figure5_flows.kept_weights(settings, places)
@@ -208,6 +214,9 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     preset_of=lambda settings: PRESETS[settings.preset],
+    evaluate=evaluate,
+    measure=measure,
+    kept=({},),
     takes={"quick": "1 min"},
     in_all=False,  # What it checks are the trained networks of the paper preset.
     needs=figure5_flows.NAME,

@@ -37,16 +37,7 @@ ORDER_NAMES = {2: "second", 3: "third"}
 def run(settings, places):
     """Measure, write and return the record."""
     begun, preset = time.perf_counter(), PRESETS[settings.preset]
-    history = volume_rows(settings, places, preset) + derivative_rows(preset)
-    differences = {part: [row["greatest"] for row in history if row["part"] == part] for part in ("theorem 1", "hamiltonian")}
-    metrics = {
-        "theorem1_difference_greatest": max(differences["theorem 1"]),
-        "hamiltonian_log_det_greatest": max(differences["hamiltonian"]),
-        **{
-            f"{ORDER_NAMES[order]}_derivative_error": max(row["error"] for row in history if row.get("order") == order)
-            for order in preset["orders"]
-        },
-    }
+    metrics, history = measure(settings, places)
     return records.record_run(
         NAME,
         settings,
@@ -56,6 +47,26 @@ def run(settings, places):
         history=history,
         wall_seconds=time.perf_counter() - begun,
     )
+
+
+def evaluate(settings, places):
+    """The metrics of `run`."""
+    return measure(settings, places)[0]
+
+
+def measure(settings, places):
+    """(metrics, history): greatest differences and errors, and the rows that they are of."""
+    preset = PRESETS[settings.preset]
+    history = volume_rows(settings, places, preset) + derivative_rows(preset)
+    differences = {part: [row["greatest"] for row in history if row["part"] == part] for part in ("theorem 1", "hamiltonian")}
+    return {
+        "theorem1_difference_greatest": max(differences["theorem 1"]),
+        "hamiltonian_log_det_greatest": max(differences["hamiltonian"]),
+        **{
+            f"{ORDER_NAMES[order]}_derivative_error": max(row["error"] for row in history if row.get("order") == order)
+            for order in preset["orders"]
+        },
+    }, history
 
 
 def volume_rows(settings, places, preset):
@@ -166,6 +177,9 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     preset_of=lambda settings: PRESETS[settings.preset],
+    evaluate=evaluate,
+    measure=measure,
+    kept=({},),
     takes={"quick": "20 s"},
     needs=figure5_flows.NAME,
     section=Section("Theorem 1, volume, and higher derivatives", table),
