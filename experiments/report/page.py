@@ -32,9 +32,9 @@ nav a { text-decoration: none; }
 .table { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; margin: 0.8rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: 0.88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.5rem 0.65rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-td { min-width: 4.5rem; }
+td { min-width: 4.5rem; overflow-wrap: anywhere; }
 td.long { min-width: 12rem; }
-td.essay { min-width: 24rem; }
+td.essay { min-width: 18rem; }
 tr:last-child td { border-bottom: 0; }
 th { color: var(--faint); font-weight: 600; white-space: nowrap; }
 code { font: 0.86em/1.5 ui-monospace, monospace; background: var(--code); padding: 0.1em 0.3em; border-radius: 4px; }
