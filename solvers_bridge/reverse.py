@@ -9,7 +9,8 @@ from .compiled_sweep import compiled_sweep
 from .dynamics.base import num_params
 from .integrators.compiled import compiled_of
 from .interpolant import Interpolant
-from .solve import Kept, Warm, adjoint_problem, are_close, inside_of, jacobian_of, solve
+from .jacobian import jacobian_of
+from .solve import Kept, Warm, adjoint_problem, are_close, inside_of, solve
 from .statistics import SolverError, warn_user
 
 # A reverse solve has lost z(t) where it ends further from the stored state than this over the root of rtol, in units of
