@@ -6,7 +6,6 @@ that many. Here one is trained on spirals each of which is seen at a number of t
 Settings of the training are those of table2_latent_ode for 30 observations.
 """
 
-import functools
 import time
 
 import numpy as np
@@ -66,23 +65,17 @@ def fit(chosen, trajectories, seed, checkpoints):
         weights = latent_ode.weights_of_few_times(times, mask, train.grid[:horizon], min(chosen["few_times"], horizon), rng)
         return times, values, mask, rng.normal(size=(len(times), 4)), weights
 
-    for stage, (horizon, iterations) in enumerate(chosen["stages"]):
-        evaluations = max(1, iterations // chosen["iterations_an_evaluation"])
-        steps = iterations // evaluations
-        params, epochs = training.fit(
+    for stage in range(len(chosen["stages"])):
+        params, epochs = spiral_fits.fit_stage(
+            stage,
+            chosen,
             value_and_grad,
             params,
-            batches=training.index_batches(
-                functools.partial(batch, horizon=horizon), len(train.times), chosen["batch_size"], steps
-            ),
-            optimiser=training.adam(),
-            schedule=training.warmup_cosine(chosen["peak_rate"], evaluations * steps, evaluations * steps // 50),
-            epochs=evaluations,
-            seed=seed + stage,
+            batch,
+            len(train.times),
+            seed=seed,
             checkpoint=checkpoints / f"stage{stage}.npz",
-            checkpoint_every=10**9,
-            checkpoint_seconds=20,
-            progress=f"latent ODE, 10 to 100 observations, stage {stage + 1} of {len(chosen['stages'])}",
+            progress="latent ODE, 10 to 100 observations",
             configuration=chosen,
         )
         history += [{"stage": stage, "steps": epoch["steps"], **epoch["train"]} for epoch in epochs]
