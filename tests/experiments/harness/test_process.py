@@ -82,7 +82,12 @@ def living(numbers):
 def test_run_all_ended_by_a_signal_leaves_no_process(tmp_path, name):
     (tmp_path / "endless.py").write_text(ENDLESS)
     main = subprocess.Popen(
-        [sys.executable, tmp_path / "endless.py", tmp_path, "all"], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        [sys.executable, tmp_path / "endless.py", tmp_path, "all"],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Under nohup the tests have it ignored, and whoever they start.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 90
     while not all((tmp_path / one).exists() for one in ("alone", "pool1", "pool2", "command")):
