@@ -77,7 +77,7 @@ def test_wrong_arguments_end_with_status_2(arguments):
 
 @pytest.fixture
 def few_digits(monkeypatch):
-    """An embedded sample of 40 and 250 digits, presets of two short epochs, and networks of a quarter of the width: 50 C^2 + 54 C + 10 parameters."""
+    """An embedded sample of 40 and 250 digits, presets of two short epochs, and networks of half the width."""
     sample = mnist.load_sample()
     train, test = np.arange(0, 2000, 50), np.arange(0, 1000, 4)
     few = mnist.Mnist(sample.train_images[train], sample.train_labels[train], sample.test_images[test], sample.test_labels[test])
@@ -87,7 +87,7 @@ def few_digits(monkeypatch):
         "quick",
         {model: {**settings, "epochs": 2, "batch_size": 20} for model, settings in table1_mnist.PRESETS["quick"].items()},
     )
-    for name, size in (("init_odenet", {"channels": 16}), ("init_resnet", {"channels": 16, "blocks": 1})):
+    for name, size in (("init_odenet", {"channels": 32}), ("init_resnet", {"channels": 32, "blocks": 1})):
         monkeypatch.setattr(supervised, name, functools.partial(getattr(supervised, name), **size))
 
 
@@ -96,7 +96,7 @@ def test_a_run_writes_record_and_figure_and_a_second_one_goes_on_from_its_checkp
     assert command_line.main(arguments) == 0
     path = tmp_path / "runs" / "table1_mnist" / "quick-seed0.json"
     record = json.loads(path.read_text())
-    assert record["metrics"]["parameters"] == 13674 and record["metrics"]["examples"] == 250
+    assert record["metrics"]["parameters"] == 52938 and record["metrics"]["examples"] == 250
     assert [epoch["steps"] for epoch in record["history"]] == [2, 4]
     assert all(epoch["train"]["nfe_forward"] > 0 and epoch["train"]["nfe_backward"] > 0 for epoch in record["history"])
     assert (tmp_path / "figures" / "table1_mnist-quick-seed0.png").stat().st_size > 10_000
@@ -168,7 +168,7 @@ def folders(tmp_path):
 
 @pytest.mark.parametrize(
     "model, parameters, evaluations",
-    [("resnet", 13322, None), pytest.param("rknet", 13674, 8, marks=pytest.mark.slow), ("mlp", 238510, None)],
+    [("resnet", 52234, None), pytest.param("rknet", 52938, 8, marks=pytest.mark.slow), ("mlp", 238510, None)],
 )
 def test_weights_of_a_run_evaluate_to_its_errors(few_digits, tmp_path, capsys, model, parameters, evaluations):
     assert command_line.main(["run", "table1_mnist", "--model", model, *folders(tmp_path)]) == 0

@@ -143,8 +143,9 @@ def test_a_run_with_closed_streams_goes_on(tmp_path):
     assert done.returncode == 0 and (tmp_path / "runs/integrator_fidelity/quick-seed0.json").exists()
 
 
-def test_closed_streams_are_no_reason_to_stop():
-    assert program("list", "0<&- 2>&-").stdout
+def test_closed_streams_and_a_notebooks_backend_are_no_reason_to_stop():
+    done = program("list", "0<&- 2>&-", MPLBACKEND="module://matplotlib_inline.backend_inline")
+    assert done.returncode == 0 and done.stdout
 
 
 def test_tensorflow_is_imported_without_a_word_and_what_else_is_said_comes_through():
@@ -153,7 +154,3 @@ def test_tensorflow_is_imported_without_a_word_and_what_else_is_said_comes_throu
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, timeout=100, check=True)
     assert done.stderr == b"other"
-
-
-def test_a_notebooks_backend_is_no_reason_to_stop():
-    assert program("list", MPLBACKEND="module://matplotlib_inline.backend_inline").returncode == 0

@@ -85,6 +85,7 @@ def test_figure_and_animation_are_drawn(finished):
         assert animation.n_frames >= TINY["frames"]  # those that repeat the last may be one long frame
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn_again_from_weights_and_record(finished, tmp_path, capsys):
     figure = finished[0] / "figures" / "figure5_flows-quick-seed0.png"
     before = figure.read_bytes()
