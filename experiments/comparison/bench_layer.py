@@ -223,7 +223,7 @@ def _relative_error(gradient, exact):
 
 
 def as_torch(z0, params):
-    """The layer's z0 and params, or their gradients, as arrays in PyTorch's layout: t is the first of a convolution's channels."""
+    """The layer's z0 and params, or their gradients, as arrays in PyTorch's layout, where t is the first channel."""
     arrays = []
     for name in ("norm1", "conv1", "norm2", "conv2", "norm3"):
         part = {key: np.asarray(value, np.float32) for key, value in params[name].items()}
