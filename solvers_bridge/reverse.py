@@ -248,21 +248,22 @@ class _Reverse:
         Step sizes count as given; dL/dt0 = -a . f(t0, z0) is that of the exact flow.
         """
         tableau, n = self.problem.solver.integrator.tableau, self.augmented.n
-        zero = np.zeros(self.augmented.p + 1)
+        s = np.zeros(self.augmented.size)
+        stage, k_bar = s[:n], s[n : 2 * n]
         inside, _ = inside_of(self.t[i - 1], self.t[i], self.problem.solver.options)
         theta_bar = np.array(theta_bar)
         for t, h, z, ks in reversed(self.problem.keep.tape[i - 1]):
             a_next, a = a, np.array(a)
             stage_bars = np.zeros_like(ks)
             for k in range(len(ks) - 1, -1, -1):
-                k_bar = h * (tableau.b[k] * a_next + tableau.a[k + 1 :, k] @ stage_bars[k + 1 :])
+                np.multiply(-h, tableau.b[k] * a_next + tableau.a[k + 1 :, k] @ stage_bars[k + 1 :], out=k_bar)
                 if not k_bar.any():
                     continue
-                stage = z + h * (tableau.a[k, :k] @ ks[:k])
+                np.add(z, h * (tableau.a[k, :k] @ ks[:k]), out=stage)
                 stage_t = t + tableau.c[k] * h
                 if inside is not None:
                     stage_t = min(max(stage_t, min(inside)), max(inside))
-                bars = self.f_augmented(stage_t, np.concatenate([stage, -k_bar, zero]))[n:]
+                bars = self.f_augmented(stage_t, s)[n:]
                 stage_bars[k] = bars[:n]
                 theta_bar += bars[n:-1]
                 a += bars[:n]
