@@ -53,6 +53,7 @@ GEOMETRY_HELP = "which spirals: ours, growing (default), or archimedean, those o
 PRESETS = {
     "quick": {
         "points": (30,),
+        "compiler": "graph",
         "trajectories": {"train": 400, "validation": 50, "test": 200},
         "rnn": {"stages": [[100, 400]], "iterations_an_evaluation": 100, "batch_size": 100, "peak_rate": 1e-2, "clip_norm": 10.0},
         "latent_ode": {
@@ -66,6 +67,7 @@ PRESETS = {
     },
     "paper": {
         "points": (30, 50, 100),
+        "compiler": "auto",
         "trajectories": {"train": 1000, "validation": 200, "test": 1000},
         "rnn": {
             "stages": [[100, 4000]],
@@ -108,7 +110,9 @@ class RunSettings(WorkerSettings):
     geometry: str = option("growing", GEOMETRY_HELP, choices=spirals.GEOMETRIES)
     encoder: str = option("rnn", "what recognises q(z0): the paper's RNN (default), or attention", choices=("rnn", "attention"))
     reverse: str = option(BEST, f"how the reverse sweep is solved (default: {BEST})", choices=WAYS)
-    compiler: str = option("graph", "what makes code of the ODE's function (default: graph)", choices=COMPILERS)
+    compiler: str | None = option(
+        None, "what makes code of the ODE's function (default: graph, in the paper preset auto)", choices=COMPILERS
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +139,7 @@ def run(settings, places):
         "reverse": settings.reverse,
         "geometry": settings.geometry,
         "encoder": settings.encoder,
-        "compiler": settings.compiler,
+        "compiler": settings.compiler or preset["compiler"],
         "trajectories": preset["trajectories"],
     }
     tuned = tuned_settings(settings.preset, places) if settings.tuned == "yes" else {}
