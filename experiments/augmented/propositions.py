@@ -75,6 +75,9 @@ def metrics_of(made, tolerances):
             tightest = [one.judgement for one in runs if one.judgement["tightest"] is not None]
             metrics[f"models_{name}"] = len(runs)
             metrics[f"det_least_{name}"] = _extreme(min, (row["det_trace_min"] for one in tightest for row in one["ladder"]))
+            metrics[f"det_differences_least_{name}"] = _extreme(
+                min, (row["det_min"] for one in tightest for row in one["ladder"] if row["tolerance"] == one["tightest"])
+            )
             metrics[f"wrong_dense_{name}"] = _extreme(max, (one["dense"]["tight"]["wrong"] for one in tightest))
             metrics[f"wrong_dense_least_{name}"] = _extreme(min, (one["dense"]["tight"]["wrong"] for one in tightest))
             if problem == "spheres2":
