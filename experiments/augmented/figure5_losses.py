@@ -179,5 +179,16 @@ EXPERIMENT = Experiment(
     preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "2 min"},
-    section=Section("Augmented Neural ODEs, Figures 5 and 7: losses and flows", table),
+    section=Section(
+        "Augmented Neural ODEs, Figures 5 and 7: losses and flows",
+        table,
+        {
+            "": "Figures 5 and 7: losses in training, a thin line a seed, and their mean.",
+            "flows": (
+                "Figure 7: paths of points of g through trained models, over t in one dimension, in the plane of the "
+                "data's own two coordinates in two; red is the outer class, blue the inner."
+            ),
+        },
+    ),
+    page="docs/augmented.md",
 )

@@ -168,5 +168,18 @@ EXPERIMENT = Experiment(
     preset_of=lambda settings: figure5_losses.PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
-    section=Section("Augmented Neural ODEs, Figures 6 and 8: features and evaluations", table),
+    section=Section(
+        "Augmented Neural ODEs, Figures 6 and 8: features and evaluations",
+        table,
+        {
+            "": (
+                "Figures 6 and 8: features in training, the first two coordinates at the end of the flow; red is the "
+                "outer class, blue the inner."
+            ),
+            "evaluations": (
+                "Figure 8: evaluations over the epochs, a thin line a seed, and their mean; and over the loss, a point an epoch."
+            ),
+        },
+    ),
+    page="docs/augmented.md",
 )

@@ -145,5 +145,15 @@ EXPERIMENT = Experiment(
     preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
-    section=Section("Augmented Neural ODEs: propositions of trained models", table),
+    section=Section(
+        "Augmented Neural ODEs: propositions of trained models",
+        table,
+        {
+            "": (
+                "Solving forwards and backwards at tighter and tighter tolerances: what is lost, and the evaluations, "
+                "a line a trained model."
+            ),
+        },
+    ),
+    page="docs/augmented.md",
 )

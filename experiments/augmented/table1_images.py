@@ -187,5 +187,12 @@ EXPERIMENT = Experiment(
     settings=RunSettings,
     takes={"quick": "1 min"},
     variants=({"model": "node"},),
-    section=Section("Augmented Neural ODEs, Figures 10 to 12 and Table 1: images", table),
+    section=Section(
+        "Augmented Neural ODEs, Figures 10 to 12 and Table 1: images",
+        table,
+        {
+            "": "Figures 10 to 12: losses, accuracy and evaluations over the epochs, a line a run.",
+        },
+    ),
+    page="docs/augmented.md",
 )

@@ -111,5 +111,15 @@ EXPERIMENT = Experiment(
     preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
-    section=Section("Augmented Neural ODEs: weight decay and augmentation", table),
+    section=Section(
+        "Augmented Neural ODEs: weight decay and augmentation",
+        table,
+        {
+            "": (
+                "Loss over evaluations in the last epoch, a point a run; the means of a model are joined, and named "
+                "by their weight decay."
+            ),
+        },
+    ),
+    page="docs/augmented.md",
 )

@@ -63,8 +63,8 @@ def run(module, tmp_path, *options):
 def test_losses_and_features_share_their_trainings(tiny, tmp_path, monkeypatch):
     metrics, table, figures = run(figure5_losses, tmp_path)
     assert metrics["failed"] == 0 and 0 < metrics["loss_spheres2_node"] < 2 and metrics["loss_spheres1_resnet_sd"] > 0
-    low, high = metrics["loss_ratio_spheres2_node_anode_low"], metrics["loss_ratio_spheres2_node_anode_high"]
-    assert low < metrics["loss_ratio_spheres2_node_anode"] < high
+    low, high = metrics["course_ratio_spheres2_node_anode_low"], metrics["course_ratio_spheres2_node_anode_high"]
+    assert low < metrics["course_ratio_spheres2_node_anode"] < high
     assert "g, d = 2" in table and figures == {"anode_figure5-quick-seed0.png", "anode_figure5-quick-seed0-flows.png"}
 
     monkeypatch.setattr(toy, "train", lambda task: pytest.fail("trained again"))
