@@ -323,9 +323,7 @@ class _Asked:
         options = dict(self.options)
         if len(perturbed):
             options["jump_t"] = [*options.get("jump_t", ()), *perturbed.detach().cpu().tolist()]
-        dynamics = TorchDynamics(
-            self.flat, params, self.state.dtype, self.state.device, t.requires_grad, np.ravel(options.get("jump_t", ()))
-        )
+        dynamics = TorchDynamics(self.flat, params, self.state.dtype, self.state.device, t.requires_grad)
         # Their shapes are all that is asked of them.
         leaves = [np.broadcast_to(0.0, tuple(param.shape)) for param in params]
         problem, _, _, leaves, stored = check(

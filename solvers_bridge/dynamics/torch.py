@@ -19,14 +19,12 @@ class TorchDynamics(Dynamics):
         stand for them and are not read.
     dtype, device : of what func is given.
     wants_t : whether func is differentiated with respect to t.
-    jumps : times at which func jumps. A time that is none of them is not rounded to one.
     """
 
-    def __init__(self, func, params, dtype, device, wants_t=True, jumps=()):
+    def __init__(self, func, params, dtype, device, wants_t=True):
         self.func, self.params, self.wants_t = func, tuple(params), wants_t
         self.torch_dtype, self.device = dtype, device
         self.dtype = np.dtype(str(dtype).removeprefix("torch."))
-        self.jumps = {float(self.dtype.type(jump)) for jump in jumps}
 
     def bind(self, layout, structure, leaves):
         def rhs(t, z):
@@ -47,7 +45,7 @@ class TorchDynamics(Dynamics):
 
     def with_function(self, func):
         """The same about another function of flat states."""
-        return TorchDynamics(func, self.params, self.torch_dtype, self.device, self.wants_t, self.jumps)
+        return TorchDynamics(func, self.params, self.torch_dtype, self.device, self.wants_t)
 
     def traced(self, t, z):
         """f (n,) in float64 at tensors t and z (n,) of float64, in the graph of whatever is being differentiated."""
@@ -55,12 +53,7 @@ class TorchDynamics(Dynamics):
 
     def time(self, t):
         """t, a number or a tensor of float64, as a scalar tensor for func."""
-        exact = torch.as_tensor(t, dtype=torch.float64, device=self.device)
-        rounded = exact.to(self.torch_dtype)
-        if rounded.dtype != torch.float64 and self.jumps and float(rounded) in self.jumps and float(rounded) != float(exact):
-            towards = torch.full_like(rounded, float("inf") if float(exact) > float(rounded) else -float("inf"))
-            rounded = rounded + (torch.nextafter(rounded.detach(), towards) - rounded.detach())
-        return rounded
+        return torch.as_tensor(t, device=self.device).to(self.torch_dtype)
 
     def _state(self, z):
         # A copy: func may keep what it is given, and the integrator's memory changes.
