@@ -54,7 +54,7 @@ class TorchDynamics(Dynamics):
 
     def time(self, t):
         """t, a number or a tensor of float64, as a scalar tensor for func."""
-        return torch.as_tensor(t, device=self.device).to(self.torch_dtype)
+        return torch.as_tensor(t, dtype=torch.float64, device=self.device).to(self.torch_dtype)
 
     def _state(self, z):
         # A copy: func may keep what it is given, and the integrator's memory changes.
