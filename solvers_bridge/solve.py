@@ -218,9 +218,14 @@ def inside_of(start, end, options):
     """
     if not options.stay_inside and not options.jump_t:
         return None, options
-    low = np.nextafter(start, end) if start in options.jump_t else start
-    high = np.nextafter(end, start) if end in options.jump_t else end
+    low = beside(start, end, options) if start in options.jump_t else start
+    high = beside(end, start, options) if end in options.jump_t else end
     return (float(low), float(high)), options._replace(stay_inside=True)
+
+
+def beside(jump, towards, options):
+    """The nearest time that in func's precision is past a jump towards another time."""
+    return float(np.nextafter(options.time_dtype(jump), options.time_dtype(towards)))
 
 
 class _Wanted(NamedTuple):

@@ -29,7 +29,8 @@ def run(settings, places):
     begun, preset = time.perf_counter(), PRESETS[settings.preset]
     of_table = table2_latent_ode.PRESETS[settings.preset]
     chosen = table2_latent_ode.fit_settings(of_table, "latent_ode", figures8to10_latent_ode.POINTS)
-    params, history = fit(chosen, of_table["trajectories"], settings.seed, places.checkpoint_folder(NAME, settings.stem))
+    folder = places.checkpoint_folder(NAME, settings.stem)
+    params, history = fit(chosen, of_table["trajectories"], of_table["compiler"], settings.seed, folder)
     training.save_weights(places.weights(NAME, settings.stem), params)
     errors = reconstruction_errors(params, preset["test"], settings.seed)
     pairs = zip(FEWER_AND_MORE, FEWER_AND_MORE[1:])
@@ -37,7 +38,13 @@ def run(settings, places):
         NAME,
         settings,
         places,
-        configuration={"noise": NOISE, "observations": [min(FEWER_AND_MORE), max(FEWER_AND_MORE)], **chosen, **preset},
+        configuration={
+            "noise": NOISE,
+            "observations": [min(FEWER_AND_MORE), max(FEWER_AND_MORE)],
+            "compiler": of_table["compiler"],
+            **chosen,
+            **preset,
+        },
         metrics={
             **{f"reconstruction_rmse_{points}": error for points, error in errors.items()},
             "rise_greatest": max(errors[more] / errors[fewer] for fewer, more in pairs),
@@ -47,12 +54,12 @@ def run(settings, places):
     )
 
 
-def fit(chosen, trajectories, seed, checkpoints):
+def fit(chosen, trajectories, compiler, seed, checkpoints):
     """(parameters, history) of a latent ODE trained on spirals seen at 10 to 100 of their times."""
     from original_repro import latent_ode
 
     train, *_ = spirals.make_sets(seed, tuple(trajectories.values()), max(FEWER_AND_MORE), NOISE)
-    net = latent_ode.LatentOde(**spiral_fits.WAYS[spiral_fits.BEST])
+    net = latent_ode.LatentOde(compiler=compiler, **spiral_fits.WAYS[spiral_fits.BEST])
     params, history = latent_ode.init_latent_ode(np.random.default_rng(seed)), []
 
     def value_and_grad(params, *batch):

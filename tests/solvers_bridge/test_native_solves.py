@@ -16,6 +16,7 @@ from autograd import grad, make_vjp
 from solvers_bridge import GradientWarning, SolverError, TensorFlowDynamics, odeint, record_solves
 from solvers_bridge.dynamics import native
 from solvers_bridge.dynamics.native import NativeError
+from solvers_bridge.integrators import blas_threads
 from tests.helpers import some_fast
 
 try:
@@ -314,6 +315,26 @@ def test_pickles_and_solves_after_a_fork(both):
     with os.fdopen(read, "rb") as pipe:
         np.testing.assert_array_equal(np.frombuffer(pipe.read()), wanted.ravel())
     os.waitpid(child, 0)
+
+
+@pytest.fixture
+def threads_of_blas(monkeypatch):
+    """What SciPy's OpenBLAS is told of its threads, five before."""
+    told = []
+    monkeypatch.setattr(blas_threads, "_openblas_threads", lambda: (lambda: told[-1] if told else 5, told.append))
+    return told
+
+
+@pytest.mark.parametrize("solver", [{"method": "dopri5", "adjoint_method": "discrete"}, {"method": "rk4"}], ids=str)
+def test_blas_keeps_to_one_thread_in_compiled_solves(both, solver, threads_of_blas):
+    gradient(both[1], **solver)
+    assert threads_of_blas == [1, 5, 1, 5]
+
+
+def test_last_of_several_solves_gives_blas_its_threads_back(threads_of_blas):
+    one = blas_threads.with_one_blas_thread
+    assert one(lambda: (one(lambda: list(threads_of_blas)), list(threads_of_blas))) == ([1], [1])
+    assert threads_of_blas == [1, 5]
 
 
 def test_parameters_changed_in_place_count(both):

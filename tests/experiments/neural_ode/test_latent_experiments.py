@@ -12,6 +12,7 @@ from experiments.neural_ode import (
     figure10_observations,
     figures8to10_latent_ode,
     latent_checks,
+    latent_encoders,
     latent_restarts,
     spiral_fits,
     table2_figures,
@@ -22,6 +23,7 @@ from original_repro import latent_ode, training
 
 SHORT = {"stages": [[25, 2], [100, 4]], "iterations_an_evaluation": 2, "batch_size": 10, "peak_rate": 1e-2, "clip_norm": 10.0}
 TINY = {
+    "compiler": "graph",
     "points": (30,),
     "trajectories": {"train": 20, "validation": 5, "test": 10},
     "rnn": SHORT,
@@ -135,6 +137,34 @@ def test_a_latent_ode_of_varied_observations(tiny, tmp_path, monkeypatch):
     record = read(tmp_path / "runs" / "figure10_observations" / "quick-seed0.json")
     errors = [record["metrics"][f"reconstruction_rmse_{points}"] for points in (10, 20, 30, 50, 100)]
     assert record["metrics"]["rise_greatest"] == max(after / before for before, after in zip(errors, errors[1:]))
+
+
+def encoded(task):
+    """What a fit would return: the attention's errors are half the other's, and validation prefers the rate 1e-2."""
+    found = fitted({**task, "model": "latent_ode"})
+    errors = {"noisy": task["peak_rate"] / (2 if task["encoder"] == "attention" else 1), "clean": 0.5}
+    return {**found, "test": {"latent_ode": errors}}
+
+
+def test_encoders_are_compared_at_the_rates_that_validation_chose(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(spiral_fits, "fit", encoded)
+    preset = {"stages": [[25, 4]], "iterations_an_evaluation": 2, "peak_rates": (2e-2, 9e-3, 1e-3)}
+    monkeypatch.setitem(latent_encoders.PRESETS, "quick", preset)
+    assert command_line.main(["run", "latent_encoders", *folders(tmp_path)]) == 0
+    record = read(tmp_path / "runs" / "latent_encoders" / "quick-seed0.json")
+    assert record["configuration"]["rates_chosen"] == {"rnn": 9e-3, "attention": 9e-3}
+    assert record["metrics"]["attention_over_rnn_noisy"] == 0.5 and record["metrics"]["attention_over_rnn_clean"] == 1.0
+    assert "attention, 25 features" in latent_encoders.table([(tmp_path, record)])
+
+
+@pytest.mark.slow
+def test_a_latent_ode_with_either_encoder(tiny, tmp_path, monkeypatch):
+    preset = {"stages": [[25, 4]], "iterations_an_evaluation": 2, "peak_rates": (1e-2,)}
+    monkeypatch.setitem(latent_encoders.PRESETS, "quick", preset)
+    assert command_line.main(["run", "latent_encoders", *folders(tmp_path)]) == 0
+    metrics = read(tmp_path / "runs" / "latent_encoders" / "quick-seed0.json")["metrics"]
+    assert 0 < metrics["rmse_rnn_noisy"] < 10 and 0 < metrics["rmse_attention_noisy"] < 10
+    assert metrics["parameters_attention"] > metrics["parameters_rnn"]
 
 
 def test_spirals_are_seen_at_10_to_100_times():
@@ -287,6 +317,13 @@ def test_intensity_error_and_areas_by_hand():
     square = np.array([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]])
     np.testing.assert_allclose(figures8to10_latent_ode.signed_area(square), [2.0])
     np.testing.assert_allclose(figures8to10_latent_ode.signed_area(square[:, ::-1]), [-2.0])
+
+
+def test_an_arc_far_from_the_origin_turns_about_its_own_mean():
+    angle = np.linspace(0, 2, 30) * [[1.0], [-1.0]]
+    arcs = np.stack([3 * np.cos(angle) - 20, 3 * np.sin(angle)], -1)
+    assert list(np.sign(figures8to10_latent_ode.signed_area(arcs, centred=True))) == [1, -1]
+    assert list(np.sign(figures8to10_latent_ode.signed_area(arcs))) == [-1, 1]
 
 
 def test_a_probe_finds_a_direction_that_is_there():
