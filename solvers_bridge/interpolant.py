@@ -40,7 +40,7 @@ class Interpolant:
         self.pieces = []
         self.ends = []  # of the steps, times the direction of time, so that they increase
 
-    def add(self, t_end, direction, piece, origin=0.0):
+    def add(self, t_end, direction, piece, origin):
         """The next step, which ended at origin + t_end; piece is a function of t - origin, direction is 1.0 or -1.0."""
         self.direction = direction
         self.ends.append(direction * (t_end + origin))
