@@ -9,7 +9,8 @@ from .compiled_sweep import compiled_sweep
 from .dynamics.base import num_params
 from .integrators.compiled import compiled_of
 from .interpolant import Interpolant
-from .solve import Kept, Warm, adjoint_problem, are_close, inside_of, jacobian_of, solve
+from .jacobian import jacobian_of
+from .solve import Kept, Warm, adjoint_problem, are_close, beside, inside_of, solve
 from .statistics import SolverError, warn_user
 
 # A reverse solve has lost z(t) where it ends further from the stored state than this over the root of rtol, in units of
@@ -105,8 +106,9 @@ class _Reverse:
 
     def slope(self, t, z):
         """f at an output time, for t_bar; where func jumps there, on this side of it."""
-        if t in self.problem.solver.options.jump_t:
-            t = np.nextafter(t, self.t[0])
+        options = self.problem.solver.options
+        if t in options.jump_t:
+            t = beside(t, self.t[0], options)
         dz = np.array(self.f(t, z))
         return dz if self.wants_t else np.where(np.isfinite(dz), dz, 0.0)
 

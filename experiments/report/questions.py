@@ -8,7 +8,8 @@ import numpy as np
 from ..harness.digits import STATE_SIDE
 from ..harness.records import by_option
 from ..harness.tables import over_seeds
-from . import registry, rules
+from . import augmented_questions, registry, rules
+from .answers import NotMeasured, record_of
 
 SIZES = (30, 50, 100)  # observations, those of the paper's Table 2
 
@@ -20,10 +21,6 @@ from solvers_bridge import odeint, record_solves
 with record_solves() as solves:
     y = odeint(lambda t, y, rate: -rate * y, np.ones(300_000), [0.0, 1.0], 0.5, method="lsoda", rtol=1e-3, atol=1e-3)
 ```"""
-
-
-class NotMeasured(LookupError):
-    """There is no record of an experiment that an answer needs; the argument is the command that makes one."""
 
 
 def markdown(found):
@@ -39,31 +36,11 @@ def _answered(question, answer, found):
     return f"**{question}** {text}"
 
 
-class _Numbers(dict):
-    """Metrics or configuration of a record; what is not there leaves the question open."""
-
-    def __init__(self, numbers, command):
-        super().__init__(numbers)
-        self.command = command
-
-    def __missing__(self, name):
-        raise NotMeasured(self.command)
-
-
-def _record(found, experiment):
-    """The first paper-preset record of an experiment, for bench its only one, with metrics and configuration as _Numbers."""
-    command = "python -m experiments " + ("bench" if experiment == "bench" else f"run {experiment} --preset paper")
-    for _, record in found:
-        if record["experiment"] == experiment and (record["preset"] == "paper" or experiment == "bench"):
-            return {**record, **{part: _Numbers(record[part], command) for part in ("metrics", "configuration")}}
-    raise NotMeasured(command)
-
-
 def _evaluation_counts(found):
-    bench = _record(found, "bench")["metrics"]
+    bench = record_of(found, "bench")["metrics"]
     if "beside_torchdiffeq_nfe_forward" not in bench:
         raise NotMeasured('pip install ".[modern]"; python -m experiments bench')
-    figure3 = _record(found, "figure3_mnist")
+    figure3 = record_of(found, "figure3_mnist")
     ratio = {
         method: next(
             (
@@ -107,7 +84,7 @@ def _evaluation_counts(found):
 def _looser_reverse_solves(found, factor=10.0):
     """Backward over forward where the reverse tolerance is a multiple of the forward one, in a sentence; or what measures it."""
     try:
-        record = _record(found, "figure3c_reverse")
+        record = record_of(found, "figure3c_reverse")
     except NotMeasured as missing:
         return f"How loose is not measured yet: `{missing}`. "
     parts, errors = [], []
@@ -160,8 +137,8 @@ def _noise_of_the_paper(levels):
 
 
 def _adjoint_memory(found):
-    depth = _record(found, "table1_depth")
-    bench = _record(found, "bench")["metrics"]
+    depth = record_of(found, "table1_depth")
+    bench = record_of(found, "bench")["metrics"]
     metrics, configuration = depth["metrics"], depth["configuration"]
     try:
         growth = rules.trend([depth], None, {"model": "odenet"}, "depth", "peak_mib")
@@ -193,7 +170,7 @@ def adjoint_unknowns(batch_size, channels):
 
 def _large_lsoda(found):
     try:
-        cost = _cost_of_large_lsoda(_record(found, "bench"))
+        cost = _cost_of_large_lsoda(record_of(found, "bench"))
     except NotMeasured as missing:
         cost = f"What that costs is not measured yet: `{missing}`."
     return (
@@ -215,7 +192,7 @@ def _cost_of_large_lsoda(record):
 
 
 def _c_translations(found):
-    record = _record(found, "integrator_fidelity")
+    record = record_of(found, "integrator_fidelity")
     metrics, reference = record["metrics"], record["configuration"]["reference"]
     kinds = {
         release: about["integrators"]["vode"]
@@ -270,4 +247,5 @@ QUESTIONS = (
     ("Is the adjoint method's memory O(1), and where does the constant come from?", _adjoint_memory),
     ("How does one use LSODA on 300,000 unknowns?", _large_lsoda),
     ("Do SciPy's new C integrators change results?", _c_translations),
+    *augmented_questions.QUESTIONS,
 )
