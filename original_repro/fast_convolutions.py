@@ -54,30 +54,22 @@ def halving_conv(x, weight, padding):
     return convolve(x, weight)
 
 
-def winograd_conv(x, weight):
+def winograd_conv(x, sides, weight):
     """The convolution tf.nn.conv2d(x, weight, 1, "SAME") of small images, by matrix products alone (Winograd 1980).
 
-    x (batch, height, width, channels_in) with static sides that make at most 8 with the kernel's, less 1; weight (size, size,
-    channels_in, channels_out) with odd size. An image is one tile: in each direction its polynomial and the kernel's are
-    evaluated at some points, multiplied there, and interpolated. At 6 x 6 pixels and size 3 that is 64 products a pair of
-    channels, where the direct way has 324; so are the derivatives. In float32 the result is good to about 1e-5 of its
+    x (height * width, batch, channels_in), see `pixels_first`, with sides = (height, width) that make at most 8 with the
+    kernel's, less 1; weight (size, size, channels_in, channels_out) with odd size; returns (height * width, batch, channels_out).
+    So laid out, nothing is transposed between the products. An image is one tile: in each direction its polynomial and the
+    kernel's are evaluated at some points, multiplied there, and interpolated. At 6 x 6 pixels and size 3 that is 64 products a
+    pair of channels, where the direct way has 324; so are the derivatives. In float32 the result is good to about 1e-5 of its
     largest value, the direct one to 1e-6. Raises ValueError for other sizes.
-    """
-    sides = tuple(x.shape[1:3])
-    if not winograd_fits(sides, weight.shape[0]):
-        _refuse(sides, weight)
-    y = winograd_conv_pixels_first(pixels_first(x), sides, weight)
-    return images_first(y, sides)
-
-
-def winograd_conv_pixels_first(x, sides, weight):
-    """`winograd_conv` of images with their pixels in the first axis: (height * width, batch, channels_in or channels_out).
-
-    So laid out, the algorithm is matrix products and nothing else: no array is transposed between them.
     """
     size = weight.shape[0]
     if size % 2 == 0 or weight.shape[1] != size or not winograd_fits(sides, size):
-        _refuse(sides, weight)
+        raise ValueError(
+            f"winograd_conv needs an odd square kernel and static sides of at most {_most_pixels(size)} with this one,"
+            f" got a kernel {tuple(weight.shape[:2])} and an image {tuple(sides)}"
+        )
     rows, columns = (_winograd_matrices(side, size) for side in sides)
     to_image, to_points, kernel_to_points = (tf.constant(np.kron(*pair), x.dtype) for pair in zip(rows, columns, strict=True))
     channels_in, channels_out = weight.shape[2:]
@@ -98,13 +90,6 @@ def pixels_first(x):
 def images_first(x, sides):
     """(height * width, batch, channels), sides = (height, width) -> (batch, height, width, channels)."""
     return tf.reshape(tf.transpose(x, (1, 0, 2)), (-1, *sides, x.shape[2]))
-
-
-def _refuse(sides, weight):
-    raise ValueError(
-        f"winograd_conv needs an odd square kernel and static sides of at most {_most_pixels(weight.shape[0])} with this one,"
-        f" got a kernel {tuple(weight.shape[:2])} and an image {tuple(sides)}"
-    )
 
 
 def winograd_fits(sides, size):

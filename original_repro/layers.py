@@ -9,7 +9,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from .fast_convolutions import halving_conv, winograd_conv, winograd_conv_pixels_first
+from .fast_convolutions import halving_conv, winograd_conv
 
 
 def init_conv(rng, channels_in, channels_out, kernel_size):
@@ -64,21 +64,20 @@ def conv(params, x, *, strides=1, padding="SAME"):
     return tf.nn.bias_add(tf.nn.conv2d(x, params["weight"], strides, padding), params["bias"])
 
 
-def time_conv(params, t, x, *, winograd=False):
+def time_conv(params, t, x):
     """Convolution, stride 1, of x with the scalar t as one more input channel: x (batch, height, width, channels_in).
 
     t is zero-padded like any channel, so a border sees fewer of its taps. By linearity it contributes
     t * conv(1, time_weight), one (height, width, channels_out) image for the batch, added with the bias.
-    `winograd` is for the convolution of x, see `fast_convolutions.winograd_conv`.
     """
-    convolve = winograd_conv if winograd else _direct_conv
-    return convolve(x, params["weight"]) + _share_of_time(params, t, tf.unstack(tf.shape(x))[1:3], x.dtype)
+    y = tf.nn.conv2d(x, params["weight"], 1, "SAME")
+    return y + _share_of_time(params, t, tf.unstack(tf.shape(x))[1:3], x.dtype)
 
 
 def time_conv_pixels_first(params, t, x, sides):
     """`time_conv` by Winograd's algorithm, of x (height * width, batch, channels_in), sides = (height, width)."""
     share = _share_of_time(params, t, sides, x.dtype)
-    return winograd_conv_pixels_first(x, sides, params["weight"]) + tf.reshape(share, (x.shape[0], 1, -1))
+    return winograd_conv(x, sides, params["weight"]) + tf.reshape(share, (x.shape[0], 1, -1))
 
 
 def _share_of_time(params, t, sides, dtype):
@@ -88,10 +87,6 @@ def _share_of_time(params, t, sides, dtype):
     taps = tf.image.extract_patches(ones, [1, kernel_size, kernel_size, 1], [1] * 4, [1] * 4, "SAME")[0]
     image = tf.tensordot(taps, tf.reshape(params["time_weight"], (kernel_size**2, -1)), 1)
     return tf.cast(t, dtype) * image + params["bias"]
-
-
-def _direct_conv(x, weight):
-    return tf.nn.conv2d(x, weight, 1, "SAME")
 
 
 def dense(params, x):
