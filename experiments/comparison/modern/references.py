@@ -1,0 +1,117 @@
+"""Right solutions and gradients, each by two ways that share neither the integrator nor the way to differentiate.
+
+What is not stiff, and the stiff network: backpropagation through the steps of Hairer's dop853, and VODE's Adams method (LSODA
+where it is stiff) with its adjoint along the forward solve's interpolant; both ours, dynamics in TensorFlow. What is stiff and
+small: the variational equations [y, dy/dy0, dy/dp] solved forwards by SciPy's Radau, and by its LSODA.
+"""
+
+import functools
+from typing import NamedTuple
+
+import autograd.numpy as anp
+import numpy as np
+from autograd import jacobian, make_vjp
+from scipy.integrate import solve_ivp
+
+from original_repro.layers import group_norm
+from solvers_bridge import TensorFlowDynamics, odeint
+
+from .operations import of_numpy, of_tensorflow
+
+TOLERANCE = 1e-13
+FEW = 12  # numbers, of unknowns and of parameters together
+STEPS = 1_000_000
+
+
+class Reference(NamedTuple):
+    """states, y0_bar, params_bar of a Problem whose cotangent was divided by `scale`; how far the second way was from both.
+
+    Distances are as `error` gives them.
+    """
+
+    states: np.ndarray
+    y0_bar: np.ndarray
+    params_bar: list
+    scale: float
+    second_states: float
+    second_gradient: float
+
+
+def error(found, right):
+    """Greatest difference over the greatest entry of what is right, over all arrays of both; infinite if not all are finite."""
+    if not all(np.isfinite(array).all() for array in found):
+        return np.inf
+    difference = max(float(np.max(np.abs(one - other), initial=0.0)) for one, other in zip(found, right, strict=True))
+    return difference / max(float(np.max(np.abs(other), initial=0.0)) for other in right)
+
+
+def reference(problem, kind, atol=1.0):
+    """The Reference of a Problem of a kind, "smooth" or "stiff"; atol: its absolute over its relative tolerance."""
+    few = problem.y0.size + sum(array.size for array in problem.params) <= FEW
+    if kind == "stiff" and few:
+        ways = functools.partial(_variational, method="Radau"), functools.partial(_variational, method="LSODA")
+    else:
+        ways = _through_dop853, functools.partial(_interpolated, method="adams" if kind == "smooth" else "lsoda")
+    (states, *bars), (other_states, *other_bars) = (way(problem, atol=atol) for way in ways)
+    bars, other_bars = _listed(bars), _listed(other_bars)
+    scale = max(float(np.max(np.abs(bar))) for bar in bars)
+    y0_bar, *params_bar = (bar / scale for bar in bars)
+    return Reference(states, y0_bar, params_bar, scale, error([other_states], [states]), error(other_bars, bars))
+
+
+def _listed(bars):
+    y0_bar, params_bar = bars
+    return [y0_bar, *params_bar]
+
+
+def _pulled_back(func, problem, **solver):
+    pullback, states = make_vjp(lambda y0, params: odeint(func, y0, problem.t, params, **solver), (0, 1))(
+        problem.y0, problem.params
+    )
+    return states, *pullback(problem.states_bar)
+
+
+def _in_tensorflow(problem):
+    def norm(x, scale, shift, groups):
+        return group_norm({"scale": scale, "shift": shift}, x, groups)
+
+    ops = of_tensorflow(norm)
+    return TensorFlowDynamics(lambda t, y, params: problem.f(ops, t, y, *params), "float64")
+
+
+def _through_dop853(problem, atol):
+    solver = {"method": "dop853", "adjoint_method": "discrete", "options": {"max_num_steps": STEPS}}
+    return _pulled_back(_in_tensorflow(problem), problem, rtol=TOLERANCE, atol=atol * TOLERANCE, **solver)
+
+
+def _interpolated(problem, method, atol):
+    solver = {"method": method, "adjoint_options": {"reconstruction": "interpolate"}, "options": {"max_num_steps": STEPS}}
+    return _pulled_back(_in_tensorflow(problem), problem, rtol=TOLERANCE, atol=atol * TOLERANCE, **solver)
+
+
+def _variational(problem, method, atol):
+    """SciPy's solve_ivp of the variational equations."""
+    ops, y0 = of_numpy(anp), problem.y0
+
+    def f(t, y, params):
+        return problem.f(ops, t, y, *params)
+
+    (p,) = problem.params
+    n, columns = y0.size, y0.size + p.size
+    by_y, by_p = jacobian(lambda y, t, p: f(t, y, (p,)), 0), jacobian(lambda p, t, y: f(t, y, (p,)), 0)
+
+    def together(t, s):
+        y, sensitivities = s[:n], s[n:].reshape(n, columns)
+        moved = by_y(y, t, p) @ sensitivities
+        moved[:, n:] += by_p(p, t, y)
+        return np.concatenate([f(t, y, (p,)), moved.reshape(-1)])
+
+    start = np.concatenate([y0, np.eye(n, columns).reshape(-1)])
+    found = solve_ivp(
+        together, (problem.t[0], problem.t[-1]), start, method=method, t_eval=problem.t, rtol=TOLERANCE, atol=atol * TOLERANCE
+    )
+    if not found.success:
+        raise RuntimeError(f"no reference: {found.message}")
+    states, sensitivities = found.y[:n].T, found.y[n:].T.reshape(len(problem.t), n, columns)
+    bars = np.einsum("tn,tnc->c", problem.states_bar, sensitivities)
+    return states, bars[:n], [bars[n:]]
