@@ -9,7 +9,7 @@ from .operations import of_jax
 
 
 class Compiled(Library):
-    """What libraries on JAX share: solve(params, y0, rtol, atol) -> states becomes a Solver of two compiled functions."""
+    """What libraries on JAX share: a solve becomes a Solver of two compiled functions."""
 
     COMPILED = True
 
@@ -25,8 +25,8 @@ class Compiled(Library):
     def derivative(self, t, y):
         return jax.jit(self.f)(t, y, self.params)
 
-    def compiled(self, solve, *tolerances):
-        """A Solver; solve(params, y0, *tolerances) -> (states, evaluations or None)."""
+    def functions(self, solve):
+        """solve(params, y0, *tolerances) -> (states, evaluations or None), and with its pullback, compiled."""
 
         @jax.jit
         def pulled_back(params, y0, states_bar, *tolerances):
@@ -34,7 +34,11 @@ class Compiled(Library):
             params_bar, y0_bar = pullback(states_bar)
             return states, y0_bar, params_bar, count
 
-        forward, counts = jax.jit(solve), {}
+        return jax.jit(solve), pulled_back
+
+    def compiled(self, functions, *tolerances):
+        """The Solver of what `functions` made, at these tolerances."""
+        (forward, pulled_back), counts = functions, {}
 
         def gradient():
             *found, count = jax.block_until_ready(pulled_back(self.params, self.y0, self.states_bar, *tolerances))
@@ -54,4 +58,4 @@ class JaxExperimental(Compiled):
         def solve(params, y0):
             return odeint(lambda y, t, params: self.f(t, y, params), y0, self.t, params, rtol=rtol, atol=atol), None
 
-        return self.compiled(solve)
+        return self.compiled(self.functions(solve))

@@ -16,13 +16,12 @@ WAYS = {
     "discrete": {"adjoint_method": "discrete"},
 }
 NEWTON = ("bdf", "radau")
-STIFF = {"bdf, interpolated adjoint": "stiff", "radau, interpolated adjoint": "stiff", "lsoda, interpolated adjoint": "stiff"}
 
 
 class Bridge(Library):
     """What its three kinds of dynamics share; func(t, y, params) is made by `function`."""
 
-    METHODS = {"adams, adjoint": "smooth", "lsoda, adjoint": "any", "dopri5, discrete": "any", **STIFF}
+    METHODS = {"adams, adjoint": "smooth", "lsoda, adjoint": "any", "bdf, interpolated adjoint": "stiff"}
     PACKAGES = ("autograd", "scipy", "numpy", "tensorflow")
 
     def __init__(self, problem):
@@ -98,5 +97,11 @@ class OfGraph(Bridge):
 class OfNative(OfGraph):
     """The same graph compiled ahead of time and called by the Fortran."""
 
-    METHODS = {**Bridge.METHODS, "dopri5, warm adjoint": "smooth", "dop853, discrete": "smooth"}
+    METHODS = {
+        **Bridge.METHODS,
+        "radau, interpolated adjoint": "stiff",
+        "dopri5, discrete": "any",
+        "dopri5, warm adjoint": "smooth",
+        "dop853, discrete": "smooth",
+    }
     compiler = "native"
