@@ -45,14 +45,19 @@ def error(found, right):
     return difference / max(float(np.max(np.abs(other), initial=0.0)) for other in right)
 
 
-def reference(problem, kind, atol=1.0):
-    """The Reference of a Problem of a kind, "smooth" or "stiff"; atol: its absolute over its relative tolerance."""
+def reference(problem, kind, atol=1.0, tolerance=0.0):
+    """The Reference of a Problem of a kind, "smooth" or "stiff"; atol: its absolute over its relative tolerance.
+
+    tolerance: at least this, where kinks of the right-hand side make TOLERANCE take for ever.
+    """
+    tolerances = {"rtol": max(tolerance, TOLERANCE)}
+    tolerances["atol"] = atol * tolerances["rtol"]
     few = problem.y0.size + sum(array.size for array in problem.params) <= FEW
     if kind == "stiff" and few:
         ways = functools.partial(_variational, method="Radau"), functools.partial(_variational, method="LSODA")
     else:
         ways = _through_dop853, functools.partial(_interpolated, method="adams" if kind == "smooth" else "lsoda")
-    (states, *bars), (other_states, *other_bars) = (way(problem, atol=atol) for way in ways)
+    (states, *bars), (other_states, *other_bars) = (way(problem, **tolerances) for way in ways)
     bars, other_bars = _listed(bars), _listed(other_bars)
     scale = max(float(np.max(np.abs(bar))) for bar in bars)
     y0_bar, *params_bar = (bar / scale for bar in bars)
@@ -79,17 +84,17 @@ def _in_tensorflow(problem):
     return TensorFlowDynamics(lambda t, y, params: problem.f(ops, t, y, *params), "float64")
 
 
-def _through_dop853(problem, atol):
+def _through_dop853(problem, **tolerances):
     solver = {"method": "dop853", "adjoint_method": "discrete", "options": {"max_num_steps": STEPS}}
-    return _pulled_back(_in_tensorflow(problem), problem, rtol=TOLERANCE, atol=atol * TOLERANCE, **solver)
+    return _pulled_back(_in_tensorflow(problem), problem, **tolerances, **solver)
 
 
-def _interpolated(problem, method, atol):
+def _interpolated(problem, method, **tolerances):
     solver = {"method": method, "adjoint_options": {"reconstruction": "interpolate"}, "options": {"max_num_steps": STEPS}}
-    return _pulled_back(_in_tensorflow(problem), problem, rtol=TOLERANCE, atol=atol * TOLERANCE, **solver)
+    return _pulled_back(_in_tensorflow(problem), problem, **tolerances, **solver)
 
 
-def _variational(problem, method, atol):
+def _variational(problem, method, **tolerances):
     """SciPy's solve_ivp of the variational equations."""
     ops, y0 = of_numpy(anp), problem.y0
 
@@ -107,9 +112,7 @@ def _variational(problem, method, atol):
         return np.concatenate([f(t, y, (p,)), moved.reshape(-1)])
 
     start = np.concatenate([y0, np.eye(n, columns).reshape(-1)])
-    found = solve_ivp(
-        together, (problem.t[0], problem.t[-1]), start, method=method, t_eval=problem.t, rtol=TOLERANCE, atol=atol * TOLERANCE
-    )
+    found = solve_ivp(together, (problem.t[0], problem.t[-1]), start, method=method, t_eval=problem.t, **tolerances)
     if not found.success:
         raise RuntimeError(f"no reference: {found.message}")
     states, sensitivities = found.y[:n].T, found.y[n:].T.reshape(len(problem.t), n, columns)
