@@ -34,7 +34,7 @@ from .modern.outcomes import OUTCOMES, WRONG
 
 NAME = "modern_comparison"
 # seconds, of a processor: a first call may take, and where it compiles; slow: a turn from there on is taken once.
-LIMITS = {"rounds": 3, "slow": 0.2, "seconds": 4.0, "compile_seconds": 20.0}
+LIMITS = {"rounds": 5, "slow": 0.1, "seconds": 4.0, "compile_seconds": 20.0}
 PRESETS = {
     "quick": {
         "problems": ["small", "contraction"],
@@ -47,11 +47,11 @@ PRESETS = {
             "contraction",
             "latent",
             "orbit",
-            "van_der_pol_1000",
-            "robertson",
             "large",
             "flow",
+            "robertson",
             "stiff_network",
+            "van_der_pol_1000",
             "layer",
             "van_der_pol_10",
         ],

@@ -23,15 +23,16 @@ class TensorFlowProbability(Library):
         self.f = lambda t, y, **params: problem.f(ops, t, y, *(params[name] for name in self.names))
         self.y0, self.states_bar = tf.constant(problem.y0), tf.constant(problem.states_bar)
         self.params = [tf.constant(array) for array in problem.params]
+        self.solvers = {}
 
     def derivative(self, t, y):
         params = dict(zip(self.names, self.params, strict=True))
         return self.f(tf.constant(t, tf.float64), tf.constant(y), **params).numpy()
 
-        self.solvers = {}
-
     def solver(self, method, rtol, atol):
-        solve, pulled_back = self.solvers.setdefault(method, self._functions(getattr(tfp.math.ode, method.split(", ")[0])))
+        if method not in self.solvers:
+            self.solvers[method] = self._functions(getattr(tfp.math.ode, method.split(", ")[0]))
+        solve, pulled_back = self.solvers[method]
         tolerances, counts = [tf.constant(x, tf.float64) for x in (rtol, atol)], {}
 
         def gradient():
