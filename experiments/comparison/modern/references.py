@@ -8,18 +8,17 @@ small: the variational equations [y, dy/dy0, dy/dp] solved forwards by SciPy's R
 import functools
 from typing import NamedTuple
 
-import autograd.numpy as anp
 import numpy as np
-from autograd import jacobian, make_vjp
+from autograd import make_vjp
 from scipy.integrate import solve_ivp
 
 from original_repro.layers import group_norm
 from solvers_bridge import TensorFlowDynamics, odeint
 
-from .operations import of_numpy, of_tensorflow
+from ...neural_ode.reverse_instability import problems as contracting
+from .operations import of_tensorflow
 
 TOLERANCE = 1e-13
-FEW = 12  # numbers, of unknowns and of parameters together
 STEPS = 1_000_000
 
 
@@ -52,8 +51,7 @@ def reference(problem, kind, atol=1.0, tolerance=0.0):
     """
     tolerances = {"rtol": max(tolerance, TOLERANCE)}
     tolerances["atol"] = atol * tolerances["rtol"]
-    few = problem.y0.size + sum(array.size for array in problem.params) <= FEW
-    if kind == "stiff" and few:
+    if problem.f.__name__ in contracting.SMALL:
         ways = functools.partial(_variational, method="Radau"), functools.partial(_variational, method="LSODA")
     else:
         ways = _through_dop853, functools.partial(_interpolated, method="adams" if kind == "smooth" else "lsoda")
@@ -95,21 +93,16 @@ def _interpolated(problem, method, **tolerances):
 
 
 def _variational(problem, method, **tolerances):
-    """SciPy's solve_ivp of the variational equations."""
-    ops, y0 = of_numpy(anp), problem.y0
-
-    def f(t, y, params):
-        return problem.f(ops, t, y, *params)
-
-    (p,) = problem.params
+    """SciPy's solve_ivp of the variational equations, whose derivatives are written by hand."""
+    (p,), y0 = problem.params, problem.y0
     n, columns = y0.size, y0.size + p.size
-    by_y, by_p = jacobian(lambda y, t, p: f(t, y, (p,)), 0), jacobian(lambda p, t, y: f(t, y, (p,)), 0)
 
     def together(t, s):
         y, sensitivities = s[:n], s[n:].reshape(n, columns)
-        moved = by_y(y, t, p) @ sensitivities
-        moved[:, n:] += by_p(p, t, y)
-        return np.concatenate([f(t, y, (p,)), moved.reshape(-1)])
+        f, by_y, by_p = contracting.derivatives(problem.f.__name__, t, y, p)
+        moved = by_y @ sensitivities
+        moved[:, n:] += by_p
+        return np.concatenate([f, moved.reshape(-1)])
 
     start = np.concatenate([y0, np.eye(n, columns).reshape(-1)])
     found = solve_ivp(together, (problem.t[0], problem.t[-1]), start, method=method, t_eval=problem.t, **tolerances)

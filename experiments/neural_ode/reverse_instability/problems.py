@@ -72,19 +72,20 @@ SMALL = {"relaxation": relaxation, "van_der_pol": van_der_pol, "robertson": robe
 
 
 def derivatives(name, t, y, p):
-    """(f, df/dy, df/dp_1) of a small problem, by hand."""
+    """(f, df/dy, df/dp) of a small problem, by hand."""
     if name == "relaxation":
-        return -p[0] * (y - np.cos(t)), np.array([[-p[0]]]), np.cos(t) - y
+        return -p[0] * (y - np.cos(t)), np.array([[-p[0]]]), (np.cos(t) - y)[:, None]
     if name == "van_der_pol":
         f = [y[1], p[0] * (1 - y[0] ** 2) * y[1] - y[0]]
         by_y = [[0.0, 1.0], [-2 * p[0] * y[0] * y[1] - 1, p[0] * (1 - y[0] ** 2)]]
-        return np.array(f), np.array(by_y), np.array([0.0, (1 - y[0] ** 2) * y[1]])
+        return np.array(f), np.array(by_y), np.array([[0.0], [(1 - y[0] ** 2) * y[1]]])
     by_y = np.zeros((3, 3))
     by_y[0] = -p[0], p[2] * y[2], p[2] * y[1]
     by_y[2, 1] = 2 * p[1] * y[1]
     by_y[1] = -by_y[0] - by_y[2]
     slow, fast, back = p[0] * y[0], p[1] * y[1] ** 2, p[2] * y[1] * y[2]
-    return np.array([back - slow, slow - back - fast, fast]), by_y, np.array([-y[0], y[0], 0.0])
+    by_p = np.array([[-y[0], 0.0, y[1] * y[2]], [y[0], -(y[1] ** 2), -y[1] * y[2]], [0.0, y[1] ** 2, 0.0]])
+    return np.array([back - slow, slow - back - fast, fast]), by_y, by_p
 
 
 def forward_sensitivity(name, problem, method, tolerance):
@@ -93,7 +94,7 @@ def forward_sensitivity(name, problem, method, tolerance):
 
     def variational(t, s):
         f, by_y, by_p = derivatives(name, t, s[:n], problem.params)
-        return np.concatenate([f, by_y @ s[n:] + by_p])
+        return np.concatenate([f, by_y @ s[n:] + by_p[:, 0]])
 
     # dy/dp_1 of Robertson's reaction is some ten times y, and of Van der Pol's far above one where it matters.
     atol = np.tile(np.broadcast_to(np.multiply(problem.atol, tolerance * 1e6), n), 2)
