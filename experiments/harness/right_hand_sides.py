@@ -25,11 +25,21 @@ def planar_flow(ops, t, y, w1, b1, w2, b2, w3, b3):
     return ops.concat([h @ gated, -((1.0 - h * h) @ ops.reshape(slopes, (units, 1)))], 1)
 
 
-def conv_layer(ops, t, y, scale1, shift1, weight1, bias1, scale2, shift2, weight2, bias2, scale3, shift3):
+def conv_layer(ops, t, y, *params):
     """The ODE-Net's layer, `original_repro.supervised.conv_dynamics`: y (batch, height, width, channels).
 
+    params: (scale, shift) of the first norm, (weight, bias) of the first convolution, both again, the last norm's (scale, shift).
     weight (3, 3, channels + 1, channels): the first channel in is t. Channels are normalised in groups of two.
     """
+    return _conv_layer(ops, ops.relu, t, y, *params)
+
+
+def smooth_conv_layer(ops, t, y, *params):
+    """`conv_layer` with tanh for ReLU, whose kinks no integrator passes at its order."""
+    return _conv_layer(ops, ops.tanh, t, y, *params)
+
+
+def _conv_layer(ops, activation, t, y, scale1, shift1, weight1, bias1, scale2, shift2, weight2, bias2, scale3, shift3):
     norm = getattr(ops, "group_norm", None) or (lambda *arguments: group_norm(ops, *arguments))
     conv = getattr(ops, "conv", None) or (lambda *arguments: conv_by_products(ops, *arguments))
     groups = y.shape[-1] // 2
@@ -37,8 +47,8 @@ def conv_layer(ops, t, y, scale1, shift1, weight1, bias1, scale2, shift2, weight
     def with_time(x):
         return ops.concat([0.0 * x[..., :1] + t, x], 3)
 
-    h = conv(with_time(ops.relu(norm(y, scale1, shift1, groups))), weight1) + bias1
-    h = conv(with_time(ops.relu(norm(h, scale2, shift2, groups))), weight2) + bias2
+    h = conv(with_time(activation(norm(y, scale1, shift1, groups))), weight1) + bias1
+    h = conv(with_time(activation(norm(h, scale2, shift2, groups))), weight2) + bias2
     return norm(h, scale3, shift3, groups)
 
 

@@ -47,7 +47,7 @@ def measure(found, limits, name):
     """
     about = PROBLEMS[name]
     problem = about.make()
-    right = reference(problem, about.kind, about.atol, about.reference)
+    right = reference(problem, about.kind, about.atol)
     problem = problem._replace(states_bar=problem.states_bar / right.scale)
     with tempfile.TemporaryDirectory() as folder:
         work = _Work(found, limits, name, about, problem, right, Path(folder))

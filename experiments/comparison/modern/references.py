@@ -1,8 +1,9 @@
-"""Right solutions and gradients, each by two ways that share neither the integrator nor the way to differentiate.
+"""Right solutions and gradients, each by two ways that do not share the integrator.
 
-What is not stiff, and the stiff network: backpropagation through the steps of Hairer's dop853, and VODE's Adams method (LSODA
-where it is stiff) with its adjoint along the forward solve's interpolant; both ours, dynamics in TensorFlow. What is stiff and
-small: the variational equations [y, dy/dy0, dy/dp] solved forwards by SciPy's Radau, and by its LSODA.
+What is not stiff: backpropagation through the steps of Hairer's dop853, and VODE's Adams method with its adjoint along the
+forward solve's interpolant; both ours, dynamics in TensorFlow. What is stiff and small: the variational equations
+[y, dy/dy0, dy/dp] solved forwards by SciPy's Radau, and by its LSODA. The stiff network: adjoints along the interpolants of Radau
+and of LSODA, which share the way to differentiate.
 """
 
 import functools
@@ -44,17 +45,18 @@ def error(found, right):
     return difference / max(float(np.max(np.abs(other), initial=0.0)) for other in right)
 
 
-def reference(problem, kind, atol=1.0, tolerance=0.0):
-    """The Reference of a Problem of a kind, "smooth" or "stiff"; atol: its absolute over its relative tolerance.
-
-    tolerance: at least this, where kinks of the right-hand side make TOLERANCE take for ever.
-    """
-    tolerances = {"rtol": max(tolerance, TOLERANCE)}
-    tolerances["atol"] = atol * tolerances["rtol"]
+def reference(problem, kind, atol=1.0):
+    """The Reference of a Problem of a kind, "smooth" or "stiff"; atol: its absolute over its relative tolerance."""
+    tolerances = {"rtol": TOLERANCE, "atol": atol * TOLERANCE}
     if problem.f.__name__ in contracting.SMALL:
         ways = functools.partial(_variational, method="Radau"), functools.partial(_variational, method="LSODA")
+    elif kind == "stiff":
+        ways = (
+            functools.partial(_interpolated, method="radau", jacobian="autodiff"),
+            functools.partial(_interpolated, method="lsoda"),
+        )
     else:
-        ways = _through_dop853, functools.partial(_interpolated, method="adams" if kind == "smooth" else "lsoda")
+        ways = _through_dop853, functools.partial(_interpolated, method="adams")
     (states, *bars), (other_states, *other_bars) = (way(problem, **tolerances) for way in ways)
     bars, other_bars = _listed(bars), _listed(other_bars)
     scale = max(float(np.max(np.abs(bar))) for bar in bars)
@@ -87,8 +89,9 @@ def _through_dop853(problem, **tolerances):
     return _pulled_back(_in_tensorflow(problem), problem, **tolerances, **solver)
 
 
-def _interpolated(problem, method, **tolerances):
-    solver = {"method": method, "adjoint_options": {"reconstruction": "interpolate"}, "options": {"max_num_steps": STEPS}}
+def _interpolated(problem, method, jacobian=None, **tolerances):
+    options = {"max_num_steps": STEPS, "jacobian": jacobian}
+    solver = {"method": method, "adjoint_options": {"reconstruction": "interpolate"}, "options": options}
     return _pulled_back(_in_tensorflow(problem), problem, **tolerances, **solver)
 
 

@@ -23,8 +23,9 @@ def test_the_layer_and_the_flow_are_those_of_the_paper():
         ("flow", (flow := bench_flows.Problem(points=problems.FLOW_POINTS)).dynamics, flow.params),
     ):
         problem = problems.PROBLEMS[name].make()
+        f = {"layer": right_hand_sides.conv_layer, "flow": problem.f}[name]
         ours = dynamics.func(0.3, problem.y0.astype(np.float32), params).numpy()
-        assert error([problem.f(ops, 0.3, problem.y0, *problem.params)], [ours]) < 1e-4
+        assert error([f(ops, 0.3, problem.y0, *problem.params)], [ours]) < 1e-4
 
 
 @pytest.fixture(autouse=True)
