@@ -24,13 +24,14 @@ Memory is the peak of a fresh process that takes one gradient.
 """
 
 import functools
+from collections import Counter
 
 from .. import Experiment, Section
 from ..harness import records
 from ..harness.tables import markdown_table
 from ..harness.tasks import measure_all
 from .modern import figures, winners
-from .modern.outcomes import OUTCOMES, WRONG
+from .modern.outcomes import OUTCOMES, RAISED, WRONG
 
 NAME = "modern_comparison"
 # seconds, of a processor: a first call may take, and where it compiles; slow: a turn from there on is taken once.
@@ -117,8 +118,9 @@ def table(found):
     memory = [row for row in rows if row["part"] == "memory"]
     if memory:
         parts.append(_memory(memory, configuration["words"]))
+    parts.append(_reasons(rows))
     parts += [f"{name} was not measured: {why}." for name, why in configuration["not_measured"].items()]
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def _winners(rows, configuration):
@@ -153,6 +155,16 @@ def _outcomes(rows):
         for library in dict.fromkeys(row["library"] for row in every)
     ]
     return markdown_table(["points", *OUTCOMES], cells)
+
+
+def _reasons(rows):
+    """What was raised, how often, in the libraries' own words."""
+    counts = Counter((row["library"], row["method"], row["reason"]) for row in winners.points(rows) if row["outcome"] == RAISED)
+    cells = [
+        [f"{library}: {method}", count, f"`{reason[:120].replace('|', '/').replace('`', '')}`"]
+        for (library, method, reason), count in counts.items()
+    ]
+    return markdown_table(["raised by", "points", "in its words"], cells)
 
 
 def _memory(rows, words):

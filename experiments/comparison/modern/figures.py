@@ -6,7 +6,7 @@ from ...harness import plotting
 from .winners import points, seconds
 
 LEAST = 1e-12
-MARKERS = "osv^D"
+MARKERS = "osv^DPX*<>"
 
 
 def evaluations(row):
@@ -60,7 +60,7 @@ def _draw(record, value, label, path):
             one.set_xlabel(label)
     handles = [
         Line2D([], [], linewidth=0.9, markersize=5, label=f"{library}: {method}", **style)
-        for (library, method), style in shown.items()
+        for (library, method), style in sorted(shown.items(), key=lambda one: libraries.index(one[0][0]))
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     plotting.save(figure, path)

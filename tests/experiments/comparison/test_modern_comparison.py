@@ -108,6 +108,7 @@ def test_winners_are_the_fastest_that_are_right_enough():
         point("autograd's odeint", 1e-5, 40.0),
         point("c", 1e-9, 0.01, outcomes.SILENT),
         {**point("d", None, 0.01), "first_pass": {}},
+        {**point("e", None, 0.0, outcomes.RAISED), "reason": "ValueError: too | many steps"},
     ]
     about = {"small": {"states": 1e-12, "gradient": 3e-8}}
     found = {row["accuracy"]: row for row in winners.winners(rows, about)}
@@ -120,12 +121,13 @@ def test_winners_are_the_fastest_that_are_right_enough():
     assert measured["ours_over_winner/small/0.01"] == pytest.approx(8.0)
     assert measured["original_over_winner/small/0.0001"] == pytest.approx(100.0)
     assert measured["wins/a"] == 1 and measured["wrong_in_silence/c"] == 1 and measured["share_in_band"] == 1.0
-    configuration = {"references": about, "words": {"small": "a network"}, "not_measured": {"e": "no wheel"}}
+    configuration = {"references": about, "words": {"small": "a network"}, "not_measured": {"f": "no wheel"}}
     made = {"experiment": "modern_comparison", "history": rows, "configuration": configuration}
     text = modern_comparison.table([(None, made)])
     row = next(line for line in text.splitlines() if "0.0001" in line and "b: m" in line)
     assert "400 ms" in row and "2.0 (solvers_bridge, native" in row and "100.0 (autograd's odeint" in row
-    assert "e was not measured: no wheel." in text
+    assert "`ValueError: too / many steps`" in text
+    assert "f was not measured: no wheel." in text
 
 
 def test_ratios_of_the_second_pass_leave_out_what_all_share():
