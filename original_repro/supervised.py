@@ -190,15 +190,20 @@ class Classifier:
 
         with record_solves() as solves:
             loss, grads = value_and_grad(mean_loss)(params)
+        return self.metrics(loss, correct[0], len(labels), solves), grads
+
+    @staticmethod
+    def metrics(loss, correct, examples, solves):
+        """Those of `value_and_grad`, from a batch's mean loss, correct predictions, size and solves."""
         return {
             "loss": float(loss),
-            "accuracy": float(correct[0]) / len(labels),
+            "accuracy": float(correct) / examples,
             **{
                 f"nfe_{way}": sum(solve.nfe for solve in solves if solve.direction == way)
                 for way in ("forward", "backward")
                 if solves
             },
-        }, grads
+        }
 
     def evaluate(self, params, images, labels, batch_size=EVALUATION_BATCH):
         """{"loss", "errors", "error_rate"} and, with an ODE, "nfe_forward" over all examples; batch_size divides their number."""

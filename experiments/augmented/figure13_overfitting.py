@@ -98,5 +98,12 @@ EXPERIMENT = Experiment(
     preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
-    section=Section("Augmented Neural ODEs, Figure 13: overfitting", table),
+    section=Section(
+        "Augmented Neural ODEs, Figure 13: overfitting",
+        table,
+        {
+            "": "Figure 13: training loss and evaluations of models that learn a few images by heart.",
+        },
+    ),
+    page="docs/augmented.md",
 )

@@ -152,5 +152,16 @@ EXPERIMENT = Experiment(
     preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
-    section=Section("Augmented Neural ODEs, Figure 3: the swap", table),
+    section=Section(
+        "Augmented Neural ODEs, Figure 3: the swap",
+        table,
+        {
+            "": (
+                "dh/dt = -2h exactly and by one step of Euler's method, whose paths cross; the fields that a NODE "
+                "learns for the identity and for g, with the paths from -1 and 1; losses on g, a thin line a seed, "
+                "and their mean."
+            ),
+        },
+    ),
+    page="docs/augmented.md",
 )

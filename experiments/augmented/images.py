@@ -122,7 +122,8 @@ def model_of(task, shape, classes=10):
 def train(task, checkpoint, folder=None, *, progress=True):
     """Train a task's model, going on from `checkpoint`, a path.
 
-    Returns {"history": as training.fit's, "params", "failed": None or {"after_records", "reason"}, "parameters": their number}.
+    Returns {"history": as training.fit's, "params", "failed": None or {"after_records", "reason"}, "parameters": their number,
+    "parameters_without_time": without the weights of time channels, as the paper counts, "examples": those of the test set}.
     """
     from original_repro.supervised import parameter_count
 
@@ -149,7 +150,13 @@ def train(task, checkpoint, folder=None, *, progress=True):
         if task["steps"] is None
         else drawn_batches(draw, task["steps"], (images, labels))
     )
-    result = {"failed": None, "parameters": parameter_count(initial)}
+    total, time_channels = parameter_count(initial), parameter_count(_time_weights(initial))
+    result = {
+        "failed": None,
+        "parameters": total,
+        "parameters_without_time": total - time_channels,
+        "examples": len(test_labels),
+    }
     try:
         params, history = fit(
             step,
@@ -171,3 +178,8 @@ def train(task, checkpoint, folder=None, *, progress=True):
         params, history = run["params"], run["history"]
         result["failed"] = {"after_records": len(history), "reason": str(error)}
     return {**result, "params": params, "history": history}
+
+
+def _time_weights(params):
+    """The weights of time channels among a model's parameters."""
+    return [layer["time_weight"] for layer in params.get("field", {}).values() if "time_weight" in layer]

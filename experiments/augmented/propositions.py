@@ -75,6 +75,9 @@ def metrics_of(made, tolerances):
             tightest = [one.judgement for one in runs if one.judgement["tightest"] is not None]
             metrics[f"models_{name}"] = len(runs)
             metrics[f"det_least_{name}"] = _extreme(min, (row["det_trace_min"] for one in tightest for row in one["ladder"]))
+            metrics[f"det_differences_least_{name}"] = _extreme(
+                min, (row["det_min"] for one in tightest for row in one["ladder"] if row["tolerance"] == one["tightest"])
+            )
             metrics[f"wrong_dense_{name}"] = _extreme(max, (one["dense"]["tight"]["wrong"] for one in tightest))
             metrics[f"wrong_dense_least_{name}"] = _extreme(min, (one["dense"]["tight"]["wrong"] for one in tightest))
             if problem == "spheres2":
@@ -142,5 +145,15 @@ EXPERIMENT = Experiment(
     preset_of=lambda settings: PRESETS[settings.preset],
     settings=RunSettings,
     takes={"quick": "1 min"},
-    section=Section("Augmented Neural ODEs: propositions of trained models", table),
+    section=Section(
+        "Augmented Neural ODEs: propositions of trained models",
+        table,
+        {
+            "": (
+                "Solving forwards and backwards at tighter and tighter tolerances: what is lost, and the evaluations, "
+                "a line a trained model."
+            ),
+        },
+    ),
+    page="docs/augmented.md",
 )

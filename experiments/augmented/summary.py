@@ -36,9 +36,20 @@ def finals(trained, metric):
     return [one.result["epochs"][-1][metric] for one in trained if one.ended]
 
 
-def growths(trained, metric="nfe_forward"):
-    """{seed: the metric in the last epoch over that in the first}, of the runs that came to their end."""
-    return {one.task["seed"]: one.result["epochs"][-1][metric] / one.result["epochs"][0][metric] for one in trained if one.ended}
+def by_seed(trained, value):
+    """{seed: value(run)} of the runs that came to their end, those left out of which it is None."""
+    found = {one.task["seed"]: value(one) for one in trained if one.ended}
+    return {seed: number for seed, number in found.items() if number is not None}
+
+
+def in_epoch(place, metric):
+    """The function of a run that takes the metric in an epoch, counted from 0, or from the last by negative numbers."""
+    return lambda one: one.result["epochs"][place][metric]
+
+
+def first_below(one, limit, metric="loss"):
+    """The first epoch, counted from 0, in which a run's metric is below the limit; None where it never is."""
+    return next((place for place, epoch in enumerate(one.result["epochs"]) if epoch[metric] < limit), None)
 
 
 def ratio(numerators, denominators):
@@ -49,12 +60,28 @@ def ratio(numerators, denominators):
     pairs = [(numerators[key], denominators[key]) for key in numerators if key in denominators]
     if not pairs:
         return None, None, None
-    logs = np.array([math.log(one / other) for one, other in pairs])
-    mean = float(logs.mean())
-    if len(logs) == 1:
-        return math.exp(mean), None, None
-    reach = students_reach(float(logs.std(ddof=1)) / math.sqrt(len(logs)), len(logs) - 1)
-    return math.exp(mean), math.exp(mean - reach), math.exp(mean + reach)
+    return tuple(
+        None if end is None else math.exp(end) for end in _mean_with_interval([math.log(one / other) for one, other in pairs])
+    )
+
+
+def difference(values, others):
+    """(mean difference, low, high) of values paired by key, with its 95 % interval (Student's t); None as `ratio` has it."""
+    pairs = [values[key] - others[key] for key in values if key in others]
+    return _mean_with_interval(pairs) if pairs else (None, None, None)
+
+
+def _mean_with_interval(values):
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return mean, None, None
+    reach = students_reach(float(np.std(values, ddof=1)) / math.sqrt(len(values)), len(values) - 1)
+    return mean, mean - reach, mean + reach
+
+
+def with_interval(name, numbers):
+    """{name, name_low, name_high} of three numbers: metrics, as the rule `interval` has them."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), numbers, strict=True))
 
 
 def quartiles(values):

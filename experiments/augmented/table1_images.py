@@ -83,13 +83,15 @@ def run(settings, places):
 def metrics_of(result):
     """Accuracies, losses and evaluations of the last record and the best, and whether the run failed."""
     history = result["history"]
-    metrics = {"parameters": result["parameters"], "failed": result["failed"], "records": len(history)}
+    counts = {name: result[name] for name in ("parameters", "parameters_without_time", "examples")}
+    metrics = {**counts, "failed": result["failed"], "records": len(history)}
     if not history:
         return metrics
     last, best = history[-1], max(history, key=lambda one: one["evaluation"]["accuracy"])
     return {
         **metrics,
         "test_accuracy": last["evaluation"]["accuracy"],
+        "errors": round((1 - last["evaluation"]["accuracy"]) * result["examples"]),
         "test_accuracy_best": best["evaluation"]["accuracy"],
         "best_epoch": best["epoch"],
         "test_loss": last["evaluation"]["loss"],
@@ -185,5 +187,12 @@ EXPERIMENT = Experiment(
     settings=RunSettings,
     takes={"quick": "1 min"},
     variants=({"model": "node"},),
-    section=Section("Augmented Neural ODEs, Figures 10 to 12 and Table 1: images", table),
+    section=Section(
+        "Augmented Neural ODEs, Figures 10 to 12 and Table 1: images",
+        table,
+        {
+            "": "Figures 10 to 12: losses, accuracy and evaluations over the epochs, a line a run.",
+        },
+    ),
+    page="docs/augmented.md",
 )

@@ -8,7 +8,8 @@ import numpy as np
 from ..harness.digits import STATE_SIDE
 from ..harness.records import by_option
 from ..harness.tables import over_seeds
-from . import registry, rules
+from . import augmented_questions, comparison_questions, registry, rules
+from .answers import NotMeasured, record_of
 
 SIZES = (30, 50, 100)  # observations, those of the paper's Table 2
 
@@ -20,10 +21,6 @@ from solvers_bridge import odeint, record_solves
 with record_solves() as solves:
     y = odeint(lambda t, y, rate: -rate * y, np.ones(300_000), [0.0, 1.0], 0.5, method="lsoda", rtol=1e-3, atol=1e-3)
 ```"""
-
-
-class NotMeasured(LookupError):
-    """There is no record of an experiment that an answer needs; the argument is the command that makes one."""
 
 
 def markdown(found):
@@ -39,31 +36,11 @@ def _answered(question, answer, found):
     return f"**{question}** {text}"
 
 
-class _Numbers(dict):
-    """Metrics or configuration of a record; what is not there leaves the question open."""
-
-    def __init__(self, numbers, command):
-        super().__init__(numbers)
-        self.command = command
-
-    def __missing__(self, name):
-        raise NotMeasured(self.command)
-
-
-def _record(found, experiment):
-    """The first paper-preset record of an experiment, for bench its only one, with metrics and configuration as _Numbers."""
-    command = "python -m experiments " + ("bench" if experiment == "bench" else f"run {experiment} --preset paper")
-    for _, record in found:
-        if record["experiment"] == experiment and (record["preset"] == "paper" or experiment == "bench"):
-            return {**record, **{part: _Numbers(record[part], command) for part in ("metrics", "configuration")}}
-    raise NotMeasured(command)
-
-
 def _evaluation_counts(found):
-    bench = _record(found, "bench")["metrics"]
+    bench = record_of(found, "bench")["metrics"]
     if "beside_torchdiffeq_nfe_forward" not in bench:
         raise NotMeasured('pip install ".[modern]"; python -m experiments bench')
-    figure3 = _record(found, "figure3_mnist")
+    figure3 = record_of(found, "figure3_mnist")
     ratio = {
         method: next(
             (
@@ -107,7 +84,7 @@ def _evaluation_counts(found):
 def _looser_reverse_solves(found, factor=10.0):
     """Backward over forward where the reverse tolerance is a multiple of the forward one, in a sentence; or what measures it."""
     try:
-        record = _record(found, "figure3c_reverse")
+        record = record_of(found, "figure3c_reverse")
     except NotMeasured as missing:
         return f"How loose is not measured yet: `{missing}`. "
     parts, errors = [], []
@@ -160,8 +137,8 @@ def _noise_of_the_paper(levels):
 
 
 def _adjoint_memory(found):
-    depth = _record(found, "table1_depth")
-    bench = _record(found, "bench")["metrics"]
+    depth = record_of(found, "table1_depth")
+    bench = record_of(found, "bench")["metrics"]
     metrics, configuration = depth["metrics"], depth["configuration"]
     try:
         growth = rules.trend([depth], None, {"model": "odenet"}, "depth", "peak_mib")
@@ -193,7 +170,7 @@ def adjoint_unknowns(batch_size, channels):
 
 def _large_lsoda(found):
     try:
-        cost = _cost_of_large_lsoda(_record(found, "bench"))
+        cost = _cost_of_large_lsoda(record_of(found, "bench"))
     except NotMeasured as missing:
         cost = f"What that costs is not measured yet: `{missing}`."
     return (
@@ -215,7 +192,7 @@ def _cost_of_large_lsoda(record):
 
 
 def _c_translations(found):
-    record = _record(found, "integrator_fidelity")
+    record = record_of(found, "integrator_fidelity")
     metrics, reference = record["metrics"], record["configuration"]["reference"]
     kinds = {
         release: about["integrators"]["vode"]
@@ -264,59 +241,12 @@ def _listed(names):
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _modern_libraries(found):
-    record = _record(found, "modern_comparison")
-    metrics, words = record["metrics"], record["configuration"]["words"]
-    wins = {name: count for name, count in _by_name(metrics, "wins/").items() if count}
-    ours = _by_name(metrics, "ours_over_winner/")
-    if not wins or not ours:
-        raise NotMeasured(metrics.command)
-    where = {problem: [ours[name] for name in ours if name.rpartition("/")[0] == problem] for problem in words}
-    won = [words[problem] for problem, ratios in where.items() if ratios and min(ratios) == 1.0]
-    lost = [f"{words[problem]} ({_span(ratios)})" for problem, ratios in where.items() if ratios and min(ratios) > 1.0]
-    total = sum(wins.values())
-    ranked = sorted(wins.items(), key=lambda pair: -pair[1])
-    original = list(_by_name(metrics, "original_over_winner/").values())
-    return (
-        f"It depends on the work. Of {total} pairs of a problem and an accuracy of its gradient that somebody reached, with one "
-        f"thread each: {', '.join(f'{name} is the fastest in {count}' for name, count in ranked)}. Ours is the fastest at some "
-        f"accuracy on {'; '.join(won) or 'none of the problems'}. Where it is at none, it takes so many times the winner's time: "
-        f"{'; '.join(lost) or 'nowhere'}. The paper's own stack, autograd's odeint, reaches {len(original)} of the {total}"
-        f"{f', in {_span(original)} times the time' if original else ''}. "
-        f"(`python -m experiments run modern_comparison --preset paper`; [tables](modern.md))"
-    )
-
-
-def _silent_errors(found):
-    record = _record(found, "modern_comparison")
-    metrics = record["metrics"]
-    silent, said = (_by_name(metrics, f"{name}/") for name in ("wrong_in_silence", "wrong_said"))
-    if not silent:
-        raise NotMeasured(metrics.command)
-    counts = ", ".join(f"{name} {count}" for name, count in sorted(silent.items(), key=lambda pair: -pair[1]))
-    return (
-        f"Not by itself. Of {metrics['points']} points, solutions or gradients off by more than a tenth came back without a word "
-        f"in {sum(silent.values())}, by library: {counts}; with a warning in {sum(said.values())}. "
-        f"(`python -m experiments run modern_comparison --preset paper`)"
-    )
-
-
-def _by_name(metrics, prefix):
-    """{the rest of a metric's name: value} of those that begin so."""
-    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
-
-
-def _span(ratios):
-    low, high = f"{min(ratios):.2g}", f"{max(ratios):.2g}"
-    return low if low == high else f"{low} to {high}"
-
-
 QUESTIONS = (
     ("Why do torchdiffeq's evaluation counts differ from Figure 3c?", _evaluation_counts),
     ("What RMSE is to be expected from the latent ODE, and why?", _latent_rmse),
     ("Is the adjoint method's memory O(1), and where does the constant come from?", _adjoint_memory),
     ("How does one use LSODA on 300,000 unknowns?", _large_lsoda),
     ("Do SciPy's new C integrators change results?", _c_translations),
-    ("Which library is the fastest for which work?", _modern_libraries),
-    ("Does a library say when its gradient is wrong?", _silent_errors),
+    *augmented_questions.QUESTIONS,
+    *comparison_questions.QUESTIONS,
 )

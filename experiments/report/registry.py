@@ -1,11 +1,11 @@
 """The registry of the paper's numbers and claims, results/reported.json, and the verdict of the records on each.
 
-An entry has: id; source (table, figure or section); what; value (null for a claim without a number) and unit; reported, the value
-in words where it is not a number; measured_by: the experiment, its preset, the options of the run beyond preset and seed, and a
-part of the record's configuration; rule: name and parameters, of rules.py; note, if a choice needs a reason; why, the reason
-where it is not reproduced, as far as it is known; headline, if it is in the main README's short table, which has about ten rows;
-against, as measured_by: the runs that a rule compares with; from_seed: lower seeds were looked at before the rule was written,
-and do not count; information: true where it is listed and not counted.
+An entry has: id; source (table, figure or section, of the second paper after "Augmented, "); what; value (null for a claim
+without a number) and unit; reported, the value in words where it is not a number; measured_by: the experiment, its preset, the
+options of the run beyond preset and seed, and a part of the record's configuration; rule: name and parameters, of rules.py;
+note, if a choice needs a reason; why, the reason where it is not reproduced, as far as it is known; headline, if it is in the
+main README's short table, which has about ten rows; against, as measured_by: the runs that a rule compares with; from_seed:
+lower seeds were looked at before the rule was written, and do not count; information: true where it is listed and not counted.
 
 A record is asked for by an entry if it is of that experiment and was run with exactly those options (its name says so), any seed.
 It counts if preset and configuration are the entry's as well. Where records that count differ in configuration, those of the
@@ -24,8 +24,9 @@ REPRODUCED, NOT_REPRODUCED, NOT_MEASURED = "reproduced", "not reproduced", "not 
 NEEDED = {"id", "source", "what", "value", "unit", "measured_by", "rule"}
 ALLOWED = NEEDED | {"reported", "note", "why", "headline", "against", "from_seed", "information"}
 MEASURED_BY = {"experiment", "preset", "options", "configuration"}
-# Parts of a configuration in which runs of several seeds differ by nature.
-OF_ONE_SEED = ("seed", "weights", "weights_sha256")
+# Parts of a configuration in which runs of several seeds differ by nature, or that change numbers by rounding only.
+OF_ONE_SEED = ("seed", "weights", "weights_sha256", "compiler")
+FIRST, SECOND = "Neural Ordinary Differential Equations", "Augmented Neural ODEs"  # the papers
 NUMBER, CLAIM, ORDERING, LISTED = "number", "claim", "ordering", "listed"
 
 
@@ -125,6 +126,11 @@ def kind(entry):
     if entry["rule"]["name"] in rules.ORDERINGS:
         return ORDERING
     return CLAIM if entry["value"] is None else NUMBER
+
+
+def paper(entry):
+    """Which paper an entry is of, FIRST or SECOND, whose sources begin with Augmented."""
+    return SECOND if entry["source"].startswith("Augmented") else FIRST
 
 
 def is_asked_for(entry, path, record):

@@ -45,6 +45,28 @@ def as_few_errors(records, value, against):
     return Finding(interval[0] <= high, *mean_and_deviation(rates), interval, detail)
 
 
+def fewer_errors(records, value, against):
+    """The 95 % interval (Wilson 1927) of the error rate lies below that of the other network's."""
+    (rates, interval), (others, (low, high)) = _error_rates(records), _error_rates(against)
+    detail = f"the other's {np.mean(others):.2%} ({low:.2%} to {high:.2%}), {_seeds(len(others))}"
+    return Finding(interval[1] < low, *mean_and_deviation(rates), interval, detail)
+
+
+def fewer_on_average(records, value, metric, against):
+    """The metric, a mean over seeds, is below the other runs'."""
+    measured, deviation = mean_and_deviation(_values(records, metric))
+    other, spread = mean_and_deviation(_values(against, metric))
+    detail = f"the other's {other:.4g}{'' if spread is None else f' ± {spread:.2g}'}, {_seeds(len(against))}"
+    return Finding(measured < other, measured, deviation, detail=detail)
+
+
+def within_deviations(records, value, metric, deviation, deviations=3.0):
+    """The metric, a mean over seeds, differs from the reported mean by at most so many of the reported standard deviations."""
+    measured, spread = mean_and_deviation(_values(records, metric))
+    detail = f"{abs(measured - value) / deviation:.1f} reported deviations {'above' if measured > value else 'below'}"
+    return Finding(abs(measured - value) <= deviations * deviation, measured, spread, detail=detail)
+
+
 def at_most(records, value, metric, limit=None):
     """The metric, a mean over seeds, is at most the reported value, or the rule's limit where the paper gives none."""
     measured, deviation = mean_and_deviation(_values(records, metric))
@@ -181,6 +203,9 @@ RULES = {
     for rule in (
         error_rate,
         as_few_errors,
+        fewer_errors,
+        fewer_on_average,
+        within_deviations,
         at_most,
         at_least,
         within,
@@ -196,8 +221,8 @@ RULES = {
     )
 }
 # Which of them put two things in an order, and which compare two kinds of runs.
-ORDERINGS = ("ordering", "generally_lower", "paired_gap", "as_few_errors")
-COMPARISONS = ("as_few_errors",)
+ORDERINGS = ("ordering", "generally_lower", "paired_gap", "as_few_errors", "fewer_errors", "fewer_on_average")
+COMPARISONS = ("as_few_errors", "fewer_errors", "fewer_on_average")
 
 
 def meaning(name):

@@ -38,12 +38,24 @@ def _by_kind(verdicts):
     return "; ".join(parts)
 
 
+def of_paper(verdicts, paper):
+    """Those on one paper, registry.FIRST or registry.SECOND."""
+    return [verdict for verdict in verdicts if registry.paper(verdict.entry) == paper]
+
+
 def short_table(verdicts):
-    """The main README's table: the headline entries, with the counts of all."""
-    shown = [verdict for verdict in verdicts if verdict.entry.get("headline")]
-    rows = [[_what(verdict.entry), reported(verdict.entry), measured(verdict), _bold(verdict.verdict)] for verdict in shown]
+    """The main README's tables: each paper's headline entries, with the counts of all."""
+    first, second = (of_paper(verdicts, paper) for paper in (registry.FIRST, registry.SECOND))
     links = "[results/README.md](results/README.md) has all of them, with rules and records, those that are not reproduced first."
-    return f"{counts(verdicts)} {links}\n\n" + markdown_table(["what", "paper", "measured", "verdict"], rows)
+    tables = [plain_table([one for one in some if one.entry.get("headline")]) for some in (first, second)]
+    further = f"*{registry.SECOND}*, [a page of its own](docs/augmented.md). {counts(second)}"
+    return "\n\n".join([f"{counts(first)} {links}", tables[0], further, tables[1]])
+
+
+def plain_table(verdicts):
+    """What, the paper's, ours and the verdict, of each."""
+    rows = [[_what(one.entry), reported(one.entry), measured(one), _bold(one.verdict)] for one in verdicts]
+    return markdown_table(["what", "paper", "measured", "verdict"], rows)
 
 
 def lines_of(verdicts, path, record):

@@ -13,7 +13,7 @@ from original_repro import augmented, augmented_images
 from original_repro.augmented import NeuralOde, ResidualMlp, mlp_field
 from original_repro.augmented_images import conv_field, image_ode, init_image_ode
 from original_repro.datasets import toy_functions
-from original_repro.supervised import parameter_count
+from original_repro.supervised import Classifier, parameter_count
 from original_repro.training import adam, constant, fit, minibatches, tree_leaves, tree_map
 from solvers_bridge import record_solves
 from tests.helpers import some_fast
@@ -223,6 +223,22 @@ def test_gradients_agree_with_differences(extra, solver):
     actual = sum(np.sum(g * d) for g, d in zip(tree_leaves(grads), tree_leaves(direction), strict=True))
     assert actual == pytest.approx(expected, rel=1e-5)
     assert metrics["loss"] == pytest.approx(along(0.0)) and 0 <= metrics["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("readout", ["all", "own", "none"])
+def test_head_and_loss_as_one_graph_have_the_gradients_of_autograd(readout):
+    params = augmented.init_vector_ode(rng(), 1, 4, extra=1, outputs=None if readout == "none" else 1)
+    if readout == "own":
+        params["head"]["weight"] = params["head"]["weight"][:1]
+    model = NeuralOde(mlp_field, extra=1, readout=readout)
+    x, y = rng(1).normal(size=(6, 1)), np.sign(rng(2).normal(size=(6, 1)))
+    (metrics, grads), (expected_metrics, expected) = (
+        kind.value_and_grad(model, params, x, y) for kind in (NeuralOde, Classifier)
+    )
+    assert metrics == expected_metrics and grads.keys() == expected.keys()
+    for one, other in zip(tree_leaves(grads), tree_leaves(expected), strict=True):
+        assert one.dtype == other.dtype and np.abs(one).max() > 0
+        np.testing.assert_allclose(one, other, atol=1e-7)
 
 
 @pytest.mark.slow

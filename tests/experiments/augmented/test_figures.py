@@ -63,8 +63,8 @@ def run(module, tmp_path, *options):
 def test_losses_and_features_share_their_trainings(tiny, tmp_path, monkeypatch):
     metrics, table, figures = run(figure5_losses, tmp_path)
     assert metrics["failed"] == 0 and 0 < metrics["loss_spheres2_node"] < 2 and metrics["loss_spheres1_resnet_sd"] > 0
-    low, high = metrics["loss_ratio_spheres2_node_anode_low"], metrics["loss_ratio_spheres2_node_anode_high"]
-    assert low < metrics["loss_ratio_spheres2_node_anode"] < high
+    low, high = metrics["course_ratio_spheres2_node_anode_low"], metrics["course_ratio_spheres2_node_anode_high"]
+    assert low < metrics["course_ratio_spheres2_node_anode"] < high
     assert "g, d = 2" in table and figures == {"anode_figure5-quick-seed0.png", "anode_figure5-quick-seed0-flows.png"}
 
     monkeypatch.setattr(toy, "train", lambda task: pytest.fail("trained again"))
@@ -127,7 +127,10 @@ def test_failures_are_counted_and_their_curves_end():
     runs = [one(0, [3.0, 2.0, 1.0]), one(1, [3.0], {"iteration": 60, "reason": "underflow"})]
     assert summary.failures(runs) == 1 and summary.finals(runs, "loss") == [1.0]
     np.testing.assert_array_equal(summary.curves(runs, "loss"), [[3, 2, 1], [3, np.nan, np.nan]])
-    assert summary.growths(runs) == {0: 26 / 14} and runs[1].row()["failed"]["reason"] == "underflow"
+    assert (
+        summary.by_seed(runs, summary.in_epoch(-1, "nfe_forward")) == {0: 26.0}
+        and runs[1].row()["failed"]["reason"] == "underflow"
+    )
     figure, axes = plotting.subplots(figsize=(3, 3))
     summary.draw_curves(axes, runs, "loss")
     assert axes.get_legend_handles_labels()[1] == ["NODE, 1 failed"]
@@ -138,6 +141,40 @@ def test_a_ratio_has_an_interval_over_the_pairs():
     assert ratio == pytest.approx(4.0) and low < 1 < 16 < high
     assert summary.ratio({0: 2.0}, {0: 1.0}) == (2.0, None, None) and summary.ratio({}, {}) == (None, None, None)
     assert summary.quartiles([1.0, 2.0, 3.0]) == (1.5, 2.0, 2.5) and summary.quartiles([]) == (None, None, None)
+
+
+def test_a_difference_has_an_interval_over_the_pairs():
+    mean, low, high = summary.difference({0: 2.0, 1: 8.0, 2: 1.0}, {0: 1.0, 1: 1.0})
+    assert mean == pytest.approx(4.0) and low < 1 < 7 < high
+    assert summary.difference({0: 2.0}, {0: 2.0}) == (0.0, None, None) and summary.difference({}, {}) == (None, None, None)
+
+
+def test_evaluations_are_compared_at_equal_loss():
+    runs = [
+        one(0, [1.0, 0.04, 0.01], problem="spheres1"),
+        one(1, [1.0, 1.0, 1.0], problem="spheres1"),
+        one(0, [0.04, 0.01, 0.0], problem="spheres1", model="anode", extra=5),
+        one(1, [1.0, 0.01, 0.0], problem="spheres1", model="anode", extra=5),
+    ]
+    runs += [one(seed, [1.0] * 3, model=model, extra=extra) for seed in (0, 1) for model, extra in (("node", 0), ("anode", 5))]
+    metrics = figure6_features.metrics_of(runs)
+    assert metrics["fitted_spheres1_node"] == 1 and metrics["fitted_spheres1_anode"] == 2
+    assert metrics["nfe_equal_loss_ratio_spheres1"] == pytest.approx(20 / 14)
+    assert metrics["nfe_equal_loss_ratio_spheres2"] is None and metrics["growth_spheres1_node"] == pytest.approx(26 / 14)
+
+
+def test_the_course_of_the_loss_is_compared():
+    runs = [
+        one(seed, losses, problem=problem, model=model, extra=5 if model == "anode" else 0)
+        for problem in ("spheres1", "separable1")
+        for model, losses in (("resnet", [3.0, 0.0, 0.0]), ("node", [3.0, 2.0, 1.0]), ("anode", [1.0, 1.0, 1.0]))
+        for seed in (0, 1)
+    ]
+    metrics = figure5_losses.metrics_of(runs, ("spheres1", "separable1"))
+    assert metrics["course_ratio_spheres1_node_anode"] == pytest.approx(2.0)
+    assert metrics["course_gap_spheres1"] == metrics["course_gap_spheres1_low"] == pytest.approx(1.0)
+    assert metrics["reached_spheres1_resnet"] == 2 and metrics["epochs_spheres1_resnet"] == 2
+    assert metrics["reached_spheres1_node"] == 0 and metrics["epochs_spheres1_node"] is None
 
 
 def test_a_fresh_run_trains_again(tmp_path, monkeypatch):

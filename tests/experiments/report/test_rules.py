@@ -55,6 +55,26 @@ def test_as_few_errors_if_the_intervals_overlap_or_ours_is_below(ours, theirs, h
     assert found.holds == holds and "the other's" in found.detail and "1 seed" in found.detail
 
 
+@pytest.mark.parametrize("ours, theirs, holds", [((18,), (36,), False), ((180,), (360,), True), ((360,), (180,), False)])
+def test_fewer_errors_if_the_interval_is_below(ours, theirs, holds):
+    found = rules.fewer_errors(errors(*ours), None, against=errors(*theirs))
+    assert found.holds == holds and "the other's" in found.detail
+
+
+def test_fewer_on_average():
+    ours, theirs = [record(nfe=20.0), record(nfe=24.0)], [record(nfe=23.0)]
+    assert rules.fewer_on_average(ours, None, "nfe", against=theirs).holds
+    assert not rules.fewer_on_average(theirs, None, "nfe", against=ours).holds
+    with pytest.raises(rules.CannotJudge):
+        rules.fewer_on_average(ours, None, "nfe", against=[record()])
+
+
+@pytest.mark.parametrize("measured, holds", [(0.964, True), (0.95, True), (0.978, True), (0.948, False), (0.98, False)])
+def test_within_the_reported_deviation(measured, holds):
+    found = rules.within_deviations([record(accuracy=measured)], 0.964, "accuracy", 0.005)
+    assert found.holds == holds and "reported deviations" in found.detail
+
+
 def test_at_most_and_at_least_judge_the_mean_over_seeds():
     records = [record(rmse=value) for value in (0.1, 0.2)]
     assert rules.at_most(records, 0.15 + 1e-12, "rmse").holds and not rules.at_most(records, 0.149, "rmse").holds

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import Places
+from experiments import Experiment, Places, Section
 from experiments.command_line import REPORTED
 from experiments.harness import records
 from experiments.neural_ode import table1_mnist
@@ -106,11 +106,35 @@ def test_settings_that_were_typed_are_listed_and_not_counted(tmp_path):
     text = written(tmp_path)
     listed = text.partition("## Listed, not counted")[2].partition("\n## ")[0]
     assert "Tolerance for classification" in listed and text.count("Tolerance for classification") == 1
-    entries, kinds = registry.read(), (registry.NUMBER, registry.CLAIM, registry.ORDERING)
+    entries = [entry for entry in registry.read() if registry.paper(entry) == registry.FIRST]
+    kinds = (registry.NUMBER, registry.CLAIM, registry.ORDERING)
     counts = [sum(registry.kind(entry) == kind for entry in entries) for kind in kinds]
     assert f"{len(entries) - sum(counts)} more entries" in text.split("##")[0]
     for count, words in zip(counts, ("numbers", "claims", "orderings")):
         assert f"{count} {words}: " in text.split("##")[0]
+
+
+def test_the_second_paper_has_counts_and_verdicts_of_its_own(tmp_path):
+    make_record(tmp_path, stem="paper-seed0", experiment="anode_figure9", gap_node=0.2, gap_anode=0.3)
+    text = written(tmp_path)
+    of_first, _, rest = text.partition("\n## Augmented Neural ODEs\n")
+    of_second = rest.partition("\n## ")[0]
+    assert "Augmented, Figure 9" not in of_first and "Figure 9: Share of spirals" not in of_second
+    assert "orderings: 0 reproduced, 1 not" in of_second and "### Not reproduced" in of_second
+    assert "## Not reproduced" not in of_first
+    blocks = write.marked_blocks([], registry.judge_all(tmp_path), [])
+    assert "**not reproduced**" in row(
+        blocks["docs/augmented.md"]["verdicts"], "Figure 9: Loss on the slice less training loss, ANODE,"
+    )
+    assert "Augmented, Figure 9" in blocks["README.md"]["reported"]
+
+
+def test_experiments_may_share_a_page():
+    experiments = [
+        Experiment(name=name, source="", shows="", run=None, section=Section(name, lambda _, name=name: name), page="docs/a.md")
+        for name in ("one", "other")
+    ]
+    assert write.marked_blocks([], [], experiments)["docs/a.md"] == {"one": "one", "other": "other"}
 
 
 def test_the_networks_stand_by_seed_and_their_settings_by_validation(tmp_path):
