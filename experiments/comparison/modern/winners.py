@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .outcomes import OUTCOMES, RIGHT
+from .outcomes import OUTCOMES, RIGHT, SILENT, WRONG
 
 ACCURACIES = (1e-2, 1e-4, 1e-6, 1e-8)
 OURS = "solvers_bridge"
@@ -58,6 +58,16 @@ def winners(rows, references):
     return found
 
 
+def of(rows, library):
+    return [row for row in rows if row["library"] == library]
+
+
+def is_gradient_alone_wrong(row):
+    """Whether a point's solution was right, its gradient was not, and nothing was said."""
+    errors = row.get("solution_error"), row.get("gradient_error")
+    return row["outcome"] == SILENT and None not in errors and errors[0] <= WRONG < errors[1]
+
+
 def ratios(rows):
     """Second pass over first of each point's time over the median of its problem and tolerance."""
     found, groups = [], {}
@@ -78,6 +88,8 @@ def metrics(rows, references):
         for outcome in OUTCOMES:
             count = sum(row["library"] == library and row["outcome"] == outcome for row in every)
             found[f"{outcome.replace(', ', '_').replace(' ', '_')}/{library}"] = count
+        found[f"gradient_alone_wrong_in_silence/{library}"] = sum(map(is_gradient_alone_wrong, of(every, library)))
+        found[f"gradients/{library}"] = sum(row.get("gradient_error") is not None for row in of(every, library))
         found[f"wins/{library}"] = sum(row["winner"]["library"] == library for row in table)
     for row in table:
         label = f"{row['problem']}/{row['accuracy']:g}"

@@ -106,7 +106,8 @@ def test_winners_are_the_fastest_that_are_right_enough():
         point("b", 1e-5, 0.4),
         point("solvers_bridge, native", 1e-7, 0.8),
         point("autograd's odeint", 1e-5, 40.0),
-        point("c", 1e-9, 0.01, outcomes.SILENT),
+        {**point("c", 0.5, 0.01, outcomes.SILENT), "solution_error": 1e-3},
+        {**point("c", 0.5, 0.01, outcomes.SILENT), "solution_error": 0.2},
         {**point("d", None, 0.01), "first_pass": {}},
         {**point("e", None, 0.0, outcomes.RAISED), "reason": "ValueError: too | many steps"},
     ]
@@ -120,7 +121,8 @@ def test_winners_are_the_fastest_that_are_right_enough():
     measured = winners.metrics(rows, about)
     assert measured["ours_over_winner/small/0.01"] == pytest.approx(8.0)
     assert measured["original_over_winner/small/0.0001"] == pytest.approx(100.0)
-    assert measured["wins/a"] == 1 and measured["wrong_in_silence/c"] == 1 and measured["share_in_band"] == 1.0
+    assert measured["wins/a"] == 1 and measured["wrong_in_silence/c"] == 2 and measured["gradient_alone_wrong_in_silence/c"] == 1
+    assert measured["share_in_band"] == 1.0
     configuration = {"references": about, "words": {"small": "a network"}, "not_measured": {"f": "no wheel"}}
     made = {"experiment": "modern_comparison", "history": rows, "configuration": configuration}
     text = modern_comparison.table([(None, made)])
