@@ -39,10 +39,11 @@ def _silent_errors(found):
         for name, count in sorted(alone.items(), key=lambda pair: -pair[1])
         if gradients[name]
     )
+    lost = sum(silent.values()) - sum(alone.values())
     return (
         f"Mostly not. Of {metrics['points']} points, solutions or gradients off by more than a tenth came back without a word in "
-        f"{sum(silent.values())} (in {sum(silent.values()) - sum(alone.values())} of them the solution was off, as a loose tolerance "
-        f"may leave it), and with a warning in {sum(said.values())}. With the solution right and only the gradient wrong, in silence: {counts}. "
+        f"{sum(silent.values())} (in {lost} of them the solution was off, as a loose tolerance may leave it), and with a warning "
+        f"in {sum(said.values())}. With the solution right and only the gradient wrong, in silence: {counts}. "
         f"(`python -m experiments run modern_comparison --preset paper`)"
     )
 
