@@ -24,6 +24,7 @@ Memory is the peak of a fresh process that takes one gradient.
 """
 
 import functools
+import re
 from collections import Counter
 
 from .. import Experiment, Section
@@ -34,6 +35,7 @@ from .modern import figures, winners
 from .modern.outcomes import OUTCOMES, RAISED, WRONG
 
 NAME = "modern_comparison"
+PATH = re.compile(r"(/[\w.+-]+){2,}")
 # seconds, of a processor: a first call may take, and where it compiles; slow: a turn from there on is taken once.
 LIMITS = {"rounds": 5, "slow": 0.1, "seconds": 4.0, "compile_seconds": 20.0}
 PRESETS = {
@@ -76,7 +78,7 @@ def run(settings, places):
         # Not the problems: each has its own numbers, and a list that grew goes on from those that are there.
         identity = {"limits": preset["limits"], "seed": settings.seed, "libraries": libraries}
         made, seconds = measure_all(tasks, functools.partial(_measure, found, preset["limits"]), checkpoint, identity)
-    rows = [row for one in made for row in one["rows"]]
+    rows = [_without_paths(row) for one in made for row in one["rows"]]
     references = {one["problem"]: one["reference"] for one in made}
     record = records.record_run(
         NAME,
@@ -99,6 +101,11 @@ def run(settings, places):
     figures.draw(record, lambda name: places.figure(NAME, f"{settings.stem}-{name}"))
     print(table([(None, record)]))
     return record
+
+
+def _without_paths(row):
+    """A row whose reason, which a library wrote, names no folder of this machine."""
+    return {**row, "reason": PATH.sub("(path)", row["reason"])} if "reason" in row else row
 
 
 def _measure(found, limits, task, rows):
@@ -158,13 +165,11 @@ def _outcomes(rows):
 
 
 def _reasons(rows):
-    """What was raised, how often, in the libraries' own words."""
-    counts = Counter((row["library"], row["method"], row["reason"]) for row in winners.points(rows) if row["outcome"] == RAISED)
-    cells = [
-        [f"{library}: {method}", count, f"`{reason[:120].replace('|', '/').replace('`', '')}`"]
-        for (library, method, reason), count in counts.items()
-    ]
-    return markdown_table(["raised by", "points", "in its words"], cells)
+    """What was raised and how often."""
+    raised = [row for row in winners.points(rows) if row["outcome"] == RAISED]
+    counts = Counter((row["library"], row["method"], row["problem"], row["reason"].partition(":")[0]) for row in raised)
+    cells = [[f"{library}: {method}", problem, kind, count] for (library, method, problem, kind), count in counts.items()]
+    return markdown_table(["raised by", "problem", "what", "points"], cells)
 
 
 def _memory(rows, words):

@@ -103,6 +103,11 @@ def _late(number, frame):
     raise Late
 
 
+def in_short(error):
+    """An exception's kind and the end of its message, where compiled libraries have what matters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[-250:]}"
+
+
 def answer(worker, order):
     """What the worker says to an order; processor time is limited by its "seconds"."""
     signal.setitimer(signal.ITIMER_PROF, order.get("seconds", 0.0))
@@ -111,7 +116,7 @@ def answer(worker, order):
     except Late:
         return {"late": True}
     except Exception as error:
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        text = in_short(error)
         return {"raised" if order["ask"] in ("first", "open") else "broken": text}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0.0)
