@@ -53,10 +53,6 @@ PRESETS = {
             "robertson",
             "van_der_pol_1000",
             "stiff_network",
-            "flow",
-            "van_der_pol_10",
-            "layer",
-            "large",
         ],
         "environments": True,
         "limits": {**LIMITS, "tolerances": [1e-3, 1e-6, 1e-9], "memory": {"large": 1e-6}},
@@ -89,6 +85,7 @@ def run(settings, places):
             "words": {name: PROBLEMS[name].words for name in preset["problems"]},
             "libraries": libraries,
             "not_measured": gaps,
+            "left_out": {name: about.words for name, about in PROBLEMS.items() if name not in preset["problems"]},
             "references": references,
             "wrong": WRONG,
             "band": {"factor": winners.BAND, "share": winners.SHARE},
@@ -126,6 +123,8 @@ def table(found):
     if memory:
         parts.append(_memory(memory, configuration["words"]))
     parts.append(_reasons(rows))
+    if configuration["left_out"]:
+        parts.append(f"Defined, and not in this preset's grid: {'; '.join(configuration['left_out'].values())}.")
     parts += [f"{name} was not measured: {why}." for name, why in configuration["not_measured"].items()]
     return "\n\n".join(filter(None, parts))
 

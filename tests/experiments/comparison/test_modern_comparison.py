@@ -123,12 +123,18 @@ def test_winners_are_the_fastest_that_are_right_enough():
     assert measured["original_over_winner/small/0.0001"] == pytest.approx(100.0)
     assert measured["wins/a"] == 1 and measured["wrong_in_silence/c"] == 2 and measured["gradient_alone_wrong_in_silence/c"] == 1
     assert measured["share_in_band"] == 1.0
-    configuration = {"references": about, "words": {"small": "a network"}, "not_measured": {"f": "no wheel"}}
+    configuration = {
+        "references": about,
+        "words": {"small": "a network"},
+        "not_measured": {"f": "no wheel"},
+        "left_out": {"flow": "a flow"},
+    }
     made = {"experiment": "modern_comparison", "history": rows, "configuration": configuration}
     text = modern_comparison.table([(None, made)])
     row = next(line for line in text.splitlines() if "0.0001" in line and "b: m" in line)
     assert "400 ms" in row and "2.0 (solvers_bridge, native" in row and "100.0 (autograd's odeint" in row
     assert any(line.replace(" ", "") == "|e:m|small|ValueError|1|" for line in text.splitlines())
+    assert "not in this preset's grid: a flow." in text
     assert "f was not measured: no wheel." in text
 
 
