@@ -123,6 +123,13 @@ def table(found):
     if memory:
         parts.append(_memory(memory, configuration["words"]))
     parts.append(_reasons(rows))
+    share, band = record["metrics"].get("share_in_band"), configuration["band"]
+    if share is not None:
+        met = "as" if share >= band["share"] else "not as"
+        parts.append(
+            f"In the second pass {100 * share:.0f} % of the times, each over the median of its problem and tolerance, were within "
+            f"a factor of {band['factor']:g} of the first pass: {met} stated before, {100 * band['share']:.0f} %."
+        )
     if configuration["left_out"]:
         parts.append(f"Defined, and not in this preset's grid: {'; '.join(configuration['left_out'].values())}.")
     parts += [f"{name} was not measured: {why}." for name, why in configuration["not_measured"].items()]

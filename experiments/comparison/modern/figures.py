@@ -1,6 +1,9 @@
 """Work-precision figures of a comparison: the gradient's error over time, and over evaluations, a panel a problem."""
 
+import textwrap
+
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from ...harness import plotting
 from .winners import points, seconds
@@ -50,7 +53,8 @@ def _draw(record, value, label, path):
                     shown[library, method] = style
         one.axhspan(LEAST / 10, max(references[problem]["gradient"], LEAST), color="0.9", linewidth=0)
         one.set(xscale="log", yscale="log", ylim=(LEAST / 3, 30.0))
-        one.set_title(record["configuration"]["words"][problem], fontsize=9)
+        one.xaxis.set_minor_formatter(NullFormatter())
+        one.set_title(textwrap.fill(record["configuration"]["words"][problem], 42), fontsize=9)
     for one in axes.flat[len(problems) :]:
         one.set_visible(False)
     for one in axes[:, 0]:

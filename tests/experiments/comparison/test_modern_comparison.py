@@ -128,12 +128,19 @@ def test_winners_are_the_fastest_that_are_right_enough():
         "words": {"small": "a network"},
         "not_measured": {"f": "no wheel"},
         "left_out": {"flow": "a flow"},
+        "band": {"factor": 1.5, "share": 0.9},
     }
-    made = {"experiment": "modern_comparison", "history": rows, "configuration": configuration}
+    made = {
+        "experiment": "modern_comparison",
+        "metrics": {**measured, "share_in_band": 0.8},
+        "history": rows,
+        "configuration": configuration,
+    }
     text = modern_comparison.table([(None, made)])
     row = next(line for line in text.splitlines() if "0.0001" in line and "b: m" in line)
     assert "400 ms" in row and "2.0 (solvers_bridge, native" in row and "100.0 (autograd's odeint" in row
     assert any(line.replace(" ", "") == "|e:m|small|ValueError|1|" for line in text.splitlines())
+    assert "80 % of the times" in text and "not as stated before, 90 %." in text
     assert "not in this preset's grid: a flow." in text
     assert "f was not measured: no wheel." in text
 
