@@ -127,8 +127,8 @@ def table(found):
     if share is not None:
         met = "as" if share >= band["share"] else "not as"
         parts.append(
-            f"In the second pass {100 * share:.0f} % of the times, each over the median of its problem and tolerance, were within "
-            f"a factor of {band['factor']:g} of the first pass: {met} stated before, {100 * band['share']:.0f} %."
+            f"In the second pass {100 * share:.0f} % of the times, each over the median of its problem and tolerance, were "
+            f"within a factor of {band['factor']:g} of the first pass: {met} stated before, {100 * band['share']:.0f} %."
         )
     if configuration["left_out"]:
         parts.append(f"Defined, and not in this preset's grid: {'; '.join(configuration['left_out'].values())}.")
