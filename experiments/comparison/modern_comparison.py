@@ -142,7 +142,14 @@ def _winners(rows, configuration):
         problem = configuration["words"][row["problem"]]
         ours, original = (_beside(row[name], row["winner"]) for name in ("ours", "original"))
         cells.append([problem, f"{row['accuracy']:g}", _words(row["winner"]), _time(row["winner"]), ours, original])
-    headers = ["problem", "gradient's error at most", "fastest", "time", "fastest of ours, times its time", "autograd's odeint"]
+    headers = [
+        "problem",
+        "gradient's error at most",
+        "fastest",
+        "time",
+        "fastest of ours, times its time",
+        "autograd's odeint, times its time",
+    ]
     return markdown_table(headers, cells)
 
 
@@ -151,14 +158,15 @@ def _words(row):
 
 
 def _time(row):
-    return f"{1e3 * winners.seconds(row):.3g} ms"
+    milliseconds = 1e3 * winners.seconds(row)
+    return f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{milliseconds:.0f} ms"
 
 
 def _beside(row, winner):
     if row is None:
         return "not reached"
     ratio = winners.seconds(row) / winners.seconds(winner)
-    return "itself" if row is winner else f"{ratio:.1f} ({_words(row)})"
+    return "itself" if row is winner else f"{ratio:.3g} ({_words(row)})"
 
 
 def _outcomes(rows):
