@@ -23,7 +23,7 @@ from .augmented import (
     table1_images,
     weight_decay,
 )
-from .comparison import bench
+from .comparison import bench, modern_comparison
 from .fidelity import integrator_fidelity
 from .harness import records
 from .harness.alone import alone
@@ -88,6 +88,7 @@ REPORTED = tuple(
         table1_images,
         figure13_overfitting,
         bench,
+        modern_comparison,
         integrator_fidelity,
     )
 )

@@ -1,5 +1,6 @@
 """A small problem, timed: autograd's own odeint, ours with dynamics in autograd and in TensorFlow, torchdiffeq."""
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import autograd.numpy as anp
@@ -10,6 +11,7 @@ from tabulate import tabulate
 
 from solvers_bridge import TensorFlowDynamics
 
+from ..harness import right_hand_sides
 from .goals import GOALS
 from .jax_candidates import WAYS as JAX_WAYS
 from .jax_candidates import jax_candidates, jax_is_installed
@@ -56,8 +58,7 @@ def make_small_problem(units=50, times=30):
 
 def mlp(t, y, params, tanh=anp.tanh):
     """The small problem's dy/dt, for any library whose arrays know @ and whose tanh is given."""
-    w1, b1, w2, b2 = params
-    return tanh(y @ w1 + b1) @ w2 + b2
+    return right_hand_sides.mlp(SimpleNamespace(tanh=tanh), t, y, *params)
 
 
 def mlp_tensorflow(t, y, params):

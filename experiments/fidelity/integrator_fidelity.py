@@ -45,7 +45,7 @@ import scipy
 from original_repro.folders import check_folder
 
 from .. import Experiment, Places, Section, Settings, option
-from ..harness import records
+from ..harness import environments, records
 from ..harness.progress import Progress
 from . import matrix, scipy_releases
 from .fidelity_probe import SOLVERS
@@ -81,7 +81,7 @@ def run(settings, places):
         else _releases(RELEASES if settings.releases is None else settings.releases)
     )
     if settings.preset != "quick":
-        check_folder(scipy_releases.environments_folder(), "the cache, which $NEURAL_ODE_REPRO_CACHE names,")
+        check_folder(environments.environments_folder(), "the cache, which $NEURAL_ODE_REPRO_CACHE names,")
     begun = time.perf_counter()
     asked = {"problems": problems(), "tasks": tasks()}
     measured, gaps = {}, {}
@@ -90,7 +90,7 @@ def run(settings, places):
             try:
                 python = sys.executable if settings.preset == "quick" else scipy_releases.environment(release)
                 measured[release] = scipy_releases.probe(python, asked)
-            except scipy_releases.Gap as gap:
+            except environments.Gap as gap:
                 if settings.preset == "quick":
                     raise RuntimeError(f"the probe failed: {gap}") from gap
                 gaps[release] = str(gap)

@@ -8,7 +8,7 @@ import numpy as np
 from ..harness.digits import STATE_SIDE
 from ..harness.records import by_option
 from ..harness.tables import over_seeds
-from . import augmented_questions, registry, rules
+from . import augmented_questions, comparison_questions, registry, rules
 from .answers import NotMeasured, record_of
 
 SIZES = (30, 50, 100)  # observations, those of the paper's Table 2
@@ -248,4 +248,5 @@ QUESTIONS = (
     ("How does one use LSODA on 300,000 unknowns?", _large_lsoda),
     ("Do SciPy's new C integrators change results?", _c_translations),
     *augmented_questions.QUESTIONS,
+    *comparison_questions.QUESTIONS,
 )

@@ -1,12 +1,14 @@
 """The problems of reverse_instability: flows that contract ever more, and two trained networks, with their references.
 
-Small problems are functions (t, y, p) of two names of an array library, so that autograd and PyTorch take the same text. Their
+Small problems are those of harness.right_hand_sides, so that autograd and PyTorch take the same text. Their
 references are derivatives of the last state by one parameter: of the variational equations [y, dy/dp], written by hand and solved
 forwards by SciPy's Radau at 1e-12, and as a second, independent way by LSODA.
 """
 
+import functools
 import importlib.util
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import autograd.numpy as anp
@@ -18,6 +20,7 @@ from original_repro import training
 from original_repro.datasets import circles_and_moons, mnist
 from solvers_bridge import odeint
 
+from ...harness import right_hand_sides
 from ...harness.digits import digits
 from ...harness.records import kept
 from .. import figure5_flows, table1_mnist
@@ -26,8 +29,8 @@ from .. import figure5_flows, table1_mnist
 class Problem(NamedTuple):
     """What is solved from y0 at 0 to end, and of which the gradient is taken, of states_bar . y(end).
 
-    func(array, cos) -> (t, y, p) -> dy/dt, of a small problem; dynamics: a TensorFlowDynamics otherwise. chosen(gradient by
-    (y0, params)) -> the vector that is compared. limit: the greatest relative error that counts as right.
+    func(ops, t, y, p) -> dy/dt, of a small problem, see right_hand_sides; dynamics: a TensorFlowDynamics otherwise.
+    chosen(gradient by (y0, params)) -> the vector that is compared. limit: the greatest relative error that counts as right.
     """
 
     y0: Any
@@ -42,22 +45,6 @@ class Problem(NamedTuple):
     dynamics: Any = None
 
 
-def _relaxation(array, cos):
-    return lambda t, y, p: -p[0] * (y - cos(t))
-
-
-def _van_der_pol(array, cos):
-    return lambda t, y, p: array([y[1], p[0] * (1 - y[0] ** 2) * y[1] - y[0]])
-
-
-def _robertson(array, cos):
-    def f(t, y, p):
-        slow, fast, back = p[0] * y[0], p[1] * y[1] ** 2, p[2] * y[1] * y[2]
-        return array([back - slow, slow - back - fast, fast])
-
-    return f
-
-
 def _small(func, y0, end, params, component, atol, limit=1e-4):
     states_bar = np.zeros(len(y0))
     states_bar[component] = 1.0
@@ -67,36 +54,38 @@ def _small(func, y0, end, params, component, atol, limit=1e-4):
 
 def relaxation(rate):
     """y' = -rate (y - cos t) from 1.2 over a unit of time: contracts at the rate lambda T = rate."""
-    return _small(_relaxation, [1.2], 1.0, [rate], 0, 1e-8)
+    return _small(right_hand_sides.relaxation, [1.2], 1.0, [rate], 0, 1e-8)
 
 
 def van_der_pol(mu):
     """Van der Pol's oscillator from (2, 0); dy_1/dmu after about one jump."""
-    return _small(_van_der_pol, [2.0, 0.0], {4.0: 12.0, 50.0: 60.0, 1000.0: 1500.0}[mu], [mu], 0, 1e-10)
+    end = {4.0: 12.0, 10.0: 15.0, 50.0: 60.0, 1000.0: 1500.0}[mu]
+    return _small(right_hand_sides.van_der_pol, [2.0, 0.0], end, [mu], 0, 1e-10)
 
 
 def robertson(end):
     """Robertson's reaction; dy_3/dk_1."""
-    return _small(_robertson, [1.0, 0.0, 0.0], end, [0.04, 3e7, 1e4], 2, np.array([1e-10, 1e-14, 1e-10]))
+    return _small(right_hand_sides.robertson, [1.0, 0.0, 0.0], end, [0.04, 3e7, 1e4], 2, np.array([1e-10, 1e-14, 1e-10]))
 
 
 SMALL = {"relaxation": relaxation, "van_der_pol": van_der_pol, "robertson": robertson}
 
 
 def derivatives(name, t, y, p):
-    """(f, df/dy, df/dp_1) of a small problem, by hand."""
+    """(f, df/dy, df/dp) of a small problem, by hand."""
     if name == "relaxation":
-        return -p[0] * (y - np.cos(t)), np.array([[-p[0]]]), np.cos(t) - y
+        return -p[0] * (y - np.cos(t)), np.array([[-p[0]]]), (np.cos(t) - y)[:, None]
     if name == "van_der_pol":
         f = [y[1], p[0] * (1 - y[0] ** 2) * y[1] - y[0]]
         by_y = [[0.0, 1.0], [-2 * p[0] * y[0] * y[1] - 1, p[0] * (1 - y[0] ** 2)]]
-        return np.array(f), np.array(by_y), np.array([0.0, (1 - y[0] ** 2) * y[1]])
+        return np.array(f), np.array(by_y), np.array([[0.0], [(1 - y[0] ** 2) * y[1]]])
     by_y = np.zeros((3, 3))
     by_y[0] = -p[0], p[2] * y[2], p[2] * y[1]
     by_y[2, 1] = 2 * p[1] * y[1]
     by_y[1] = -by_y[0] - by_y[2]
     slow, fast, back = p[0] * y[0], p[1] * y[1] ** 2, p[2] * y[1] * y[2]
-    return np.array([back - slow, slow - back - fast, fast]), by_y, np.array([-y[0], y[0], 0.0])
+    by_p = np.array([[-y[0], 0.0, y[1] * y[2]], [y[0], -(y[1] ** 2), -y[1] * y[2]], [0.0, y[1] ** 2, 0.0]])
+    return np.array([back - slow, slow - back - fast, fast]), by_y, by_p
 
 
 def forward_sensitivity(name, problem, method, tolerance):
@@ -105,7 +94,7 @@ def forward_sensitivity(name, problem, method, tolerance):
 
     def variational(t, s):
         f, by_y, by_p = derivatives(name, t, s[:n], problem.params)
-        return np.concatenate([f, by_y @ s[n:] + by_p])
+        return np.concatenate([f, by_y @ s[n:] + by_p[:, 0]])
 
     # dy/dp_1 of Robertson's reaction is some ten times y, and of Van der Pol's far above one where it matters.
     atol = np.tile(np.broadcast_to(np.multiply(problem.atol, tolerance * 1e6), n), 2)
@@ -124,12 +113,12 @@ def torch_function(problem):
     """The small problem's func in PyTorch."""
     import torch
 
-    return problem.func(torch.stack, torch.cos)
+    return functools.partial(problem.func, SimpleNamespace(stack=torch.stack, cos=torch.cos))
 
 
 def autograd_function(problem):
     """The small problem's func in autograd.numpy."""
-    return problem.func(anp.array, anp.cos)
+    return functools.partial(problem.func, SimpleNamespace(stack=anp.array, cos=anp.cos))
 
 
 def _whole(gradient):

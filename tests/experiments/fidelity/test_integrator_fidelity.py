@@ -11,6 +11,7 @@ from experiments import Places, command_line
 from experiments.fidelity import integrator_fidelity as fidelity
 from experiments.fidelity import matrix, scipy_releases
 from experiments.fidelity.fidelity_probe import SOLVERS
+from experiments.harness import environments
 
 ONE = {"solver": "lsoda", "problem": "A3", "tolerance": 1e-3, "outputs": 1}
 FORTRAN, C = {"vode": "fortran", "lsoda": "fortran", "dop": "fortran"}, {"vode": "c", "lsoda": "c", "dop": "c"}
@@ -104,15 +105,15 @@ def test_figure_with_all_kinds_of_cells(tmp_path):
 
 def test_releases_that_cannot_be_had_are_named_gaps(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("NEURAL_ODE_REPRO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(scipy_releases, "find_python", lambda version: sys.executable if version == "3.11" else None)
+    monkeypatch.setattr(environments, "find_python", lambda version: sys.executable if version == "3.11" else None)
     commands = []
 
     def refuse(command, **options):
         commands.append(command)
         if "pip" in command:
-            raise scipy_releases.Gap("ERROR: No matching distribution found for scipy==1.16.99")
+            raise environments.Gap("ERROR: No matching distribution found for scipy==1.16.99")
 
-    monkeypatch.setattr(scipy_releases, "_call", refuse)
+    monkeypatch.setattr(environments, "call", refuse)
     out = tmp_path / "out"
     status = command_line.main(
         ["run", "integrator_fidelity", "--preset", "paper", "--out", str(out), "--releases", "1.1.0,1.16.99,7.0.0"]
@@ -132,13 +133,13 @@ def test_releases_that_cannot_be_had_are_named_gaps(tmp_path, monkeypatch, capsy
 
 def test_a_failing_command_is_a_gap_without_addresses():
     script = "import sys; print('ERROR: nothing at https://example.org/simple/scipy', file=sys.stderr); sys.exit(1)"
-    with pytest.raises(scipy_releases.Gap, match=r"nothing at \(address\)"):
-        scipy_releases._call([sys.executable, "-c", script])
+    with pytest.raises(environments.Gap, match=r"nothing at \(address\)"):
+        environments.call([sys.executable, "-c", script])
 
 
 def test_environment_is_made_once_and_again_if_it_was_left_half_made(tmp_path, monkeypatch):
     monkeypatch.setenv("NEURAL_ODE_REPRO_CACHE", str(tmp_path))
-    monkeypatch.setattr(scipy_releases, "find_python", lambda version: "a-python")
+    monkeypatch.setattr(environments, "find_python", lambda version: "a-python")
     calls = []
 
     def pretend(command, **options):
@@ -146,10 +147,10 @@ def test_environment_is_made_once_and_again_if_it_was_left_half_made(tmp_path, m
         if "venv" in command:
             (tmp_path / "environments" / "scipy-1.16.3-numpy-2.4.6").mkdir(parents=True)
         elif len(calls) == 2:
-            raise scipy_releases.Gap("interrupted")
+            raise environments.Gap("interrupted")
 
-    monkeypatch.setattr(scipy_releases, "_call", pretend)
-    with pytest.raises(scipy_releases.Gap):
+    monkeypatch.setattr(environments, "call", pretend)
+    with pytest.raises(environments.Gap):
         scipy_releases.environment("1.16.3")
     python = scipy_releases.environment("1.16.3")
     assert len(calls) == 4
@@ -159,8 +160,8 @@ def test_environment_is_made_once_and_again_if_it_was_left_half_made(tmp_path, m
 
 def test_find_python():
     running = "%d.%d" % sys.version_info[:2]
-    assert scipy_releases.find_python(running) == sys.executable
-    assert scipy_releases.find_python("3.999") is None
+    assert environments.find_python(running) == sys.executable
+    assert environments.find_python("3.999") is None
 
 
 def test_probe_under_the_running_python():

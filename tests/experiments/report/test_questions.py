@@ -186,3 +186,34 @@ def test_half_comes_with_a_looser_reverse_solve():
     text = questions._looser_reverse_solves([found("figure3c_reverse", configuration={"batch_size": 8}, history=history)])
     assert "0.40 to 0.50 with VODE and 0.45 to 0.45 with LSODA" in text and "off by 5 to 5 %" in text
     assert "not measured yet: `python -m experiments run figure3c_reverse" in questions._looser_reverse_solves([])
+
+
+def test_what_the_comparison_of_libraries_says_is_counted_from_its_metrics():
+    metrics = {
+        "points": 40,
+        "wins/diffrax": 2,
+        "wins/solvers_bridge, native": 1,
+        "wins/SciPy": 0,
+        "ours_over_winner/small/0.01": 1.0,
+        "ours_over_winner/small/1e-06": 3.25,
+        "ours_over_winner/large/0.01": 2.5,
+        "original_over_winner/small/0.01": 120.0,
+        "wrong_in_silence/diffrax": 4,
+        "wrong_in_silence/torchode": 5,
+        "wrong_said/diffrax": 1,
+        "gradients/diffrax": 10,
+        "gradients/torchode": 12,
+        "gradients/SciPy": 0,
+        "gradient_alone_wrong_in_silence/diffrax": 3,
+        "gradient_alone_wrong_in_silence/torchode": 2,
+        "gradient_alone_wrong_in_silence/SciPy": 0,
+    }
+    words = {"small": "a network", "large": "a ring"}
+    text = questions.markdown([found("modern_comparison", metrics=metrics, configuration={"words": words})])
+    fastest = answer(text, "Which library is the fastest")
+    assert "Of 3 pairs" in fastest and "diffrax is the fastest in 2, solvers_bridge, native is the fastest in 1." in fastest
+    assert "on a network." in fastest and "times the winner's time: a ring (2.5)." in fastest
+    assert "reaches 1 of the 3, in 1.2e+02 times the time" in fastest
+    silent = answer(text, "Does a library say")
+    assert "without a word in 9 (in 4 of them" in silent and "with a warning in 1." in silent
+    assert "in silence: diffrax 3 of 10, torchode 2 of 12." in silent
