@@ -1,4 +1,4 @@
-"""The command line: list | run | sweep | evaluate | redraw NAME | bench | check | report. All of argparse is here."""
+"""The command line: list | run | sweep | evaluate | redraw NAME | bench | check | report. Their options are in options.py."""
 
 import argparse
 import difflib
@@ -6,14 +6,13 @@ import os
 import shlex
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 
 from tabulate import tabulate
 
 from original_repro.folders import check_file, check_folder
 
-from . import Places, Settings
+from . import Places, Settings, options
 from .augmented import (
     figure3_swap,
     figure5_losses,
@@ -44,6 +43,7 @@ from .neural_ode import (
     harder_inputs,
     inference_speed,
     latent_checks,
+    latent_encoders,
     latent_restarts,
     reverse_instability,
     section4_checks,
@@ -76,6 +76,7 @@ REPORTED = tuple(
         figures8to10_latent_ode,
         figure10_observations,
         latent_checks,
+        latent_encoders,
         latent_restarts,
         reverse_instability,
         figure3_swap,
@@ -140,14 +141,14 @@ def _parser():
             description=experiment.description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        _add_settings(one, experiment.settings)
-        _add_checkpoints(one)
+        options.add_settings(one, experiment.settings)
+        options.add_checkpoints(one)
         one.set_defaults(handler=_run, name=name)
     every = names.add_parser(
         "all", help="every experiment but those of many trainings, with its own defaults, and in its variants where it has them"
     )
-    _add_settings(every, Settings)
-    _add_checkpoints(every)
+    options.add_settings(every, Settings)
+    options.add_checkpoints(every)
     every.add_argument(
         "--workers",
         type=int,
@@ -162,14 +163,14 @@ def _parser():
     names = sweeps.add_subparsers(required=True, metavar="NAME")
     for name, experiment in EXPERIMENTS.items():
         one = names.add_parser(name, help=experiment.title)
-        _add_lists(one, experiment.settings)
-        _add_checkpoints(one)
+        options.add_lists(one, experiment.settings)
+        options.add_checkpoints(one)
         one.set_defaults(handler=_sweep, name=name, parser=one)
     evaluate = commands.add_parser("evaluate", help="measure again with the weights that a run left")
     names = evaluate.add_subparsers(required=True, metavar="NAME")
     for name, experiment in EXPERIMENTS.items():
         one = names.add_parser(name, help=experiment.title)
-        _add_settings(one, experiment.evaluation_settings)
+        options.add_settings(one, experiment.evaluation_settings)
         one.set_defaults(handler=_evaluate, name=name)
     every = names.add_parser("all", help="everything again whose weights come with the project, as records of the paper preset")
     every.add_argument("--out", required=True, help="folder for the records")
@@ -179,77 +180,18 @@ def _parser():
     for name, experiment in EXPERIMENTS.items():
         if experiment.redraw is not None:
             one = names.add_parser(name, help=experiment.title)
-            _add_settings(one, experiment.settings)
+            options.add_settings(one, experiment.settings)
             one.set_defaults(handler=_redraw, name=name)
     timings = commands.add_parser("bench", help="timings and memory of the bridge, beside other libraries where installed")
-    _add_out(timings, "folder for the record (default: results)")
+    options.add_out(timings, "folder for the record (default: results)")
     timings.set_defaults(handler=_bench)
     checks = commands.add_parser("check", help="check records in seconds: names, commits, presets, digests, figures, verdicts")
-    _add_out(checks, "folder of the records (default: results)")
+    options.add_out(checks, "folder of the records (default: results)")
     checks.set_defaults(handler=_check)
     make_report = commands.add_parser("report", help="write OUT/README.md from the records in OUT/runs")
-    _add_out(make_report, "folder of the records (default: results)")
+    options.add_out(make_report, "folder of the records (default: results)")
     make_report.set_defaults(handler=_report)
     return parser
-
-
-def _add_settings(parser, settings):
-    """An argument for each option of a class of Settings, and --out."""
-    for option in settings.options():
-        parser.add_argument(
-            option.flag,
-            type=_seed if option.name == "seed" else option.type,
-            default=option.default,
-            choices=option.choices,
-            metavar=option.metavar,
-            help=option.help,
-        )
-    _add_out(parser, "folder for records, figures and weights (default: results)")
-
-
-def _add_lists(parser, settings):
-    """An argument for a list of values of each option of a class of Settings, and those of a sweep."""
-    for option in settings.options():
-        if option.name == "workers":  # the sweep's own; each run has one
-            continue
-        flags = [option.flag, "--seeds"] if option.name == "seed" else [option.flag]
-        ranges = " or ranges" if option.type is int else ""
-        parser.add_argument(*flags, metavar="LIST", dest=option.name, help=f"{option.help}; several, with commas{ranges}")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=available_cores(),
-        metavar="N",
-        help="how many runs at a time, each in a process with one thread (default: number of cores)",
-    )
-    parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="of a Dask cluster whose workers run instead; they share --out and --checkpoints"
-    )
-    _add_out(parser, "folder for records, figures and weights (default: results)")
-
-
-def _add_out(parser, help):
-    parser.add_argument("--out", default=Places.out, help=help)
-
-
-def _add_checkpoints(parser):
-    parser.add_argument("--checkpoints", default=Places.checkpoints, help="folder from which a stopped run goes on")
-    parser.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint")
-
-
-def _seed(text):
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")
-    return int(text)
-
-
-def settings_and_places(arguments, settings):
-    """The Settings and Places of parsed arguments. Raises ValueError for a value of no sense."""
-    given = vars(arguments)
-    return (
-        settings(**{option.name: given[option.name] for option in settings.options()}),
-        Places(**{field.name: given[field.name] for field in fields(Places) if field.name in given}),
-    )
 
 
 def _list(arguments):
@@ -272,7 +214,7 @@ def _list(arguments):
 
 def _run(arguments):
     experiment, begun = EXPERIMENTS[arguments.name], time.time()
-    settings, places = settings_and_places(arguments, experiment.settings)
+    settings, places = options.settings_and_places(arguments, experiment.settings)
     with alone(experiment, settings, places):
         record = experiment.run(settings, places)
     path = places.record(experiment.name, settings.stem)
@@ -299,13 +241,13 @@ def _evaluate(arguments):
         able = ", ".join(name for name, other in EXPERIMENTS.items() if other.evaluate)
         print(f"{arguments.name}: keeps no weights to evaluate; {able} does", file=sys.stderr)
         return 1
-    metrics = experiment.evaluate(*settings_and_places(arguments, experiment.evaluation_settings))
+    metrics = experiment.evaluate(*options.settings_and_places(arguments, experiment.evaluation_settings))
     print(tabulate(metrics.items(), headers=["metric", "measured"], floatfmt=".5g"))
 
 
 def _redraw(arguments):
     experiment = EXPERIMENTS[arguments.name]
-    settings, places = settings_and_places(arguments, experiment.settings)
+    settings, places = options.settings_and_places(arguments, experiment.settings)
     check_file(places.figure(experiment.name, settings.stem), f"--out {places.out}")
     for path in experiment.redraw(settings, places):
         print(f"figure: {path}")
@@ -322,11 +264,11 @@ def _evaluate_all(arguments):
 def _run_all(arguments):
     if arguments.workers < 1:
         arguments.parser.error(f"--workers must be a whole number from 1, got {arguments.workers}")
-    settings, places = settings_and_places(arguments, Settings)
+    settings, places = options.settings_and_places(arguments, Settings)
     logs = places.checkpoints / "logs"
     check_folder(places.out, f"--out {places.out}")
     check_folder(logs, f"--checkpoints {places.checkpoints}")
-    options = [
+    words = [
         "--preset",
         settings.preset,
         "--seed",
@@ -338,7 +280,7 @@ def _run_all(arguments):
         *(["--fresh"] if places.fresh else []),
     ]
     chosen = {name: experiment for name, experiment in EXPERIMENTS.items() if experiment.in_all}
-    return run_all(chosen, options, arguments.workers, logs)
+    return run_all(chosen, words, arguments.workers, logs)
 
 
 def _sweep(arguments):
@@ -402,15 +344,5 @@ def settings_of(command):
     if words[4:5] == ["all"] or words[4] not in EXPERIMENTS:
         raise ValueError(f"no experiment is called {words[4]!r}")
     experiment = EXPERIMENTS[words[4]]
-    parser = _Parser(add_help=False)
     settings = experiment.settings if words[3] == "run" else experiment.evaluation_settings
-    _add_settings(parser, settings)
-    _add_checkpoints(parser)
-    return words[4], settings_and_places(parser.parse_args(words[5:]), settings)[0]
-
-
-class _Parser(argparse.ArgumentParser):
-    """One of what somebody else has typed: errors are exceptions."""
-
-    def error(self, message):
-        raise ValueError(message)
+    return words[4], options.settings_of(words[5:], settings)

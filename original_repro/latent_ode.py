@@ -24,11 +24,11 @@ import tensorflow as tf
 from autograd import value_and_grad
 from autograd.tracer import getval
 
+from original_repro.attention import attention, init_attention
 from original_repro.layers import dense, init_dense
 from solvers_bridge import TensorFlowDynamics, odeint, record_solves, tensorflow_primitive
 
 ENCODERS = ("rnn", "attention")
-HEADS = 4  # of the attention
 LOG_TWO_PI = math.log(2 * math.pi)
 
 
@@ -41,11 +41,7 @@ def init_latent_ode(rng, *, observed=2, latent=4, units=25, hidden=20, noise=0.3
     recognition = (
         {"cell": init_dense(rng, observed + 1 + units, units), "output": init_dense(rng, units, 2 * latent)}
         if encoder == "rnn"
-        else {
-            "embedding": init_dense(rng, observed + 1, units),
-            "queries": init_dense(rng, units, HEADS),
-            "output": init_dense(rng, HEADS * units, 2 * latent),
-        }
+        else init_attention(rng, observed + 1, units, 2 * latent)
     )
     return {
         "recognition": recognition,
@@ -109,16 +105,12 @@ def recognise(params, inputs, mask):
 
 
 def attend(params, inputs, mask):
-    """(mean, log_deviation), each (N, latent), of q(z0): HEADS learned queries attend to inputs (N, n, features), in no order.
+    """(mean, log_deviation), each (N, latent), of q(z0), from inputs (N, n, features) in any order: `attention.attention`.
 
     The inputs have the time since the start in the place of that since the observation before. Where mask (N, n) is 0 nothing is
     attended to.
     """
-    units = params["embedding"]["bias"].shape[0]
-    flat = tf.tanh(dense(params["embedding"], tf.reshape(inputs, (-1, inputs.shape[-1]))))
-    scores = tf.reshape(dense(params["queries"], flat), (*mask.shape, HEADS)) - 1e9 * (1 - mask[..., None])
-    read = tf.einsum("nkh,nku->nhu", tf.nn.softmax(scores, axis=1), tf.reshape(flat, (*mask.shape, units)))
-    return tf.split(dense(params["output"], tf.reshape(read, (-1, HEADS * units))), 2, axis=1)
+    return tf.split(attention(params, inputs, mask), 2, axis=1)
 
 
 def _check_encoder(encoder):

@@ -49,10 +49,10 @@ def check(func, y0, t, params, method, rtol, atol, options, adjoint_method, adjo
             "adjoint_method='discrete' backpropagates through the steps of an explicit Runge-Kutta method: method must be "
             f"euler, midpoint, rk4, dopri5 or dop853 (or rk4_38), got {method!r}"
         )
-    solver, stored = _jumps_on_the_grid(solver, getval(t))
+    solver, stored = _jumps_on_the_grid(solver, getval(t), _precision(dynamics))
     reverse_method = method if discrete or adjoint_method is None else adjoint_method
     adjoint_solver, special = _checked_adjoint(solver, layout, reverse_method, adjoint_rtol, adjoint_atol, adjoint_options)
-    if getattr(getattr(dynamics, "dtype", None), "name", None) == "float32":
+    if _precision(dynamics) is np.float32:
         _warn_of_tight_tolerances((solver, adjoint_solver))
     problem = Problem(
         dynamics,
@@ -103,7 +103,12 @@ def _checkpoints(count, times):
     return np.linspace(times[0], times[-1], count + 2)[1:-1] if count and len(times) > 1 else []
 
 
-def _jumps_on_the_grid(solver, times):
+def _precision(dynamics):
+    """The type of numbers in which func is given t and z."""
+    return np.dtype(dynamics.dtype.name).type if hasattr(dynamics, "dtype") else np.float64
+
+
+def _jumps_on_the_grid(solver, times, time_dtype):
     """solver with jumps between the first time and the last, each at an output time if it is too close to one; and the others."""
     low, high = min(times[0], times[-1]), max(times[0], times[-1])
     jumps, stored = [], []
@@ -114,7 +119,7 @@ def _jumps_on_the_grid(solver, times):
         elif low < jump < high:
             jumps.append(jump)
             stored.append(jump)
-    return solver._replace(options=solver.options._replace(jump_t=tuple(jumps))), stored
+    return solver._replace(options=solver.options._replace(jump_t=tuple(jumps), time_dtype=time_dtype)), stored
 
 
 def checked_dynamics(func):
@@ -342,7 +347,8 @@ def _checked_adjoint(solver, layout, method, rtol, atol, options):
         inherited = inherited._replace(jacobian="autodiff" if callable(inherited.jacobian) else inherited.jacobian, bands=None)
         checked = inherited._replace(**{key: getattr(checked, key) for key in options})
     # Where func jumps and where it may be called is a matter of func, whatever the method.
-    checked = checked._replace(jump_t=solver.options.jump_t, stay_inside=checked.stay_inside or solver.options.stay_inside)
+    own = solver.options
+    checked = checked._replace(jump_t=own.jump_t, time_dtype=own.time_dtype, stay_inside=checked.stay_inside or own.stay_inside)
     rtol = solver.rtol if rtol is None else checked_tolerance(rtol, layout, "adjoint_rtol")
     atol = solver.atol if atol is None else checked_tolerance(atol, layout, "adjoint_atol")
     return Solver(integrator, rtol, atol, checked), special

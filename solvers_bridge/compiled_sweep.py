@@ -22,7 +22,8 @@ from .integrators.compiled import (
     enter,
     has_false_success,
 )
-from .solve import CLOSE_TIMES, FAR_TIMES, inside_of, jacobian_of
+from .jacobian import jacobian_of
+from .solve import CLOSE_TIMES, FAR_TIMES, inside_of
 from .statistics import new_statistics, publish, recorders_are_open
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.optimize import brentq
 
 from .interpolant import Interpolant
-from .solve import Kept, jacobian_of, solve
+from .jacobian import jacobian_of
+from .solve import Kept, solve
 from .statistics import SolverError
 
 # Where no end is given: the time looked at first, by how much it grows each time, and where it ends.

@@ -9,7 +9,8 @@ from .compiled_sweep import compiled_sweep
 from .dynamics.base import num_params
 from .integrators.compiled import compiled_of
 from .interpolant import Interpolant
-from .solve import Kept, Warm, adjoint_problem, are_close, inside_of, jacobian_of, solve
+from .jacobian import jacobian_of
+from .solve import Kept, Warm, adjoint_problem, are_close, beside, inside_of, solve
 from .statistics import SolverError, warn_user
 
 # A reverse solve has lost z(t) where it ends further from the stored state than this over the root of rtol, in units of
@@ -105,8 +106,9 @@ class _Reverse:
 
     def slope(self, t, z):
         """f at an output time, for t_bar; where func jumps there, on this side of it."""
-        if t in self.problem.solver.options.jump_t:
-            t = np.nextafter(t, self.t[0])
+        options = self.problem.solver.options
+        if t in options.jump_t:
+            t = beside(t, self.t[0], options)
         dz = np.array(self.f(t, z))
         return dz if self.wants_t else np.where(np.isfinite(dz), dz, 0.0)
 
@@ -247,21 +249,22 @@ class _Reverse:
         Step sizes count as given; dL/dt0 = -a . f(t0, z0) is that of the exact flow.
         """
         tableau, n = self.problem.solver.integrator.tableau, self.augmented.n
-        zero = np.zeros(self.augmented.p + 1)
+        s = np.zeros(self.augmented.size)
+        stage, k_bar = s[:n], s[n : 2 * n]
         inside, _ = inside_of(self.t[i - 1], self.t[i], self.problem.solver.options)
         theta_bar = np.array(theta_bar)
         for t, h, z, ks in reversed(self.problem.keep.tape[i - 1]):
             a_next, a = a, np.array(a)
             stage_bars = np.zeros_like(ks)
             for k in range(len(ks) - 1, -1, -1):
-                k_bar = h * (tableau.b[k] * a_next + tableau.a[k + 1 :, k] @ stage_bars[k + 1 :])
+                np.multiply(-h, tableau.b[k] * a_next + tableau.a[k + 1 :, k] @ stage_bars[k + 1 :], out=k_bar)
                 if not k_bar.any():
                     continue
-                stage = z + h * (tableau.a[k, :k] @ ks[:k])
+                np.add(z, h * (tableau.a[k, :k] @ ks[:k]), out=stage)
                 stage_t = t + tableau.c[k] * h
                 if inside is not None:
                     stage_t = min(max(stage_t, min(inside)), max(inside))
-                bars = self.f_augmented(stage_t, np.concatenate([stage, -k_bar, zero]))[n:]
+                bars = self.f_augmented(stage_t, s)[n:]
                 stage_bars[k] = bars[:n]
                 theta_bar += bars[n:-1]
                 a += bars[:n]

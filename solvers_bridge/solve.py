@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +11,10 @@ import numpy as np
 from .adjoint import Augmented
 from .dynamics.base import Dynamics, leaf_tuple, num_params
 from .integrators import Call, Integrator, Options, RightHandSide
-from .integrators.compiled import attempt, compiled_of
+from .integrators.compiled import attempt
 from .integrators.fixed_grid import ORDER, integrate_on_grid
 from .interpolant import Interpolant
+from .jacobian import jacobian_of
 from .nested import Layout, Structure
 from .progress import Progress
 from .statistics import SolverError, new_statistics, publish
@@ -218,9 +218,14 @@ def inside_of(start, end, options):
     """
     if not options.stay_inside and not options.jump_t:
         return None, options
-    low = np.nextafter(start, end) if start in options.jump_t else start
-    high = np.nextafter(end, start) if end in options.jump_t else end
+    low = beside(start, end, options) if start in options.jump_t else start
+    high = beside(end, start, options) if end in options.jump_t else end
     return (float(low), float(high)), options._replace(stay_inside=True)
+
+
+def beside(jump, towards, options):
+    """The nearest time that in func's precision is past a jump towards another time."""
+    return float(np.nextafter(options.time_dtype(jump), options.time_dtype(towards)))
 
 
 class _Wanted(NamedTuple):
@@ -319,69 +324,6 @@ def _run(integrator, call):
             rhs.watch.close()
         publish(statistics)
     return statistics
-
-
-def jacobian_of(problem, leaves, sent):
-    """jacobian(t, z) -> (n, n), or packed by bands, as options ask for it; None where the integrator sees to it."""
-    options = problem.solver.options
-    if options.jacobian == "autodiff":
-        return _LazyJacobian(problem, sent)
-    if not callable(options.jacobian):
-        return None
-    n, params = problem.layout.size, problem.structure.unflatten(leaves)
-
-    def jacobian(t, z):
-        matrix = np.asarray(options.jacobian(t, problem.layout.unpack(z, np.reshape), params), dtype=np.float64)
-        banded = None if options.bands is None else (sum(options.bands) + 1, n)
-        if matrix.shape not in ((n, n), banded):
-            right = f"({n}, {n})" if banded is None else f"({n}, {n}), or {banded} packed by bands,"
-            raise ValueError(f"options['jacobian'] must return an array of shape {right} got {matrix.shape}")
-        return matrix
-
-    return _packed(jacobian, options.bands)
-
-
-def _packed(jacobian, bands):
-    """jacobian with its bands as rows, entry (i, j) in row upper + i - j, where bands = (lower, upper) are given."""
-    if bands is None:
-        return jacobian
-    lower, upper = bands
-
-    def packed(t, z):
-        matrix = jacobian(t, z)
-        if matrix.shape[0] != matrix.shape[1]:
-            return matrix
-        rows = np.zeros((lower + upper + 1, len(matrix)))
-        for offset in range(-lower, upper + 1):
-            diagonal = np.diagonal(matrix, offset)
-            start = max(offset, 0)
-            rows[upper - offset, start : start + len(diagonal)] = diagonal
-        return rows
-
-    return packed
-
-
-class _LazyJacobian:
-    """jacobian(t, z) that is bound when first wanted, after the integrator has seen whether a dense matrix fits."""
-
-    def __init__(self, problem, leaves):
-        self.problem, self.leaves = problem, leaves
-
-    @cached_property
-    def bound(self):
-        return self.problem.dynamics.bind_jacobian(self.problem.layout, self.problem.structure, self.leaves)
-
-    @cached_property
-    def packed(self):
-        return _packed(self.bound, self.problem.solver.options.bands)
-
-    @property
-    def compiled(self):
-        """As machine code, which fills all of the matrix or its bands; None if only Python can call it."""
-        return compiled_of(self.bound)
-
-    def __call__(self, t, z):
-        return self.packed(t, z)
 
 
 def adjoint_problem(problem, leaves):

@@ -56,8 +56,8 @@ def odeint(
     Parameters
     ----------
     func : function (t, y) or nn.Module; t is a scalar tensor, y shaped as y0 (a tuple if y0 is one). What it uses is found by
-        watching it once, at t[0]; the parameters of an nn.Module count as used. What it uses only later has to be given to
-        odeint_adjoint as adjoint_params.
+        watching it once, at t[0]; the parameters of an nn.Module count as used. Where it uses another tensor later, backward
+        raises ValueError: such tensors have to be given to odeint_adjoint as adjoint_params.
     y0 : a tensor of float32 or float64, or a tuple of them on one device.
     t : strictly increasing or decreasing floating-point tensor.
     rtol, atol : numbers or tensors, or tuples of one for each tensor of y0.
@@ -77,6 +77,7 @@ def odeint(
     asked = _Asked(func, y0, rtol, atol, name, options)
     times = checked_times(t, asked.state)
     params = asked.tensors_used(times.detach()) if torch.is_grad_enabled() else ()
+    asked.params_are_complete = True
     return asked.answer(t, times, event_fn, params, {"adjoint_method": "discrete" if name in THROUGH_STEPS else None})
 
 
@@ -244,6 +245,8 @@ def _flat_function(func, state):
 class _Asked:
     """A solve that was asked for: func, the flat start z0 and its State, tolerances, our name of the method and its options."""
 
+    params_are_complete = False  # whether nothing else that func uses is to have a gradient
+
     def __init__(self, func, y0, rtol, atol, method, options):
         self.z0, self.state = checked_state(y0)
         state = self.state
@@ -324,7 +327,7 @@ class _Asked:
         if len(perturbed):
             options["jump_t"] = [*options.get("jump_t", ()), *perturbed.detach().cpu().tolist()]
         dynamics = TorchDynamics(
-            self.flat, params, self.state.dtype, self.state.device, t.requires_grad, np.ravel(options.get("jump_t", ()))
+            self.flat, params, self.state.dtype, self.state.device, t.requires_grad, self.params_are_complete
         )
         # Their shapes are all that is asked of them.
         leaves = [np.broadcast_to(0.0, tuple(param.shape)) for param in params]

@@ -14,13 +14,13 @@ from ..harness.tables import markdown_table
 from .goals import GOALS
 
 NAME = "bench"
-LAYER_ROUNDS, GRAPH_ROUNDS, SMALL_ROUNDS, FLOW_ROUNDS, LATENT_ROUNDS, TOY_ROUNDS = 5, 40, 10, 5, 2, 20
+LAYER_ROUNDS, GRAPH_ROUNDS, SMALL_ROUNDS, FLOW_ROUNDS, LATENT_ROUNDS, TOY_ROUNDS, COMPILER_ROUNDS = 5, 40, 10, 5, 3, 20, 7
 
 
 def run(settings, places):
     """Measure everything, print it, write the record bench/quick-seed0.json; returns the record."""
     # They import TensorFlow, which takes seconds.
-    from . import bench_flows, bench_latent, bench_layer, bench_memory, bench_small, bench_toy
+    from . import bench_compilers, bench_flows, bench_latent, bench_layer, bench_memory, bench_small, bench_toy
 
     begun = time.perf_counter()
     layer = bench_layer.make_layer(bench_layer.BATCH, bench_layer.CHANNELS)
@@ -33,6 +33,7 @@ def run(settings, places):
         "flow": lambda: bench_flows.bench_flow(FLOW_ROUNDS),
         "latent ODE": lambda: bench_latent.bench_latent(LATENT_ROUNDS),
         "toy problem": lambda: bench_toy.bench_toy(TOY_ROUNDS),
+        "compilers": lambda: bench_compilers.bench_compilers(COMPILER_ROUNDS),
         "memory": lambda: bench_memory.bench_memory(bench_memory.BATCH, bench_memory.CHANNELS),
     }
     metrics = {}
@@ -55,6 +56,7 @@ def run(settings, places):
             "flow": FLOW_ROUNDS,
             "latent": LATENT_ROUNDS,
             "toy": TOY_ROUNDS,
+            "compilers": COMPILER_ROUNDS,
         },
     }
     return records.record_run(
@@ -81,6 +83,8 @@ ROWS = (  # what, metric, its goal's name, how to print it
         "{:.2f}",
     ),
     ("ODE layer, training step: ours over torchdiffeq's, time", "torchdiffeq_ratio", "torchdiffeq_ratio", "{:.2f}"),
+    ("the same, our dopri5", "torchdiffeq_ratio_dopri5", "torchdiffeq_ratio", "{:.2f}"),
+    ("the same, our dopri5 and its discrete adjoint", "torchdiffeq_ratio_dopri5_discrete", "torchdiffeq_ratio", "{:.2f}"),
     (
         "small problem, gradient: times faster than autograd's odeint, TensorFlow, LSODA",
         "small_lsoda_tensorflow_gradient_speedup",
@@ -115,6 +119,21 @@ ROWS = (  # what, metric, its goal's name, how to print it
         "{:.1f}",
     ),
     ("the same at 1.5e-8", "latent_tight_rk4_native_speedup", "latent_native_speedup", "{:.1f}"),
+    (
+        "latent ODE at 1e-5, native: time over diffrax's backsolve",
+        "latent_loose_rk4_native_over_diffrax_backsolve",
+        "latent_over_diffrax",
+        "{:.2f}",
+    ),
+    (
+        "the same at 1.5e-8, dopri5 and its discrete adjoint, whose error is below diffrax's",
+        "latent_tight_dopri5_discrete_native_over_diffrax_backsolve",
+        "latent_over_diffrax",
+        "{:.2f}",
+    ),
+    ("CNF, iteration: native times as fast as graph", "flow_native_over_graph_speedup", None, "{:.1f}"),
+    ("latent ODE, iteration at 1e-5: native times as fast as graph", "latent_loose_native_over_graph_speedup", None, "{:.1f}"),
+    ("the same at 1.5e-8", "latent_tight_native_over_graph_speedup", None, "{:.1f}"),
     ("toy problem of Augmented Neural ODEs, iteration: native times as fast as graph", "toy_node_native_speedup", None, "{:.1f}"),
 )
 
@@ -140,6 +159,6 @@ EXPERIMENT = Experiment(
     shows="its speed and memory, beside other libraries where installed",
     run=run,
     description=__doc__,
-    takes={"quick": "2 min"},
+    takes={"quick": "4 min"},
     section=Section("The bridge's speed and memory", table),
 )

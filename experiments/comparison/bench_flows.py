@@ -40,6 +40,9 @@ def bench_flow(rounds, points=POINTS, units=UNITS):
         candidates["torchdiffeq"] = torch_flow(problem)
     results = take_turns(candidates, rounds)
     metrics = summarise(results, "flow", "ms")
+    if "ours_native" in results:
+        graph, native = ([step.seconds for step in results[name]] for name in ("ours", "ours_native"))
+        metrics["flow_native_over_graph_speedup"] = compare(graph, native)[0]
     if "torchdiffeq" not in results:
         print('torch and torchdiffeq are not installed: pip install "neural-ode-repro[modern]"', flush=True)
         return metrics

@@ -94,6 +94,9 @@ def bench_latent(rounds, problem=None):
             candidates |= jax_candidates(dynamics_jax, *arguments)
         results = take_turns(candidates, rounds)
         metrics |= summarise(results, f"latent_{setting}", "s")
+        if f"{BEST}_native" in results:
+            graph, native = ([step.seconds for step in results[name]] for name in (BEST, f"{BEST}_native"))
+            metrics[f"latent_{setting}_native_over_graph_speedup"] = compare(graph, native)[0]
         rows = []
         for name, steps in results.items():
             error = float(np.max(np.abs(flat(steps[-1].gradient) - reference)) / np.max(np.abs(reference)))
@@ -103,6 +106,9 @@ def bench_latent(rounds, problem=None):
                 speedup = compare([step.seconds for step in results["torchdiffeq"]], [step.seconds for step in steps])[0]
                 metrics[f"latent_{setting}_{name}_speedup"] = speedup
                 rows[-1].append(f"{speedup:.1f}")
+            if "diffrax_backsolve" in results and name.endswith("_native"):
+                ratio = compare([step.seconds for step in steps], [step.seconds for step in results["diffrax_backsolve"]])[0]
+                metrics[f"latent_{setting}_{name}_over_diffrax_backsolve"] = ratio
         if "torchdiffeq" in results:
             metrics[f"latent_speedup_{setting}"] = metrics[f"latent_{setting}_{BEST}_speedup"]
         print(f"\nGradient error; times faster than torchdiffeq (goal for {BEST}: at least {GOAL:g} at no greater error)")

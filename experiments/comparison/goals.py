@@ -4,7 +4,7 @@ GOALS = {
     "f": 2.0,
     "fused_vjp": 6.0,
     "small_speedup": 8.0,
-    "torchdiffeq_ratio": 1.0,
+    "torchdiffeq_ratio": 0.7,
     "memory_ratio": 1.05,
     "flow_speedup": 10.0,
     "latent_speedup_loose": 10.0,
@@ -15,4 +15,5 @@ GOALS = {
     "small_over_torchdiffeq": 0.01,
     "flow_native_speedup": 15.0,
     "latent_native_speedup": 20.0,
+    "latent_over_diffrax": 1.0,
 }

@@ -90,9 +90,9 @@ def solve_and_differentiate(func, y0, t, params, states_bar, solve=odeint, **sol
     nfe = {way: sum(s.nfe for s in solves if s.direction == way) for way in ("forward", "backward")}
     step = Step(middle - begun, end - middle, nfe["forward"], nfe["backward"], gradient)
     if timed:
-        step = step._replace(
-            outside_forward=1 - seconds_in_f / wall["forward"], outside_backward=1 - timed.adjoint.seconds / wall["backward"]
-        )
+        step = step._replace(outside_forward=1 - seconds_in_f / wall["forward"])
+        if wall["backward"]:  # The discrete adjoint has no solve there.
+            step = step._replace(outside_backward=1 - timed.adjoint.seconds / wall["backward"])
     return step
 
 

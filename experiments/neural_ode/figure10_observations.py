@@ -6,7 +6,6 @@ that many. Here one is trained on spirals each of which is seen at a number of t
 Settings of the training are those of table2_latent_ode for 30 observations.
 """
 
-import functools
 import time
 
 import numpy as np
@@ -30,7 +29,8 @@ def run(settings, places):
     begun, preset = time.perf_counter(), PRESETS[settings.preset]
     of_table = table2_latent_ode.PRESETS[settings.preset]
     chosen = table2_latent_ode.fit_settings(of_table, "latent_ode", figures8to10_latent_ode.POINTS)
-    params, history = fit(chosen, of_table["trajectories"], settings.seed, places.checkpoint_folder(NAME, settings.stem))
+    folder = places.checkpoint_folder(NAME, settings.stem)
+    params, history = fit(chosen, of_table["trajectories"], of_table["compiler"], settings.seed, folder)
     training.save_weights(places.weights(NAME, settings.stem), params)
     errors = reconstruction_errors(params, preset["test"], settings.seed)
     pairs = zip(FEWER_AND_MORE, FEWER_AND_MORE[1:])
@@ -38,7 +38,13 @@ def run(settings, places):
         NAME,
         settings,
         places,
-        configuration={"noise": NOISE, "observations": [min(FEWER_AND_MORE), max(FEWER_AND_MORE)], **chosen, **preset},
+        configuration={
+            "noise": NOISE,
+            "observations": [min(FEWER_AND_MORE), max(FEWER_AND_MORE)],
+            "compiler": of_table["compiler"],
+            **chosen,
+            **preset,
+        },
         metrics={
             **{f"reconstruction_rmse_{points}": error for points, error in errors.items()},
             "rise_greatest": max(errors[more] / errors[fewer] for fewer, more in pairs),
@@ -48,12 +54,12 @@ def run(settings, places):
     )
 
 
-def fit(chosen, trajectories, seed, checkpoints):
+def fit(chosen, trajectories, compiler, seed, checkpoints):
     """(parameters, history) of a latent ODE trained on spirals seen at 10 to 100 of their times."""
     from original_repro import latent_ode
 
     train, *_ = spirals.make_sets(seed, tuple(trajectories.values()), max(FEWER_AND_MORE), NOISE)
-    net = latent_ode.LatentOde(**spiral_fits.WAYS[spiral_fits.BEST])
+    net = latent_ode.LatentOde(compiler=compiler, **spiral_fits.WAYS[spiral_fits.BEST])
     params, history = latent_ode.init_latent_ode(np.random.default_rng(seed)), []
 
     def value_and_grad(params, *batch):
@@ -66,23 +72,17 @@ def fit(chosen, trajectories, seed, checkpoints):
         weights = latent_ode.weights_of_few_times(times, mask, train.grid[:horizon], min(chosen["few_times"], horizon), rng)
         return times, values, mask, rng.normal(size=(len(times), 4)), weights
 
-    for stage, (horizon, iterations) in enumerate(chosen["stages"]):
-        evaluations = max(1, iterations // chosen["iterations_an_evaluation"])
-        steps = iterations // evaluations
-        params, epochs = training.fit(
+    for stage in range(len(chosen["stages"])):
+        params, epochs = spiral_fits.fit_stage(
+            stage,
+            chosen,
             value_and_grad,
             params,
-            batches=training.index_batches(
-                functools.partial(batch, horizon=horizon), len(train.times), chosen["batch_size"], steps
-            ),
-            optimiser=training.adam(),
-            schedule=training.warmup_cosine(chosen["peak_rate"], evaluations * steps, evaluations * steps // 50),
-            epochs=evaluations,
-            seed=seed + stage,
+            batch,
+            len(train.times),
+            seed=seed,
             checkpoint=checkpoints / f"stage{stage}.npz",
-            checkpoint_every=10**9,
-            checkpoint_seconds=20,
-            progress=f"latent ODE, 10 to 100 observations, stage {stage + 1} of {len(chosen['stages'])}",
+            progress="latent ODE, 10 to 100 observations",
             configuration=chosen,
         )
         history += [{"stage": stage, "steps": epoch["steps"], **epoch["train"]} for epoch in epochs]

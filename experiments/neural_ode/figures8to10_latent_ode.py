@@ -7,8 +7,9 @@ direction, with the accuracy on held-out spirals of a linear probe (least square
 in different planes about the same centre are apart, but not by a hyperplane; therefore a probe with the products of two
 coordinates stands beside it. Figure 9: a spiral decoded while one coordinate of its z(t0) runs through the range that it has
 over the test set: the coordinate that turns the direction around for the greatest share of spirals, and the first spiral for
-which it does (else the first of all). Figure 10: the same spirals from 10 to 100 observations. Bands: 95 % of the posterior
-predictive distribution, with the share of noisy points inside, within and beyond the observed times.
+which it does (else the first of all). The direction is about the origin; of the authors' later spirals (--geometry archimedean),
+which lie elsewhere, about the path's own mean. Figure 10: the same spirals from 10 to 100 observations. Bands: 95 % of the
+posterior predictive distribution, with the share of noisy points inside, within and beyond the observed times.
 """
 
 import time
@@ -80,7 +81,7 @@ def _draw(model, weights, data, metrics, found, settings, places):
     }
     _draw_figure8(model, RnnOf(weights[f"rnn_{POINTS}"], data), data, paths["figure8"])
     _draw_figure8c(model, found.means, data, found.probes, paths["figure8c"])
-    _draw_figure9(model, found.walk, found.coordinate, data, paths["figure9"])
+    _draw_figure9(model, found.walk, found.coordinate, data, settings.geometry == "archimedean", paths["figure9"])
     _draw_figure10(found.reconstructions, found.more, paths["figure10"])
     _draw_bands(found.mean, found.deviation, data, metrics, paths["bands"])
     return paths.values()
@@ -106,7 +107,9 @@ def measure(model, data, settings, preset):
         "linear": direction_probe(means, data.clockwise),
         "quadratic": direction_probe(with_products(means), data.clockwise),
     }
-    coordinate, share, walk = turning_coordinate(means, lambda z0: signed_area(model.generate(z0, data.grid)))
+    coordinate, share, walk = turning_coordinate(
+        means, lambda z0: signed_area(model.generate(z0, data.grid), settings.geometry == "archimedean")
+    )
     mean, deviation, of_bands = _bands(model, data, settings, preset["samples"]) if preset["samples"] else (None, None, {})
     more = {points: test_set(settings.seed, preset["test"], points, settings.geometry) for points in FEWER_AND_MORE}
     reconstructions = {points: model.generate(model.posterior(seen), seen.grid) for points, seen in more.items()}
@@ -169,8 +172,12 @@ def turning_coordinate(z0, area_of, spirals=50, count=7):
     return coordinate, float(turned[coordinate].mean()), walk
 
 
-def signed_area(paths):
-    """Twice the area (N,) swept by the radius along paths (N, T, 2): positive counter-clockwise."""
+def signed_area(paths, centred=False):
+    """Twice the area (N,) swept by the radius along paths (N, T, 2): positive counter-clockwise.
+
+    The radius begins at the origin or, if `centred`, at each path's mean: for arcs about other points.
+    """
+    paths = paths - paths.mean(1, keepdims=True) if centred else paths
     here, there = paths[:, :-1], paths[:, 1:]
     return np.sum(here[..., 0] * there[..., 1] - here[..., 1] * there[..., 0], axis=1)
 
@@ -306,11 +313,11 @@ def _draw_figure8c(model, z0, data, probes, path):
     plotting.save(figure, path, dpi=95)
 
 
-def _draw_figure9(model, walk, coordinate, data, path):
+def _draw_figure9(model, walk, coordinate, data, centred, path):
     times = np.concatenate([data.grid, data.further_times])
     paths = model.generate(walk, times)
     figure, axes = plotting.subplots(1, len(walk), figsize=(15, 3.0), squeeze=False, sharex=True, sharey=True)
-    for one, made, z, area in zip(axes[0], paths, walk, signed_area(paths)):
+    for one, made, z, area in zip(axes[0], paths, walk, signed_area(paths, centred)):
         points = one.scatter(*made.T, c=times, s=4, cmap="rainbow")
         one.plot(*made[0], "ko", markersize=4)
         way = "counter-clockwise" if area > 0 else "clockwise"

@@ -74,28 +74,22 @@ def fit(task):
         return {"rmse": error}
 
     history, done = [], 0
-    for stage, (horizon, iterations) in enumerate(task["stages"]):
-        evaluations = max(1, iterations // task["iterations_an_evaluation"])
-        steps = iterations // evaluations
-        params, epochs = training.fit(
+    for stage in range(len(task["stages"])):
+        params, epochs = fit_stage(
+            stage,
+            task,
             value_and_grad,
             params,
-            batches=training.index_batches(
-                functools.partial(batch, horizon=horizon), len(train.times), task["batch_size"], steps
-            ),
-            optimiser=training.adam(),
-            schedule=training.warmup_cosine(task["peak_rate"], evaluations * steps, evaluations * steps // 50),
-            epochs=evaluations,
-            seed=task["seed"] + stage,
+            batch,
+            len(train.times),
+            seed=task["seed"],
             evaluate=evaluate,
             checkpoint=_of_stage(task["checkpoint"], stage),
-            checkpoint_every=10**9,
-            checkpoint_seconds=20,
-            progress=f"{MODELS[task['model']]}, {task['points']} observations, stage {stage + 1} of {len(task['stages'])}",
+            progress=f"{MODELS[task['model']]}, {task['points']} observations",
             configuration=identity,
         )
         history += [{"stage": stage, "iteration": done + epoch["steps"], **epoch} for epoch in epochs]
-        done += evaluations * steps
+        done = history[-1]["iteration"]
     params = best.params()
     return {
         "model": task["model"],
@@ -105,6 +99,29 @@ def fit(task):
         "seconds": sum(epoch["wall_seconds"] for epoch in history),
         "test": test_errors(task["model"], net, params, test),
     }
+
+
+def fit_stage(stage, chosen, value_and_grad, params, batch, count, *, seed, progress, **further):
+    """(parameters, epochs) of training.fit on one of chosen["stages"], (horizon, iterations) each; further: training.fit's.
+
+    batch(members, rng, horizon) makes a batch of some of count series.
+    """
+    horizon, iterations = chosen["stages"][stage]
+    evaluations = max(1, iterations // chosen["iterations_an_evaluation"])
+    steps = iterations // evaluations
+    return training.fit(
+        value_and_grad,
+        params,
+        batches=training.index_batches(functools.partial(batch, horizon=horizon), count, chosen["batch_size"], steps),
+        optimiser=training.adam(),
+        schedule=training.warmup_cosine(chosen["peak_rate"], evaluations * steps, evaluations * steps // 50),
+        epochs=evaluations,
+        seed=seed + stage,
+        checkpoint_every=10**9,
+        checkpoint_seconds=20,
+        progress=f"{progress}, stage {stage + 1} of {len(chosen['stages'])}",
+        **further,
+    )
 
 
 def _of_stage(checkpoint, stage):

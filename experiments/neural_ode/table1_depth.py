@@ -1,9 +1,10 @@
 """Table 1, memory and time: a training step of ResNet, RK-Net and ODE-Net against depth, with fitted slopes and constants.
 
 Depth is L, residual blocks, for the ResNet; for the others L~, evaluations of the dynamics in the forward pass, four for each
-of the RK-Net's Runge-Kutta steps and as many as the tolerance asks for in the ODE-Net (implicit Adams of VODE). Each point is a
-fresh process that takes steps on the same digits of the embedded sample from initial parameters: the gradient of the mean
-cross-entropy, without the optimiser.
+of the RK-Net's Runge-Kutta steps and as many as the tolerance asks for in the ODE-Net (implicit Adams of VODE). Each point is
+measured in fresh processes, one a round, each round in an order of its own, since processes differ by tens of MiB and a machine
+is not as quick at all times; its numbers are medians over the rounds. (Records without `rounds` have one.) A process takes steps
+on the same digits of the embedded sample from initial parameters: the gradient of the mean cross-entropy, without the optimiser.
 
 Memory is the peak of what the whole process has resident in its first steps, libraries and the tracing of graphs included.
 Nothing is subtracted, because a step also reuses what importing and building left free; what does not depend on depth is the
@@ -46,6 +47,7 @@ PRESETS = {
     "quick": {
         "batch_size": 32,
         "channels": 64,
+        "rounds": 1,
         "memory_steps": 3,
         "timed_steps": 3,
         "settings": {"resnet": (1, 16), "rknet": (1, 16), "odenet": (1e-1, 1e-4)},
@@ -53,6 +55,7 @@ PRESETS = {
     "paper": {
         "batch_size": 128,
         "channels": 64,
+        "rounds": 3,
         "memory_steps": 3,
         "timed_steps": 3,
         "settings": {
@@ -72,22 +75,21 @@ def run(settings, places):
     preset = PRESETS[settings.preset]
     wanted = [(model, setting) for model, chosen in preset["settings"].items() for setting in chosen]
     begun = time.perf_counter()
-    points = []
-    with Progress(len(wanted), "processes") as shown:
-        for model, setting in wanted:
-            points.append(
-                measure_in_fresh_process(
-                    model=model,
-                    setting=setting,
-                    seed=settings.seed,
-                    **{name: value for name, value in preset.items() if name != "settings"},
-                )
+    measured = {one: [] for one in wanted}
+    rng = np.random.default_rng(settings.seed)
+    with Progress(preset["rounds"] * len(wanted), "processes") as shown:
+        for place in (place for _ in range(preset["rounds"]) for place in rng.permutation(len(wanted))):
+            model, setting = wanted[place]
+            point = measure_in_fresh_process(
+                model=model,
+                setting=setting,
+                seed=settings.seed,
+                **{name: value for name, value in preset.items() if name not in ("settings", "rounds")},
             )
-            shown.done(
-                f"{LABELS[model]} {setting:g}: depth {points[-1]['depth']}, {points[-1]['peak_mib']:.0f} MiB, "
-                f"{points[-1]['step_seconds']:.3g} s",
-                always=True,
-            )
+            measured[model, setting].append(point)
+            found = f"depth {point['depth']}, {point['peak_mib']:.0f} MiB, {point['step_seconds']:.3g} s"
+            shown.done(f"{LABELS[model]} {setting:g}: {found}", always=True)
+    points = [over_rounds(found) for found in measured.values()]
     configuration = {"data": "embedded sample", "method": "adams", **preset}
     state_mib = preset["batch_size"] * STATE_SIDE**2 * preset["channels"] * 4 / 2**20
     record = records.record_run(
@@ -146,6 +148,16 @@ def measure(model, setting, *, batch_size, channels, seed, memory_steps, timed_s
         "step_seconds": float(np.median(seconds)),
         "cpu_seconds": float(np.median(cpu_seconds)),
         "seconds": seconds,
+    }
+
+
+def over_rounds(found):
+    """One point of those of several processes: medians of memory and times, `seconds` of all their steps."""
+    medians = ("before_mib", "peak_mib", "peak_kept_mib", "step_seconds", "cpu_seconds")
+    return {
+        **found[0],
+        **{name: float(np.median([point[name] for point in found])) for name in medians},
+        "seconds": [seconds for point in found for seconds in point["seconds"]],
     }
 
 

@@ -9,8 +9,7 @@ interpolated at the further times; records from before the second look have rnn_
 together than the gaps that it was trained on. rmse_rnn_stepwise takes each of its predictions for one further time
 instead, as if it had been told nothing of the observations' sparseness; ratios are those to the better of the two readings,
 rmse_rnn. --tuned yes takes rates and batch sizes that table2_tuning chose for all kinds of networks alike, by as many looks at
-validation spirals of a seed of its own; --geometry archimedean the spirals of the authors' later example; --encoder attention a
-recognition network that attends to the observations in the place of the recurrent one.
+validation spirals of a seed of its own; --geometry archimedean the spirals of the authors' later example.
 
 The paper gives neither noise nor geometry (see original_repro/datasets/spirals.py), nor optimiser, rates or iterations. Chosen
 here: Adam, warm-up over 2 % of a stage and a cosine to zero, gradients clipped to a norm, values scaled to order one; among
@@ -53,6 +52,7 @@ GEOMETRY_HELP = "which spirals: ours, growing (default), or archimedean, those o
 PRESETS = {
     "quick": {
         "points": (30,),
+        "compiler": "graph",
         "trajectories": {"train": 400, "validation": 50, "test": 200},
         "rnn": {"stages": [[100, 400]], "iterations_an_evaluation": 100, "batch_size": 100, "peak_rate": 1e-2, "clip_norm": 10.0},
         "latent_ode": {
@@ -66,6 +66,7 @@ PRESETS = {
     },
     "paper": {
         "points": (30, 50, 100),
+        "compiler": "auto",
         "trajectories": {"train": 1000, "validation": 200, "test": 1000},
         "rnn": {
             "stages": [[100, 4000]],
@@ -106,9 +107,10 @@ class RunSettings(WorkerSettings):
     noise: float = option(NOISE, f"standard deviation of the observations' noise (default: {NOISE})", type=float)
     tuned: str = option("no", "settings as table2_tuning chose them (default: no, ours)", choices=("no", "yes"))
     geometry: str = option("growing", GEOMETRY_HELP, choices=spirals.GEOMETRIES)
-    encoder: str = option("rnn", "what recognises q(z0): the paper's RNN (default), or attention", choices=("rnn", "attention"))
     reverse: str = option(BEST, f"how the reverse sweep is solved (default: {BEST})", choices=WAYS)
-    compiler: str = option("graph", "what makes code of the ODE's function (default: graph)", choices=COMPILERS)
+    compiler: str | None = option(
+        None, "what makes code of the ODE's function (default: graph, in the paper preset auto)", choices=COMPILERS
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +136,8 @@ def run(settings, places):
         "noise": settings.noise,
         "reverse": settings.reverse,
         "geometry": settings.geometry,
-        "encoder": settings.encoder,
-        "compiler": settings.compiler,
+        "encoder": "rnn",
+        "compiler": settings.compiler or preset["compiler"],
         "trajectories": preset["trajectories"],
     }
     tuned = tuned_settings(settings.preset, places) if settings.tuned == "yes" else {}

@@ -54,6 +54,7 @@ def looks(settings):
             "reverse": spiral_fits.BEST,
             "geometry": "growing",
             "encoder": "rnn",
+            "compiler": of_table["compiler"],
             "trajectories": of_table["trajectories"],
             **table2_latent_ode.fit_settings(of_table, model, points),
             "peak_rate": rate,

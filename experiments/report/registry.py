@@ -24,8 +24,8 @@ REPRODUCED, NOT_REPRODUCED, NOT_MEASURED = "reproduced", "not reproduced", "not 
 NEEDED = {"id", "source", "what", "value", "unit", "measured_by", "rule"}
 ALLOWED = NEEDED | {"reported", "note", "why", "headline", "against", "from_seed", "information"}
 MEASURED_BY = {"experiment", "preset", "options", "configuration"}
-# Parts of a configuration in which runs of several seeds differ by nature.
-OF_ONE_SEED = ("seed", "weights", "weights_sha256")
+# Parts of a configuration in which runs of several seeds differ by nature, or that change numbers by rounding only.
+OF_ONE_SEED = ("seed", "weights", "weights_sha256", "compiler")
 FIRST, SECOND = "Neural Ordinary Differential Equations", "Augmented Neural ODEs"  # the papers
 NUMBER, CLAIM, ORDERING, LISTED = "number", "claim", "ordering", "listed"
 

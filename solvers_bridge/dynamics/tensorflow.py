@@ -15,8 +15,9 @@ from .tensorflow_call import StateGraph
 
 FLOAT_TYPES = ("float32", "float64")
 # compiler="auto" compiles what has at most so many rows of the state times numbers in parameters, a bound on the multiplications
-# of a network. Measured on two busy cores (tanh networks, fused graph): native is 2.7 times as fast at 2e6, 1.3 times at 1e7 (2.5
-# in float64); at 2.5e7, in one thread where graphs have two, its least times are ahead and its medians behind.
+# of a network. `bench` measures it over sizes (bench_compilers): on two cores with other work to do, native was 5.1 times as fast
+# at 2e6, 4.6 at 1e7, 1.4 at 2.5e7 and 1.5 at 1e8 in float32, 7.4, 9.9, 2.6 and 1.6 in float64. It has one thread, graphs have all
+# cores, so beyond 1e7 more or idler cores turn that round.
 MOST_WORK = 1e7
 
 

@@ -19,14 +19,13 @@ class TorchDynamics(Dynamics):
         stand for them and are not read.
     dtype, device : of what func is given.
     wants_t : whether func is differentiated with respect to t.
-    jumps : times at which func jumps. A time that is none of them is not rounded to one.
+    is_complete : whether params are meant to be all that func uses; if it uses another, its derivatives raise ValueError.
     """
 
-    def __init__(self, func, params, dtype, device, wants_t=True, jumps=()):
-        self.func, self.params, self.wants_t = func, tuple(params), wants_t
+    def __init__(self, func, params, dtype, device, wants_t=True, is_complete=False):
+        self.func, self.params, self.wants_t, self.is_complete = func, tuple(params), wants_t, is_complete
         self.torch_dtype, self.device = dtype, device
         self.dtype = np.dtype(str(dtype).removeprefix("torch."))
-        self.jumps = {float(self.dtype.type(jump)) for jump in jumps}
 
     def bind(self, layout, structure, leaves):
         def rhs(t, z):
@@ -43,11 +42,11 @@ class TorchDynamics(Dynamics):
         return jacobian
 
     def augmented(self, layout, structure):
-        return self.with_function(_augmented_function(self.func, self.params, layout.size, self.wants_t))
+        return self.with_function(_augmented_function(self.func, self.params, layout.size, self.wants_t, self.is_complete))
 
     def with_function(self, func):
         """The same about another function of flat states."""
-        return TorchDynamics(func, self.params, self.torch_dtype, self.device, self.wants_t, self.jumps)
+        return TorchDynamics(func, self.params, self.torch_dtype, self.device, self.wants_t, self.is_complete)
 
     def traced(self, t, z):
         """f (n,) in float64 at tensors t and z (n,) of float64, in the graph of whatever is being differentiated."""
@@ -55,12 +54,7 @@ class TorchDynamics(Dynamics):
 
     def time(self, t):
         """t, a number or a tensor of float64, as a scalar tensor for func."""
-        exact = torch.as_tensor(t, dtype=torch.float64, device=self.device)
-        rounded = exact.to(self.torch_dtype)
-        if rounded.dtype != torch.float64 and self.jumps and float(rounded) in self.jumps and float(rounded) != float(exact):
-            towards = torch.full_like(rounded, float("inf") if float(exact) > float(rounded) else -float("inf"))
-            rounded = rounded + (torch.nextafter(rounded.detach(), towards) - rounded.detach())
-        return rounded
+        return torch.as_tensor(t, dtype=torch.float64, device=self.device).to(self.torch_dtype)
 
     def _state(self, z):
         # A copy: func may keep what it is given, and the integrator's memory changes.
@@ -71,7 +65,7 @@ def _as_array(tensor):
     return tensor.detach().to("cpu", torch.float64).numpy()
 
 
-def _augmented_function(func, params, n, wants_t):
+def _augmented_function(func, params, n, wants_t, is_complete):
     """(t, s) -> [f, -a df/dz, -a df/dtheta, -a df/dt], flat (see Dynamics.augmented); differentiable where traced."""
 
     def augmented(t, s):
@@ -82,6 +76,11 @@ def _augmented_function(func, params, n, wants_t):
         with torch.enable_grad():
             f = func(t, z)
             inputs = (z, *params, t)
+            if is_complete and not is_traced and f.requires_grad and _other_leaves(f, inputs):
+                raise ValueError(
+                    f"func uses at t = {float(t):.6g} a tensor with a gradient that it did not use at the first time, so that "
+                    "its gradient would be missing: give all such tensors to odeint_adjoint as adjoint_params"
+                )
             bars = [None] * len(inputs)
             if f.requires_grad:
                 # Of z and t only what is traced can be asked for; what func does not use has a gradient of zero.

@@ -119,6 +119,7 @@ class Options(NamedTuple):
     jump_t: tuple[float, ...] = ()
     stay_inside: bool = False
     progress: bool = False
+    time_dtype: type = np.float64  # in which func is given t, not for users to set
 
 
 class RungeKuttaStep(NamedTuple):

@@ -1,24 +1,48 @@
-"""The threads of the OpenBLAS in SciPy's wheel, which VODE calls for its vector sums."""
+"""The threads of the OpenBLAS in SciPy's wheel, which VODE calls for its vector sums, and compiled graphs for their products."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import os
+import threading
+
+_lock = threading.Lock()
+_solves = 0  # in how many solves the OpenBLAS is kept to one thread
+_threads_before = 1
 
 
 def with_one_blas_thread(solve):
     """solve() while SciPy's own OpenBLAS keeps to one thread.
 
-    The vectors are bound by memory, and OpenBLAS's threads would wait, spinning, for the cores that the graphs compute on.
-    NumPy's OpenBLAS is another one, and keeps its threads.
+    VODE's vectors are bound by memory, and OpenBLAS's threads would wait, spinning, for the cores that the graphs compute on; in
+    products of some hundred rows they wait for each other, on busy cores thirty times as long as the product takes. NumPy's
+    OpenBLAS is another one, and keeps its threads. Solves of several threads share the setting: the last to end restores it.
     """
+    global _solves, _threads_before
     get, set_to = _openblas_threads()
-    before = get()
+    with _lock:
+        if _solves == 0:
+            _threads_before = get()
+            set_to(1)
+        _solves += 1
     try:
-        set_to(1)
         return solve()
     finally:
-        set_to(before)
+        with _lock:
+            _solves -= 1
+            if _solves == 0:
+                set_to(_threads_before)
+
+
+def _free_in_child():
+    """A new lock in a process made by fork: whoever held the old one is a thread that only the parent has."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_in_child)
 
 
 @functools.cache

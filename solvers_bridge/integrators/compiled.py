@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .base import MOST_NOT_FINITE, StepArrays, both_tolerances
+from .blas_threads import with_one_blas_thread
 from .exclusive import run_exclusively
 from .quiet import Callbacks
 from .scipy_private import fortran_address, inner_integrator
@@ -76,7 +77,7 @@ class Prepared(NamedTuple):
     def run(self, function):
         """function() in the circumstances of the integrator; returns (its value, what Fortran printed)."""
         if self.lock is None:
-            return function(), ""
+            return with_one_blas_thread(function), ""
         callbacks = Callbacks(fortran_prints=True)
 
         def solve():

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import Places, command_line
+from experiments import Places, command_line, options
 from experiments.harness.records import REPOSITORY
 from experiments.neural_ode import table1_mnist
 from original_repro import supervised, training
@@ -61,7 +61,7 @@ def test_the_package_loads_neither_tensorflow_nor_torch():
 )
 def test_a_record_is_named_by_every_option_that_matters(arguments, name):
     parsed = command_line._parser().parse_args(["run", "table1_mnist", *arguments])
-    settings, places = command_line.settings_and_places(parsed, table1_mnist.RunSettings)
+    settings, places = options.settings_and_places(parsed, table1_mnist.RunSettings)
     assert settings.stem == name
     assert places.record("table1_mnist", name).name == f"{name}.json"
 
@@ -237,7 +237,7 @@ def test_an_experiment_runs_from_python_with_plain_values_and_returns_its_record
         f"python -m experiments run table1_mnist --model mlp --epochs 1 --out {tmp_path} --checkpoints {tmp_path / 'checkpoints'}"
     )
     words = record["command"].split()[3:]
-    assert command_line.settings_and_places(command_line._parser().parse_args(words), table1_mnist.RunSettings) == (
+    assert options.settings_and_places(command_line._parser().parse_args(words), table1_mnist.RunSettings) == (
         settings,
         places,
     )

@@ -189,21 +189,46 @@ def test_bands_are_those_of_posterior_draws_with_the_noise(net, params, series):
 def test_attention_reads_a_set_of_observations_and_no_padding():
     rng = np.random.default_rng(20)
     params = as_float64(lo.init_latent_ode(rng, encoder="attention"))
+    for norm in ("norm1", "norm2"):  # as after some training
+        params["recognition"][norm] = {name: rng.uniform(0.5, 1.5, 25) for name in ("scale", "shift")}
     net = lo.LatentOde(dtype="float64", encoder="attention")
     times, values, mask = irregular_series(rng, [4, 6])
     found = net.posterior(params, times, values, mask)
     shuffled = rng.permutation(times.shape[1])
     for one, other in zip(found, net.posterior(params, times[:, shuffled], values[:, shuffled], mask[:, shuffled])):
         np.testing.assert_allclose(one, other, rtol=1e-9)
-    # By hand, of the shorter series: softmax of scores, read by each head.
-    layers = params["recognition"]
-    seen = np.column_stack([values[0, :4], times[0, :4]])
-    hidden = np.tanh(seen @ layers["embedding"]["weight"] + layers["embedding"]["bias"])
-    scores = hidden @ layers["queries"]["weight"] + layers["queries"]["bias"]
-    weights = np.exp(scores) / np.exp(scores).sum(0)
-    output = (weights.T @ hidden).ravel() @ layers["output"]["weight"] + layers["output"]["bias"]
+    # By hand, of the shorter series.
+    output = attended_by_hand(params["recognition"], np.column_stack([values[0, :4], times[0, :4]]))
     np.testing.assert_allclose(found[0][0], output[:4], rtol=1e-9)
     np.testing.assert_allclose(found[1][0], np.exp(output[4:]), rtol=1e-9)
+
+
+def attended_by_hand(layers, seen):
+    """What a Transformer's encoder block, Vaswani et al. (2017), makes of observations (n, 3) with their times in the last place."""
+
+    def dense(name, x):
+        return x @ layers[name]["weight"] + layers[name]["bias"]
+
+    def norm(name, x):
+        x = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+        return x * layers[name]["scale"] + layers[name]["shift"]
+
+    angles = seen[:, 2:] * [0.5, 1.0, 2.0, 4.0]
+    h = dense("embedding", np.column_stack([seen, np.sin(angles), np.cos(angles)]))
+    q, k, v = np.split(dense("queries_keys_values", h), 3, axis=1)
+    read = []
+    for head in range(5):
+        mine = slice(5 * head, 5 * head + 5)
+        weights = np.exp(q[:, mine] @ k[:, mine].T / np.sqrt(5))
+        read.append(weights / weights.sum(1, keepdims=True) @ v[:, mine])
+    h = norm("norm1", h + dense("read", np.column_stack(read)))
+    h = norm("norm2", h + dense("feed", np.maximum(dense("hidden", h), 0)))
+    return dense("output", h.mean(0))
+
+
+def test_heads_divide_the_units():
+    with pytest.raises(ValueError, match="units must be a multiple of 5, the heads of the attention, got 24"):
+        lo.init_latent_ode(np.random.default_rng(0), units=24, encoder="attention")
 
 
 @pytest.mark.parametrize("make", [lambda name: lo.LatentOde(encoder=name), lambda name: lo.init_latent_ode(None, encoder=name)])

@@ -126,11 +126,11 @@ def test_adjoint_options_inherit_from_the_same_method_only():
     some_fast([(method, tol) for method in ADAPTIVE for tol in (1e-5, 1e-8)][:-1], *((method, 1e-5) for method in ADAPTIVE)),
 )
 def test_warm_restart_gives_the_same_gradient(method, tol):
-    t = np.linspace(0, 6, 31)
+    t = np.linspace(0, 6, 31)[: 11 if method == "radau" else 31]
     fresh, fresh_solves = gradients(network, Y0, t, PARAMS, method=method, rtol=tol, atol=tol)
     warm, warm_solves = gradients(network, Y0, t, PARAMS, method=method, rtol=tol, atol=tol, adjoint_options={"restart": "warm"})
     assert error(warm, fresh) < 100 * tol
-    assert len(warm_solves) == len(fresh_solves) == 30
+    assert len(warm_solves) == len(fresh_solves) == len(t) - 1
     assert warm_solves[0].nfe == fresh_solves[0].nfe
     # One-step codes find their step size so soon that there is little to save.
     assert sum(s.nfe for s in warm_solves) < 1.05 * sum(s.nfe for s in fresh_solves)
@@ -265,8 +265,14 @@ def test_seminorm_is_as_accurate_on_any_problem(method):
 # --- Checkpoints.
 
 
-@pytest.mark.parametrize("count, t", [(1, [0.0, 1.1, 3.0]), (5, [3.0, 1.1, 0.0])], ids=str)
-@pytest.mark.parametrize("method", some_fast(ADAPTIVE, *ADAPTIVE_FAMILIES))
+@pytest.mark.parametrize(
+    "method, count, t",
+    some_fast(
+        [(method, *case) for method in ADAPTIVE for case in ((1, [0.0, 1.1, 3.0]), (5, [3.0, 1.1, 0.0]))],
+        *((method, 1, [0.0, 1.1, 3.0]) for method in ADAPTIVE_FAMILIES),
+        *((method, 5, [3.0, 1.1, 0.0]) for method in ("adams", "lsoda", "dopri5")),
+    ),
+)
 def test_checkpoints_are_that_many_more_backward_solves(method, count, t):
     """On a problem that does not need them, the gradient is the same."""
     means = {"method": method, "rtol": 1e-8, "atol": 1e-8}

@@ -12,7 +12,7 @@ from scipy.integrate import _ode
 from solvers_bridge import odeint
 from solvers_bridge.integrators import scipy_private
 from solvers_bridge.integrators.scipy_private import inner_integrator
-from tests.helpers import ROOT, Calls, raising
+from tests.helpers import ROOT, Calls, raising, some_fast
 
 RELEASE = "1.17.1"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -83,10 +83,14 @@ def raising_after(calls):
 
 @pytest.mark.parametrize(
     "line",
-    (
+    some_fast(
+        (
+            "import solvers_bridge",
+            "from solvers_bridge import odeint",
+            "import solvers_bridge.integrators.vode",
+            "__import__('importlib').import_module('solvers_bridge.odeint')",
+        ),
         "import solvers_bridge",
-        "from solvers_bridge import odeint",
-        "import solvers_bridge.integrators.vode",
         "__import__('importlib').import_module('solvers_bridge.odeint')",
     ),
 )

@@ -59,7 +59,8 @@ def test_nan_that_no_smaller_step_avoids(method):
 @pytest.mark.parametrize("size", some_fast([1e200, 1e-200], 1e200))
 @pytest.mark.parametrize("reconstruction", ["auto", "solve", "interpolate"])
 def test_seterr_raise(method, size, reconstruction):
-    options = {"step_size": 0.1} if method in FIXED else {}
+    # LSODA's guess of a first step overflows to one of no length, with which it goes on as long as it may.
+    options = {"step_size": 0.1} if method in FIXED else {"max_num_steps": 2000}
 
     def end(rate):
         atol = 1e-8 * min(size, 1.0) if size > 1e-100 else 1e-140

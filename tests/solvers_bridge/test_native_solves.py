@@ -16,6 +16,7 @@ from autograd import grad, make_vjp
 from solvers_bridge import GradientWarning, SolverError, TensorFlowDynamics, odeint, record_solves
 from solvers_bridge.dynamics import native
 from solvers_bridge.dynamics.native import NativeError
+from solvers_bridge.integrators import blas_threads
 from tests.helpers import some_fast
 
 try:
@@ -28,19 +29,21 @@ TIMES = np.linspace(0.0, 3.0, 7)
 
 
 def network(t, y, params):
+    """A perceptron, and a decay beside it; where params["end"] is not zero, not a number once t is greater."""
     hidden = tf.tanh(tf.linalg.matvec(params["first"], y) + t * params["time"])
-    return tf.linalg.matvec(params["second"], hidden)
+    slope = tf.linalg.matvec(params["second"], hidden) - params["rate"] * y
+    return tf.where((params["end"] > 0) & (t > params["end"]), tf.cast(np.nan, y.dtype), slope)
 
 
 def parameters(seed=0):
     rng = np.random.default_rng(seed)
-    return {"first": rng.normal(size=(8, 3)), "time": rng.normal(size=8), "second": rng.normal(size=(3, 8)) / 3}
+    weights = {"first": rng.normal(size=(8, 3)), "time": rng.normal(size=8), "second": rng.normal(size=(3, 8)) / 3}
+    return {**weights, "rate": np.zeros(3), "end": np.array(0.0)}
 
 
-def rate(t, y, params):
-    """y decays at the rates params[0]; where params[1] is not zero, not a number once t is greater."""
-    end = params[1]
-    return tf.where((end > 0) & (t > end), tf.cast(np.nan, y.dtype), -params[0] * y)
+def decay(rate, end=0.0):
+    """parameters without a perceptron."""
+    return {name: np.zeros_like(array) for name, array in parameters().items()} | {"rate": np.array(rate), "end": np.array(end)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,11 +57,6 @@ def own_cache(tmp_path_factory):
 def both(own_cache):
     """The network by each compiler."""
     return [TensorFlowDynamics(network, "float64", compiler=compiler) for compiler in ("graph", "native")]
-
-
-@pytest.fixture(scope="module")
-def rates(own_cache):
-    return [TensorFlowDynamics(rate, "float64", compiler=compiler) for compiler in ("graph", "native")]
 
 
 def gradient(dynamics, t=TIMES, y0=(1.0, -0.5, 0.3), params=None, tolerance=1e-6, **solver):
@@ -207,10 +205,9 @@ def test_float32_nested_and_integer_parameters(own_cache):
 
 
 @pytest.mark.parametrize("method", some_fast(["adams", "lsoda", "dopri5"], "dopri5"))
-def test_lost_states_are_healed_as_through_the_graph(rates, method):
-    params = [np.array([40.0, 1.0]), np.array(0.0)]
-    case = {"t": np.array([0.0, 0.1, 2.0]), "y0": (1.0, 2.0), "params": params, "method": method}
-    of_graph, of_native = (gradient(dynamics, **case) for dynamics in rates)
+def test_lost_states_are_healed_as_through_the_graph(both, method):
+    case = {"t": np.array([0.0, 0.1, 2.0]), "y0": (1.0, 2.0, 0.5), "params": decay([40.0, 1.0, 2.0]), "method": method}
+    of_graph, of_native = (gradient(dynamics, **case) for dynamics in both)
     assert "recomputed" in [solve.direction for solve in of_graph[2]]
     for bar, wanted in zip(tree_leaves(of_native[1]), tree_leaves(of_graph[1]), strict=True):
         np.testing.assert_allclose(bar, wanted, rtol=1e-9, atol=1e-12)
@@ -221,24 +218,24 @@ def test_lost_states_are_healed_as_through_the_graph(rates, method):
         assert got.nfe == wanted.nfe if is_failed else told(got) == told(wanted)
 
 
-def test_lost_states_are_told_where_nobody_heals_them(rates):
-    for dynamics in rates:
+def test_lost_states_are_told_where_nobody_heals_them(both):
+    for dynamics in both:
         with pytest.warns(GradientWarning, match=r"lost z\(t\) between t = 0.5 and 0.0"):
             gradient(
                 dynamics,
                 np.array([0.0, 0.5]),
-                (1.0, 2.0),
-                [np.array([40.0, 1.0]), np.array(0.0)],
+                (1.0, 2.0, 0.5),
+                decay([40.0, 1.0, 2.0]),
                 adjoint_options={"reconstruction": "solve"},
             )
 
 
 @pytest.mark.parametrize("method", ["adams", "bdf", "lsoda", "dopri5", "dop853", "rk4"])
-def test_not_a_number_is_told_with_its_time_as_through_the_graph(rates, method):
+def test_not_a_number_is_told_with_its_time_as_through_the_graph(both, method):
     errors = []
-    for dynamics in rates:
-        with pytest.raises(SolverError, match="func returned nan in 2 of 2 components") as caught:
-            odeint(dynamics, [1.0, 2.0], [0.0, 0.5, 2.0], [np.ones(2), np.array(0.8)], method=method)
+    for dynamics in both:
+        with pytest.raises(SolverError, match="func returned nan in 3 of 3 components") as caught:
+            odeint(dynamics, [1.0, 2.0, 3.0], [0.0, 0.5, 2.0], decay(np.ones(3), 0.8), method=method)
         errors.append(caught.value)
     assert errors[1].reason == errors[0].reason and errors[1].t_reached == errors[0].t_reached
     assert told(errors[1].statistics) == told(errors[0].statistics)
@@ -270,7 +267,7 @@ def _interrupt(both, way):
     if way == "discrete":
         solver["adjoint_method"] = "discrete"
     end = {"forward": 1e6, "backward": 3000.0, "discrete": 3000.0}[way]
-    turn = {"first": np.zeros((8, 3)), "time": np.zeros(8), "second": np.zeros((3, 8))}
+    turn = decay(np.zeros(3))
     turn["first"][0, 1], turn["first"][1, 0], turn["second"][0, 0], turn["second"][1, 1] = 1.0, -1.0, 1.0, 1.0
     solver["adjoint_options"] = {"reconstruction": "solve"}
     pullback = None
@@ -318,6 +315,26 @@ def test_pickles_and_solves_after_a_fork(both):
     with os.fdopen(read, "rb") as pipe:
         np.testing.assert_array_equal(np.frombuffer(pipe.read()), wanted.ravel())
     os.waitpid(child, 0)
+
+
+@pytest.fixture
+def threads_of_blas(monkeypatch):
+    """What SciPy's OpenBLAS is told of its threads, five before."""
+    told = []
+    monkeypatch.setattr(blas_threads, "_openblas_threads", lambda: (lambda: told[-1] if told else 5, told.append))
+    return told
+
+
+@pytest.mark.parametrize("solver", [{"method": "dopri5", "adjoint_method": "discrete"}, {"method": "rk4"}], ids=str)
+def test_blas_keeps_to_one_thread_in_compiled_solves(both, solver, threads_of_blas):
+    gradient(both[1], **solver)
+    assert threads_of_blas == [1, 5, 1, 5]
+
+
+def test_last_of_several_solves_gives_blas_its_threads_back(threads_of_blas):
+    one = blas_threads.with_one_blas_thread
+    assert one(lambda: (one(lambda: list(threads_of_blas)), list(threads_of_blas))) == ([1], [1])
+    assert threads_of_blas == [1, 5]
 
 
 def test_parameters_changed_in_place_count(both):

@@ -242,7 +242,7 @@ def test_tensorflow_dynamics_of_a_nesting():
 
     def loss(dynamics):
         def of_a(a, rate):
-            states = odeint(dynamics, {**Y0, "a": a}, T, (MATRIX, rate), rtol=1e-9, atol=1e-9)
+            states = odeint(dynamics, {**Y0, "a": a}, T, (MATRIX, rate), rtol=1e-6, atol=1e-6)
             return anp.sum(states["b"][0][-1] ** 2) + anp.sum(states["c"][0][-1]) * states["b"][1][1]
 
         return of_a

@@ -21,7 +21,7 @@ def failure(y0=1.0, t=T, func=blow_up, params=(), **means):
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_states_up_to_the_pole(method, steps):
     with record_solves(steps=steps):
-        error = failure(method=method, options={"max_num_steps": 2000})
+        error = failure(method=method, options={"max_num_steps": 500})
     np.testing.assert_array_equal(error.ts, T[:4])
     np.testing.assert_allclose(error.ys, 1 / (1 - T[:4]), rtol=1e-5)
     assert 0.75 <= error.t_reached <= 1.1
@@ -47,7 +47,7 @@ def test_states_on_a_fixed_grid(method):
 
 @pytest.mark.parametrize("method", ("adams", "lsoda", "dopri5", "radau"))
 def test_backwards_in_time(method):
-    error = failure(t=-T, func=lambda t, y, p: -(y**2), method=method, options={"max_num_steps": 2000})
+    error = failure(t=-T, func=lambda t, y, p: -(y**2), method=method, options={"max_num_steps": 500})
     np.testing.assert_array_equal(error.ts, -T[:4])
     np.testing.assert_allclose(error.ys, 1 / (1 - T[:4]), rtol=1e-5)
 
@@ -58,7 +58,7 @@ def test_nested_and_shaped_as_y0():
     def func(t, y, p):
         return {"a": y["a"] ** 2, "b": [0.0 * y["b"][0], y["b"][1] ** 2]}
 
-    error = failure(y0, func=func, method="dopri5", options={"max_num_steps": 2000})
+    error = failure(y0, func=func, method="dopri5", options={"max_num_steps": 500})
     assert error.ts.shape == (4,) and error.ys["a"].shape == (4, 2, 3) and error.ys["b"][1].shape == (4, 1)
     np.testing.assert_array_equal(error.ys["b"][0], np.full(4, 0.5))
     np.testing.assert_allclose(error.ys["a"][-1], np.full((2, 3), 4.0), rtol=1e-5)
@@ -68,21 +68,21 @@ def test_nested_and_shaped_as_y0():
 @pytest.mark.parametrize("method", ("adams", "lsoda", "dopri5", "radau"))
 def test_only_the_times_that_were_asked_for(method, means):
     """Checkpoints and jumps are times of ours."""
-    means["options"] = {"max_num_steps": 2000, **means.get("options", {})}
+    means["options"] = {"max_num_steps": 500, **means.get("options", {})}
     error = failure(method=method, **means)
     np.testing.assert_array_equal(error.ts, T[:4])
     np.testing.assert_allclose(error.ys, 1 / (1 - T[:4]), rtol=1e-5)
 
 
 def test_repeated_times():
-    error = failure(t=[0.0, 0.5, 0.5, 2.0], method="dopri5", options={"max_num_steps": 2000})
+    error = failure(t=[0.0, 0.5, 0.5, 2.0], method="dopri5", options={"max_num_steps": 500})
     np.testing.assert_array_equal(error.ts, [0.0, 0.5, 0.5])
     np.testing.assert_allclose(error.ys, [1.0, 2.0, 2.0], rtol=1e-5)
 
 
 def test_of_a_solve_that_is_differentiated():
     with pytest.raises(SolverError) as info, np.errstate(all="ignore"):
-        grad(lambda y0: anp.sum(odeint(blow_up, y0, T, method="dopri5", options={"max_num_steps": 2000})))(1.0)
+        grad(lambda y0: anp.sum(odeint(blow_up, y0, T, method="dopri5", options={"max_num_steps": 500})))(1.0)
     np.testing.assert_allclose(info.value.ys, 1 / (1 - T[:4]), rtol=1e-5)
 
 
@@ -179,4 +179,4 @@ def test_a_stiff_reverse_solve_of_radau():
 
 
 def odeint_at(k):
-    return odeint(lambda t, y, k: -k * (y**3 - np.cos(t)), 1.2, [0.0, 3.0], k, method="radau", rtol=1e-11, atol=1e-11)[-1]
+    return odeint(lambda t, y, k: -k * (y**3 - np.cos(t)), 1.2, [0.0, 3.0], k, method="lsoda", rtol=1e-11, atol=1e-11)[-1]

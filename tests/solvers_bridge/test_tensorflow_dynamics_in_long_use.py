@@ -27,9 +27,11 @@ def loss(dynamics, **means):
 # --- Pickled and copied, before and after solves.
 
 
-@pytest.mark.parametrize(
-    "again", (lambda d: pickle.loads(pickle.dumps(d)), copy.copy, copy.deepcopy), ids=("pickle", "copy", "deepcopy")
-)
+def pickled(dynamics):
+    return pickle.loads(pickle.dumps(dynamics))
+
+
+@pytest.mark.parametrize("again", some_fast((pickled, copy.copy, copy.deepcopy), pickled))
 def test_after_solves_of_every_order(again):
     dynamics = TensorFlowDynamics(decay, "float64")
     fresh = again(dynamics)
@@ -43,10 +45,11 @@ def test_after_solves_of_every_order(again):
         assert grad(loss(copied))(RATE) == expected[1]
 
 
-def test_a_copy_has_graphs_of_its_own():
+@pytest.mark.parametrize("again", (copy.copy, copy.deepcopy))
+def test_a_copy_has_graphs_of_its_own(again):
     dynamics = TensorFlowDynamics(decay, "float64")
     odeint(dynamics, Y0, T, RATE)
-    copied = copy.copy(dynamics)
+    copied = again(dynamics)
     assert dynamics._graphs and not copied._graphs
     odeint(copied, np.ones(5), T, RATE)
     assert len(dynamics._graphs) == len(copied._graphs) == 1

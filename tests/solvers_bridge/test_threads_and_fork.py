@@ -52,12 +52,9 @@ def test_threads_of_mixed_methods_and_gradients():
     assert_decays(solve())
 
 
-@pytest.mark.parametrize("method", ("adams", "lsoda"))
-@pytest.mark.parametrize("steps", (False, True))
-def test_a_thread_with_scipys_own_integrators_beside_ours(method, steps):
-    done = run_script(
-        """
-        import sys, threading
+def test_a_thread_with_scipys_own_integrators_beside_ours():
+    done = run_script("""
+        import itertools, sys, threading
         import numpy as np, scipy.integrate
         from solvers_bridge import odeint, record_solves
         sys.setswitchinterval(1e-5)
@@ -72,18 +69,15 @@ def test_a_thread_with_scipys_own_integrators_beside_ours(method, steps):
         thread = threading.Thread(target=scipy_alone, daemon=True)
         thread.start()
         t = np.linspace(0.0, 1.0, 40)
-        for _ in range(30):
-            with record_solves(steps=sys.argv[2] == "True"):
-                ys = odeint(lambda t, y, params: -y, [1.0, 2.0], t, method=sys.argv[1])
+        for method, steps in 25 * [*itertools.product(("adams", "lsoda"), (False, True))]:
+            with record_solves(steps=steps):
+                ys = odeint(lambda t, y, params: -y, [1.0, 2.0], t, method=method)
             np.testing.assert_allclose(ys, np.exp(-t)[:, None] * [1.0, 2.0], rtol=1e-5)
         stop.set()
         thread.join(60)
         assert theirs
         np.testing.assert_allclose(theirs, np.exp(-1), rtol=1e-6)
-        """,
-        method,
-        steps,
-    )
+        """)
     assert done.stderr == ""
 
 
@@ -102,7 +96,7 @@ def test_a_forked_process_has_messages_and_streams_of_its_own():
         expected = message()
         assert "Fortran" in expected
         child = os.fork()
-        for _ in range(10):
+        for _ in range(5):
             assert message() == expected
         if not child:
             os._exit(0)
@@ -112,8 +106,7 @@ def test_a_forked_process_has_messages_and_streams_of_its_own():
 
 
 @pytest.mark.parametrize("method", some_fast(("adams", "lsoda", "dopri5"), "adams"))
-@pytest.mark.parametrize("steps", (False, True))
-def test_a_child_forked_while_another_thread_solves(method, steps):
+def test_a_child_forked_while_another_thread_solves(method):
     """It has no such thread, and none of the locks that one held: it solves, with us and with SciPy alone; so does the parent."""
     done = run_script(
         """
@@ -121,16 +114,17 @@ def test_a_child_forked_while_another_thread_solves(method, steps):
         import numpy as np, scipy.integrate
         from solvers_bridge import odeint, record_solves
         warnings.simplefilter("ignore")  # Python 3.12 warns of any fork of a process with threads.
-        method, steps = sys.argv[1], sys.argv[2] == "True"
+        method = sys.argv[1]
         inside, go_on = threading.Event(), threading.Event()
         def slow(t, y, params):
             inside.set()
             go_on.wait(60)
             return -y
         def check():
-            with record_solves(steps=steps):
-                for name in (method, "adams", "lsoda"):
-                    np.testing.assert_allclose(odeint(lambda t, y, _: -y, [1.0], [0.0, 1.0], method=name)[-1], np.exp(-1), rtol=1e-5)
+            for steps in (False, True):
+                with record_solves(steps=steps):
+                    for name in (method, "adams", "lsoda"):
+                        np.testing.assert_allclose(odeint(lambda t, y, _: -y, [1.0], [0.0, 1.0], method=name)[-1], np.exp(-1), rtol=1e-5)
             for name in ("vode", "lsoda"):
                 solver = scipy.integrate.ode(lambda t, y: -y).set_integrator(name, rtol=1e-8, atol=1e-8)
                 np.testing.assert_allclose(solver.set_initial_value([1.0]).integrate(1.0), np.exp(-1), rtol=1e-5)
@@ -155,6 +149,5 @@ def test_a_child_forked_while_another_thread_solves(method, steps):
         check()
         """,
         method,
-        steps,
     )
     assert done.stderr == ""

@@ -113,6 +113,26 @@ def test_second_derivatives(method, name):
     np.testing.assert_allclose([float(x) for x in (y_a, y_0, y_aa, y_a0)], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "method, options", [("adams", {"jump_t": [0.5]}), ("dopri5", {"jump_t": [0.5]}), ("rk4", {"step_size": 0.1})]
+)
+def test_a_tensor_that_func_uses_only_later_is_not_left_without_its_gradient(method, options):
+    first, later = (torch.tensor(rate, dtype=torch.float64, requires_grad=True) for rate in (0.5, 2.0))
+
+    def func(t, y):
+        return -(first if t < 0.5 else later) * y
+
+    problem = (func, torch.ones(1, dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64))
+    end = door.odeint(*problem, method=method, options=options)[-1].sum()
+    if method != "rk4":  # which goes through PyTorch's own graph
+        with pytest.raises(ValueError, match="adjoint_params"):
+            end.backward()
+        end = door.odeint_adjoint(*problem, method=method, options=options, adjoint_params=(first, later))[-1].sum()
+    end.backward()
+    rtol = 0.1 if method == "rk4" else 1e-5
+    np.testing.assert_allclose([float(first.grad), float(later.grad)], -0.5 * float(end.detach()), rtol=rtol)
+
+
 def test_gradients_of_what_func_holds_and_of_what_it_captured():
     weight = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     square, y0 = weight**2, torch.ones(1, dtype=torch.float64)

@@ -109,7 +109,7 @@ def compile_library(program, folder):
     library = folder / "graph.so"
     include = tf.sysconfig.get_include()
     command = [
-        *compiler, "-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-w",
+        *compiler, "-std=c++17", "-O3", _own_instructions(), "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-w",
         "-Wl,-Bsymbolic", "-Wl,-z,defs",
         '-DGRAPH_HEADER="graph.h"', f"-I{folder}", f"-I{SOURCES}", f"-I{include}",
         str(SOURCES / "callbacks.cpp"), str(folder / "kernels.o"), str(folder / "constants.o"), "-o", str(library),
@@ -122,6 +122,11 @@ def compile_library(program, folder):
         what = f"the C++ compiler refused a graph compiled by TensorFlow {tf.__version__}"
         raise NativeError(f"{what}:\n{error.stderr[-2000:]}") from error
     return library
+
+
+def _own_instructions():
+    """The C++ compiler's option for this processor's vector instructions, for which the key in the cache stands."""
+    return "-mcpu=native" if platform.machine().lower() == "aarch64" else "-march=native"
 
 
 def check_tensorflow():

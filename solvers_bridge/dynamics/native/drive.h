@@ -258,6 +258,11 @@ struct Sweep {
   int64_t i;          // the sweep has come to this time
 };
 
+static void add(int64_t n, double factor, const double* x, double* to) {
+  if (factor == 0) return;
+  for (int64_t j = 0; j < n; ++j) to[j] += factor * x[j];
+}
+
 // A segment by backpropagation through the steps that were taken (reverse._Reverse.through_steps); false if interrupted.
 static bool through_steps(Binding& binding, Sweep& sweep, const TakenSteps& steps, double* a, double* theta_bar) {
   int64_t n = sweep.n, p = sweep.p, stages = sweep.stages;
@@ -268,12 +273,13 @@ static bool through_steps(Binding& binding, Sweep& sweep, const TakenSteps& step
     std::memcpy(a_next.data(), a, n * sizeof(double));
     std::fill(stage_bars.begin(), stage_bars.end(), 0.0);
     for (int64_t k = stages - 1; k >= 0; --k) {
-      for (int64_t j = 0; j < n; ++j) {
-        double k_bar = sweep.tableau_b[k] * a_next[j], rise = 0;
-        for (int64_t l = k + 1; l < stages; ++l) k_bar += sweep.tableau_a[l * stages + k] * stage_bars[l * n + j];
-        for (int64_t l = 0; l < k; ++l) rise += sweep.tableau_a[k * stages + l] * ks[l * n + j];
-        s[j] = z[j] + h * rise, s[n + j] = -h * k_bar;
-      }
+      // Sums in the order of stages, component by component: the loops within run over neighbours.
+      double *rise = s.data(), *k_bar = &s[n];
+      std::fill(rise, rise + n, 0.0);
+      for (int64_t l = 0; l < k; ++l) add(n, sweep.tableau_a[k * stages + l], ks + l * n, rise);
+      for (int64_t j = 0; j < n; ++j) k_bar[j] = sweep.tableau_b[k] * a_next[j];
+      for (int64_t l = k + 1; l < stages; ++l) add(n, sweep.tableau_a[l * stages + k], &stage_bars[l * n], k_bar);
+      for (int64_t j = 0; j < n; ++j) rise[j] = z[j] + h * rise[j], k_bar[j] *= -h;
       if (!any(&s[n], n)) continue;
       service(binding);
       if (binding.control.stop == INTERRUPTED) return false;
@@ -317,18 +323,22 @@ EXPORT int64_t sb_sweep(Binding* binding, Sweep* sweep_) {
   std::vector<double> states(2 * size), dz(n);
   std::vector<double> rwork(plan.rwork, plan.rwork + std::min(plan.rwork_size, PARAMETERS));
   std::vector<int32_t> iwork(plan.iwork, plan.iwork + std::min(plan.iwork_size, PARAMETERS));
+  // What has gathered of dL/dt0 is in the error norm of those that have one.
+  bool needs_slopes = sweep.wants_t || (plan.family != GRID && sweep.steps == nullptr);
   for (; sweep.i > 0; --sweep.i) {
     int64_t i = sweep.i;
     const double *z = sweep.zs + i * n, *z_next = z - n, *z_bar = sweep.zs_bar + i * n;
-    sweep.slope(sweep.slope_binding, sweep.t[i], z, dz.data());
     double t_bar = 0;
-    for (int64_t j = 0; j < n; ++j) t_bar += z_bar[j] * (sweep.wants_t || is_finite(dz[j]) ? dz[j] : 0);
+    if (needs_slopes) {
+      sweep.slope(sweep.slope_binding, sweep.t[i], z, dz.data());
+      for (int64_t j = 0; j < n; ++j) t_bar += z_bar[j] * (sweep.wants_t || is_finite(dz[j]) ? dz[j] : 0);
+    }
     sweep.t_bars[i] = t_bar;
     t0_bar -= t_bar;
     bool is_needed = any(a, n) || any(a + n, p);
     if (is_needed && sweep.steps != nullptr) {
       if (!through_steps(*binding, sweep, sweep.steps[i], a, a + n)) return i;
-      if (i == 1) {
+      if (i == 1 && needs_slopes) {
         sweep.slope(sweep.slope_binding, sweep.t[0], sweep.zs, dz.data());
         t0_bar = 0;
         for (int64_t j = 0; j < n; ++j) t0_bar -= a[j] * (sweep.wants_t || is_finite(dz[j]) ? dz[j] : 0);

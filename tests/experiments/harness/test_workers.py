@@ -26,7 +26,7 @@ def fail_at_two(number):
     time.sleep(60)
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", some_fast([1, 2], 2))
 def test_results_come_in_the_order_of_the_tasks_from_other_processes_with_one_thread(count, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     results = workers.run_tasks(square_and_threads, [3, 1, 2], count)
@@ -119,7 +119,7 @@ PARAMS = {"w": np.array([0.3, -1.2]), "b": [np.array(0.5)]}
 
 
 @pytest.mark.parametrize("processes", some_fast([1, 2, 3], 2))
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", some_fast(["float32", "float64"], "float32"))
 def test_parts_of_a_batch_add_up_to_it(processes, dtype, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     rng = np.random.default_rng(0)

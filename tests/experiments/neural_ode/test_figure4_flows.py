@@ -18,13 +18,13 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+@pytest.fixture(scope="module", params=[(2,), pytest.param((2, 3), marks=pytest.mark.slow)], ids=len)
+def finished(tmp_path_factory, request):
     """(folder, arguments, results of the fits) of a small run, in this process instead of workers."""
     folder, results = tmp_path_factory.mktemp("figure4"), []
     arguments = ["run", "figure4_flows", "--out", str(folder), "--checkpoints", str(folder / "checkpoints"), "--workers", "1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(figure4_flows.PRESETS, "quick", TINY)
+        patch.setitem(figure4_flows.PRESETS, "quick", {**TINY, "sizes": request.param})
         patch.setattr(energies, "NAMES", ("u1",))
         patch.setattr(
             figure4_flows, "run_tasks", lambda function, tasks, workers: results.extend(map(function, tasks)) or results
@@ -40,11 +40,12 @@ def record_of(folder):
 def test_every_pair_has_its_kl_with_an_error_and_a_history(finished):
     folder, _, results = finished
     record = record_of(folder)
-    assert record["metrics"]["pairs"] == 2 and len(results) == 4
+    sizes = {one["size"] for one in results}
+    assert record["metrics"]["pairs"] == len(sizes) and len(results) == 2 * len(sizes)
     for one in results:
         name = f"kl_{one['density']}_{one['flow']}_{one['size']}"
         assert record["metrics"][name] == one["kl"] > 0 and record["metrics"][f"{name}_se"] > 0
-    assert len(record["history"]) == 4 * TINY["epochs"]
+    assert len(record["history"]) == len(results) * TINY["epochs"]
     cnf = [row for row in record["history"] if row["flow"] == "cnf"]
     assert all(row["nfe_forward"] > 5 and row["nfe_backward"] > 5 for row in cnf)
     assert (folder / "figures" / "figure4_flows-quick-seed0.png").stat().st_size > 20_000

@@ -18,12 +18,13 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+@pytest.fixture(scope="module", params=[("two_moons",), pytest.param(circles_and_moons.NAMES, marks=pytest.mark.slow)], ids=len)
+def finished(tmp_path_factory, request):
     """(folder, arguments) of a small run, in this process instead of workers."""
     folder = tmp_path_factory.mktemp("figure5")
     arguments = ["run", "figure5_flows", "--out", str(folder), "--checkpoints", str(folder / "checkpoints"), "--workers", "1"]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(circles_and_moons, "NAMES", request.param)
         patch.setitem(figure5_flows.PRESETS, "quick", TINY)
         patch.setattr(figure5_flows, "BATCH", 200)
         patch.setattr(figure5_flows, "IMAGE_POINTS", 20)
@@ -37,9 +38,9 @@ def record_of(folder):
     return json.loads((folder / "runs" / "figure5_flows" / "quick-seed0.json").read_text())
 
 
-@pytest.mark.parametrize("data", circles_and_moons.NAMES)
 @pytest.mark.slow
-def test_weights_left_behind_have_the_recorded_log_likelihoods(finished, data):
+def test_weights_left_behind_have_the_recorded_log_likelihoods(finished):
+    data = "two_moons"
     metrics, test = record_of(finished[0])["metrics"], circles_and_moons.load(data, **TINY["data"], seed=0).test
     weights = training.load_weights(finished[0] / "weights" / "figure5_flows-quick-seed0.npz")[data]
     cnf = flows.ContinuousFlow(flows.planar_dynamics, (0.0, 1.0)).log_density(weights["cnf"], test)
@@ -84,6 +85,7 @@ def test_figure_and_animation_are_drawn(finished):
         assert animation.n_frames >= TINY["frames"]  # those that repeat the last may be one long frame
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn_again_from_weights_and_record(finished, tmp_path, capsys):
     figure = finished[0] / "figures" / "figure5_flows-quick-seed0.png"
     before = figure.read_bytes()

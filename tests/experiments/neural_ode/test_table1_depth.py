@@ -69,6 +69,24 @@ def test_a_run_writes_record_and_figure(preset, tmp_path, monkeypatch, capsys):
     assert "RK-Net" in printed.out and "ODE-Net 0.1" in printed.err
 
 
+def test_a_process_that_was_disturbed_does_not_count_among_three(tmp_path, monkeypatch):
+    """In every round another point takes a hundredfold of time and memory; each is asked for in an order of the round's own."""
+    asked = []
+
+    def disturbed(model, setting, **settings):
+        asked.append((model, setting))
+        found, factor = made_up_point(model, setting, **settings), 1 if (len(asked) - 1) % 19 else 100
+        return {**found, **{name: factor * found[name] for name in ("peak_mib", "step_seconds", "cpu_seconds")}}
+
+    monkeypatch.setattr(depth, "measure_in_fresh_process", disturbed)
+    record = depth.run(Settings(preset="paper"), Places(out=tmp_path))
+    rounds = [asked[start : start + 19] for start in (0, 19, 38)]
+    assert len(asked) == 57 and len({one[0] for one in rounds}) == 3
+    assert [sorted(one) for one in rounds] == [sorted(rounds[0])] * 3 and rounds[0] != rounds[1] != rounds[2]
+    assert record["metrics"]["resnet_time_slope_seconds"] == pytest.approx(0.1)
+    assert all(len(point["seconds"]) == 3 for point in record["history"])
+
+
 @pytest.mark.slow
 def test_a_point_is_measured_in_a_process_that_knows_nothing_of_this_one():
     ballast = np.ones(2**27)  # 1 GiB
