@@ -36,7 +36,7 @@ def run(settings, places):
         configuration={**{k: v for k, v in toy.TASK.items() if k != "seed"}, **preset, "models": MODELS, "slice_removed": True},
         metrics=metrics_of(made, accuracies),
         history=[{**one.row(), "held_out_accuracy": accuracy} for one, accuracy in zip(made, accuracies)],
-        wall_seconds=time.perf_counter() - begun,
+        wall_seconds=trained.wall_seconds(begun, made, settings.workers),
         checkpoints=trained.checkpoints(tasks, places),
     )
     _draw(made, places.figure(NAME, settings.stem))
