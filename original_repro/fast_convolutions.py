@@ -54,35 +54,42 @@ def halving_conv(x, weight, padding):
     return convolve(x, weight)
 
 
-def winograd_conv(x, weight):
+def winograd_conv(x, sides, weight):
     """The convolution tf.nn.conv2d(x, weight, 1, "SAME") of small images, by matrix products alone (Winograd 1980).
 
-    x (batch, height, width, channels_in) with static sides that make at most 8 with the kernel's, less 1; weight (size, size,
-    channels_in, channels_out) with odd size. An image is one tile: in each direction its polynomial and the kernel's are
-    evaluated at some points, multiplied there, and interpolated. At 6 x 6 pixels and size 3 that is 64 products a pair of
-    channels, where the direct way has 324; so are the derivatives. In float32 the result is good to about 1e-5 of its
+    x (height * width, batch, channels_in), see `pixels_first`, with sides = (height, width) that make at most 8 with the
+    kernel's, less 1; weight (size, size, channels_in, channels_out) with odd size; returns (height * width, batch, channels_out).
+    So laid out, nothing is transposed between the products. An image is one tile: in each direction its polynomial and the
+    kernel's are evaluated at some points, multiplied there, and interpolated. At 6 x 6 pixels and size 3 that is 64 products a
+    pair of channels, where the direct way has 324; so are the derivatives. In float32 the result is good to about 1e-5 of its
     largest value, the direct one to 1e-6. Raises ValueError for other sizes.
     """
     size = weight.shape[0]
-    height, width = x.shape[1:3]
-    if size % 2 == 0 or weight.shape[1] != size or not winograd_fits((height, width), size):
+    if size % 2 == 0 or weight.shape[1] != size or not winograd_fits(sides, size):
         raise ValueError(
             f"winograd_conv needs an odd square kernel and static sides of at most {_most_pixels(size)} with this one,"
-            f" got a kernel {tuple(weight.shape[:2])} and an image {(height, width)}"
+            f" got a kernel {tuple(weight.shape[:2])} and an image {tuple(sides)}"
         )
-    rows, columns = _winograd_matrices(height, size), _winograd_matrices(width, size)
+    rows, columns = (_winograd_matrices(side, size) for side in sides)
     to_image, to_points, kernel_to_points = (tf.constant(np.kron(*pair), x.dtype) for pair in zip(rows, columns, strict=True))
     channels_in, channels_out = weight.shape[2:]
-    points = to_points.shape[0]
-    pixels_first = tf.transpose(tf.reshape(x, (-1, height * width, channels_in)), (1, 0, 2))
-    values = tf.matmul(to_points, tf.reshape(pixels_first, (height * width, -1)))
+    points, pixels = to_points.shape[0], math.prod(sides)
+    values = tf.matmul(to_points, tf.reshape(x, (pixels, -1)))
     kernel_values = tf.matmul(kernel_to_points, tf.reshape(weight, (size**2, -1)))
     products = tf.matmul(
         tf.reshape(values, (points, -1, channels_in)), tf.reshape(kernel_values, (points, channels_in, channels_out))
     )
-    y = tf.matmul(to_image, tf.reshape(products, (points, -1)))
-    y = tf.transpose(tf.reshape(y, (height * width, -1, channels_out)), (1, 0, 2))
-    return tf.reshape(y, (-1, height, width, channels_out))
+    return tf.reshape(tf.matmul(to_image, tf.reshape(products, (points, -1))), (pixels, -1, channels_out))
+
+
+def pixels_first(x):
+    """(batch, height, width, channels) with static sides -> (height * width, batch, channels)."""
+    return tf.transpose(tf.reshape(x, (-1, math.prod(x.shape[1:3]), x.shape[3])), (1, 0, 2))
+
+
+def images_first(x, sides):
+    """(height * width, batch, channels), sides = (height, width) -> (batch, height, width, channels)."""
+    return tf.reshape(tf.transpose(x, (1, 0, 2)), (-1, *sides, x.shape[2]))
 
 
 def winograd_fits(sides, size):

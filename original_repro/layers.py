@@ -64,25 +64,29 @@ def conv(params, x, *, strides=1, padding="SAME"):
     return tf.nn.bias_add(tf.nn.conv2d(x, params["weight"], strides, padding), params["bias"])
 
 
-def time_conv(params, t, x, *, winograd=False):
+def time_conv(params, t, x):
     """Convolution, stride 1, of x with the scalar t as one more input channel: x (batch, height, width, channels_in).
 
     t is zero-padded like any channel, so a border sees fewer of its taps. By linearity it contributes
     t * conv(1, time_weight), one (height, width, channels_out) image for the batch, added with the bias.
-    `winograd` is for the convolution of x, see `fast_convolutions.winograd_conv`.
     """
-    convolve = winograd_conv if winograd else _direct_conv
-    y = convolve(x, params["weight"])
+    y = tf.nn.conv2d(x, params["weight"], 1, "SAME")
+    return y + _share_of_time(params, t, tf.unstack(tf.shape(x))[1:3], x.dtype)
+
+
+def time_conv_pixels_first(params, t, x, sides):
+    """`time_conv` by Winograd's algorithm, of x (height * width, batch, channels_in), sides = (height, width)."""
+    share = _share_of_time(params, t, sides, x.dtype)
+    return winograd_conv(x, sides, params["weight"]) + tf.reshape(share, (x.shape[0], 1, -1))
+
+
+def _share_of_time(params, t, sides, dtype):
+    """What t and the bias add to the convolution of an image: (height, width, channels_out)."""
     kernel_size = params["time_weight"].shape[0]
-    _, height, width, _ = tf.unstack(tf.shape(x))
-    ones = tf.ones((1, height, width, 1), x.dtype)
+    ones = tf.ones((1, *sides, 1), dtype)
     taps = tf.image.extract_patches(ones, [1, kernel_size, kernel_size, 1], [1] * 4, [1] * 4, "SAME")[0]
     image = tf.tensordot(taps, tf.reshape(params["time_weight"], (kernel_size**2, -1)), 1)
-    return y + (tf.cast(t, x.dtype) * image + params["bias"])
-
-
-def _direct_conv(x, weight):
-    return tf.nn.conv2d(x, weight, 1, "SAME")
+    return tf.cast(t, dtype) * image + params["bias"]
 
 
 def dense(params, x):
@@ -97,51 +101,59 @@ def group_norm(params, x, groups=32, *, epsilon=1e-5, relu=False):
     `epsilon`) over pixels and channels, then scaled and shifted by channel. May be differentiated more than once.
     Raises ValueError if the number of channels is not a multiple of `groups`.
     """
-    if x.shape[-1] % groups:
-        raise ValueError(f"{x.shape[-1]} channels cannot be divided into {groups} groups")
     batch, height, width, _ = tf.unstack(tf.shape(x))
-    y = _group_norm(tf.reshape(x, (batch, height * width, x.shape[-1])), params["scale"], params["shift"], groups, epsilon, relu)
+    y = _group_norm(params, tf.reshape(x, (batch, height * width, x.shape[-1])), 1, groups, epsilon, relu)
     return tf.reshape(y, tf.shape(x))
 
 
-def _group_norm(x, scale, shift, groups, epsilon, relu):
-    """`group_norm` of x (batch, pixels, channels), with its derivative by hand.
+def group_norm_pixels_first(params, x, groups=32, *, epsilon=1e-5, relu=False):
+    """`group_norm` of x (height * width, batch, channels)."""
+    return _group_norm(params, x, 0, groups, epsilon, relu)
+
+
+def _group_norm(params, x, axis, groups, epsilon, relu):
+    """`group_norm` of x (batch, pixels, channels) in any order of the first two, axis being that of pixels; derivative by hand.
 
     With m the mean and r the inverse deviation of a group, y = relu(a x + b), where a = r scale and b = shift - a m
     depend on sample and channel only. For y_bar masked by the ReLU, xhat = r (x - m) and <.> the mean over a group,
         x_bar = r (scale y_bar - <scale y_bar> - xhat <scale y_bar xhat>) = a y_bar - c x - d,
     and both means follow from the sums over pixels of y_bar and of y_bar x, so that one product with x serves all.
     """
+    if x.shape[-1] % groups:
+        raise ValueError(f"{x.shape[-1]} channels cannot be divided into {groups} groups")
     group_size = x.shape[-1] // groups
     group = np.arange(x.shape[-1]) // group_size
-    pool = tf.cast(group[:, None] == group, x.dtype) / tf.cast(tf.shape(x)[1] * group_size, x.dtype)
+    pool = tf.cast(group[:, None] == group, x.dtype) / tf.cast(tf.shape(x)[axis] * group_size, x.dtype)
 
     def group_mean(sums):
         return tf.matmul(sums, pool)
 
+    def over_pixels(values):
+        return tf.expand_dims(values, axis)
+
     @tf.custom_gradient
     def normalise(x, scale, shift):
-        mean = group_mean(tf.reduce_sum(x, 1))
-        deviations = tf.math.squared_difference(x, mean[:, None])
-        inverse = tf.math.rsqrt(group_mean(tf.reduce_sum(deviations, 1)) + epsilon)
+        mean = group_mean(tf.reduce_sum(x, axis))
+        deviations = tf.math.squared_difference(x, over_pixels(mean))
+        inverse = tf.math.rsqrt(group_mean(tf.reduce_sum(deviations, axis)) + epsilon)
         slope = inverse * scale
-        y = x * slope[:, None] + (shift - slope * mean)[:, None]
+        y = x * over_pixels(slope) + over_pixels(shift - slope * mean)
         if relu:
             y = tf.nn.relu(y)
 
         def backward(y_bar):
             if relu:
                 y_bar = tf.raw_ops.ReluGrad(gradients=y_bar, features=y)
-            shift_bar = tf.reduce_sum(y_bar, 1)
-            scale_bar = inverse * (tf.reduce_sum(y_bar * x, 1) - mean * shift_bar)
+            shift_bar = tf.reduce_sum(y_bar, axis)
+            scale_bar = inverse * (tf.reduce_sum(y_bar * x, axis) - mean * shift_bar)
             curvature = inverse**2 * group_mean(scale * scale_bar)
             offset = inverse * group_mean(scale * shift_bar) - curvature * mean
-            x_bar = y_bar * slope[:, None] - x * curvature[:, None] - offset[:, None]
+            x_bar = y_bar * over_pixels(slope) - x * over_pixels(curvature) - over_pixels(offset)
             return x_bar, tf.reduce_sum(scale_bar, 0), tf.reduce_sum(shift_bar, 0)
 
         return y, backward
 
-    return normalise(x, scale, shift)
+    return normalise(x, params["scale"], params["shift"])
 
 
 def _uniform(rng, bound, shape):

@@ -15,16 +15,18 @@ from autograd import value_and_grad
 from autograd.tracer import getval
 
 from original_repro.datasets.images import ImageFormat
-from original_repro.fast_convolutions import winograd_fits
+from original_repro.fast_convolutions import images_first, pixels_first, winograd_fits
 from original_repro.layers import (
     conv,
     dense,
     group_norm,
+    group_norm_pixels_first,
     init_conv,
     init_dense,
     init_group_norm,
     init_time_conv,
     time_conv,
+    time_conv_pixels_first,
 )
 from original_repro.training import tree_leaves
 from solvers_bridge import TensorFlowDynamics, odeint, record_solves, tensorflow_primitive
@@ -116,9 +118,19 @@ def conv_dynamics(t, z, params, *, groups=32, winograd=False):
 
     `winograd` computes the convolutions the faster way for small images, see `fast_convolutions.winograd_conv`.
     """
-    h = time_conv(params["conv1"], t, group_norm(params["norm1"], z, groups, relu=True), winograd=winograd)
-    h = time_conv(params["conv2"], t, group_norm(params["norm2"], h, groups, relu=True), winograd=winograd)
+    if winograd:
+        return _conv_dynamics_pixels_first(t, z, params, groups)
+    h = time_conv(params["conv1"], t, group_norm(params["norm1"], z, groups, relu=True))
+    h = time_conv(params["conv2"], t, group_norm(params["norm2"], h, groups, relu=True))
     return group_norm(params["norm3"], h, groups)
+
+
+def _conv_dynamics_pixels_first(t, z, params, groups):
+    sides = tuple(z.shape[1:3])
+    h = group_norm_pixels_first(params["norm1"], pixels_first(z), groups, relu=True)
+    h = group_norm_pixels_first(params["norm2"], time_conv_pixels_first(params["conv1"], t, h, sides), groups, relu=True)
+    h = group_norm_pixels_first(params["norm3"], time_conv_pixels_first(params["conv2"], t, h, sides), groups)
+    return images_first(h, sides)
 
 
 def residual_block(params, z, *, groups=32):

@@ -159,6 +159,6 @@ EXPERIMENT = Experiment(
     shows="its speed and memory, beside other libraries where installed",
     run=run,
     description=__doc__,
-    takes={"quick": "4 min"},
+    takes={"quick": "5 min"},
     section=Section("The bridge's speed and memory", table),
 )

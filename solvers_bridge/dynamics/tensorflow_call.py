@@ -25,7 +25,7 @@ class StateGraph:
                 return tf.cast(function(tz[num_sent], tz[:num_sent], list(leaves)), tf.float64)
 
         specs = [tf.TensorSpec([num_sent + 1], dtype), *(tf.TensorSpec(*spec) for spec in leaf_specs)]
-        self.evaluate = _compiled(graph, specs)
+        self.evaluate = _compiled(graph, specs, device.startswith("CPU"))
 
     def bind(self, leaves):
         """call(t, z) -> float64 array, for leaves that are tensors on the device."""
@@ -62,10 +62,13 @@ def _input_tensor(size, dtype, device):
 HOST = "/job:localhost/replica:0/task:0/device:CPU:0"
 
 
-def _compiled(graph, specs):
-    """evaluate(first, rest) -> array, for a tensor and a list of tensors, of a function compiled for the given TensorSpecs."""
+def _compiled(graph, specs, on_cpu):
+    """evaluate(first, rest) -> array, for a tensor and a list of tensors, of a function compiled for the given TensorSpecs.
+
+    With XLA, which costs the least a call; but TensorFlow's own convolutions are faster, and on CPUs so are its large products.
+    """
     concrete = tf.function(graph).get_concrete_function(*specs)
-    if not _has_convolution(concrete.graph):
+    if not _has_operation(concrete.graph, "Conv") and not (on_cpu and _has_operation(concrete.graph, "ImagePatches")):
         concrete = tf.function(graph, jit_compile=True).get_concrete_function(*specs)
     return _fast_evaluate(concrete, specs) or (lambda first, rest: concrete(first, *rest).numpy())
 
@@ -114,7 +117,7 @@ def may_record():
         return True
 
 
-def _has_convolution(graph):
+def _has_operation(graph, name):
     definition = graph.as_graph_def()
     nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
-    return any("Conv" in node.op for node in nodes)
+    return any(name in node.op for node in nodes)

@@ -263,6 +263,13 @@ def test_halving_conv_takes_images_of_any_size_in_one_graph():
         np.testing.assert_allclose(graph(x), numpy_conv(params["weight"], params["bias"], x, 2, 1), atol=1e-12)
 
 
+def winograd(x, weight):
+    """winograd_conv of images with their batch first."""
+    sides = x.shape[1:3]
+    y = fast_convolutions.winograd_conv(fast_convolutions.pixels_first(x), sides, weight)
+    return fast_convolutions.images_first(y, sides)
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     sides=st.tuples(st.integers(1, 6), st.integers(1, 6)),
@@ -277,11 +284,9 @@ def test_winograd_conv_and_its_gradient_agree_with_the_direct_one(sides, channel
         return tf.nn.conv2d(x, weight, 1, "SAME")
 
     expected = direct(*arguments)
-    np.testing.assert_allclose(fast_convolutions.winograd_conv(*arguments), expected, atol=1e-11)
+    np.testing.assert_allclose(winograd(*arguments), expected, atol=1e-11)
     y_bar = normal(rng, *expected.shape)
-    for gradient, reference in zip(
-        vjp(fast_convolutions.winograd_conv, arguments, y_bar), vjp(direct, arguments, y_bar), strict=True
-    ):
+    for gradient, reference in zip(vjp(winograd, arguments, y_bar), vjp(direct, arguments, y_bar), strict=True):
         np.testing.assert_allclose(gradient, reference, atol=1e-11)
 
 
@@ -289,7 +294,7 @@ def test_winograd_conv_in_float32_is_good_to_the_stated_digits():
     rng = np.random.default_rng(16)
     x, weight = normal(rng, 8, 6, 6, 64), normal(rng, 3, 3, 64, 64)
     expected = tf.nn.conv2d(x, weight, 1, "SAME")
-    actual = fast_convolutions.winograd_conv(x.astype(np.float32), weight.astype(np.float32))
+    actual = winograd(x.astype(np.float32), weight.astype(np.float32))
     error = np.abs(np.asarray(actual, np.float64) - expected).max()
     assert error <= 2e-5 * np.abs(expected).max()
 
@@ -297,13 +302,17 @@ def test_winograd_conv_in_float32_is_good_to_the_stated_digits():
 @pytest.mark.parametrize(("sides", "kernel"), [((7, 6), (3, 3)), ((6, 6), (2, 2)), ((6, 6), (3, 1)), ((5, 5), (5, 5))])
 def test_winograd_conv_refuses_what_one_tile_does_not_hold(sides, kernel):
     with pytest.raises(ValueError, match="odd square kernel and static sides of at most"):
-        fast_convolutions.winograd_conv(np.zeros((1, *sides, 2)), np.zeros((*kernel, 2, 2)))
+        winograd(np.zeros((1, *sides, 2)), np.zeros((*kernel, 2, 2)))
 
 
-def test_winograd_time_conv_agrees_with_the_direct_one():
+def test_layers_with_pixels_first_agree_with_those_of_images():
     rng = np.random.default_rng(17)
-    params, x = as_float64(layers.init_time_conv(rng, 2, 3, 3)), normal(rng, 2, 6, 5, 2)
-    np.testing.assert_allclose(layers.time_conv(params, 0.4, x, winograd=True), layers.time_conv(params, 0.4, x), atol=1e-12)
+    params = {"conv": as_float64(layers.init_time_conv(rng, 2, 4, 3)), "norm": as_float64(layers.init_group_norm(4))}
+    x, sides = normal(rng, 2, 6, 5, 2), (6, 5)
+    expected = layers.group_norm(params["norm"], layers.time_conv(params["conv"], 0.4, x), 2, relu=True)
+    y = layers.time_conv_pixels_first(params["conv"], 0.4, fast_convolutions.pixels_first(x), sides)
+    y = layers.group_norm_pixels_first(params["norm"], y, 2, relu=True)
+    np.testing.assert_allclose(fast_convolutions.images_first(y, sides), expected, atol=1e-12)
 
 
 def test_dense_is_an_affine_map():

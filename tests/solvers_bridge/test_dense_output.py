@@ -127,3 +127,17 @@ def test_with_jumps_each_piece_has_its_own(method):
         odeint(lambda t, y, _: np.ones(1) * (1.0 if t < 1 else -1.0), [0.0], [0.0, 2.0], method=method, options={"jump_t": [1.0]})
     first, second = (solve.dense_output for solve in solves)
     np.testing.assert_allclose([first(0.5)[0], first(1.0)[0], second(1.0)[0], second(1.5)[0]], [0.5, 1.0, 1.0, 0.5], atol=1e-6)
+
+
+def test_a_first_step_of_radau_is_met_to_order_5():
+    """Where there is no step before, the stages alone tell: halving the step divides the error between its ends by 2^5."""
+
+    def error(h):
+        with record_solves(dense=True) as solves:
+            means = {"method": "radau", "rtol": 0.1, "atol": 0.1, "options": {"first_step": h}}
+            odeint(lambda t, y, _: -anp.cos(t) * y, [1.0], [0.0, h], **means)
+        assert solves[0].steps == 1
+        times = np.linspace(0.0, h, 9)
+        return max(abs(solves[0].dense_output(t)[0] - np.exp(-np.sin(t))) for t in times)
+
+    assert error(0.2) > 25 * error(0.1)

@@ -172,6 +172,17 @@ def test_compiled_once_a_shape():
     assert len(traces) == 2 * first
 
 
+def test_graphs_of_images_are_not_compiled_with_xla_on_cpus():
+    traces = []
+
+    def func(t, y, params):
+        traces.append(t)
+        return -params * y * tf.size(tf.image.extract_patches(y[None, :, :, None], *[[1, 1, 1, 1]] * 3, "VALID"), y.dtype)
+
+    odeint(TensorFlowDynamics(func, "float64", "CPU:0"), np.ones((2, 2)), [0.0, 1.0], 0.5)
+    assert len(traces) == 1  # without a second time for XLA
+
+
 @pytest.mark.parametrize("method", ("adams", "rk4"))
 def test_parameters_are_sent_once_a_solve(method, monkeypatch):
     dynamics = TensorFlowDynamics(lambda t, y, params: -tf.reduce_sum(params) * y, "float64")

@@ -57,8 +57,8 @@ def test_our_solvers_and_torchdiffeq_are_compared_by_time_and_error(layer):
     pytest.importorskip("torch").set_num_threads(1)
     metrics = bench_layer.bench_torchdiffeq(layer, 1)
     for name in ("ours", "ours_dopri5", "ours_dopri5_discrete", "torchdiffeq"):
-        # Of a coarse tolerance: parameters or states in another order would be wrong by 1.
-        assert 0 < metrics[f"beside_{name}_gradient_error"] < 0.2
+        # Of a coarse tolerance; with parameters or states in another order it would be about the root of 2.
+        assert 0 < metrics[f"beside_{name}_gradient_error"] < 0.8
     for name in ("", "_dopri5", "_dopri5_discrete"):
         seconds = [metrics[f"beside_{which}_step_seconds_min"] for which in (f"ours{name}", "torchdiffeq")]
         assert metrics[f"torchdiffeq_ratio{name}_of_minima"] == pytest.approx(seconds[0] / seconds[1])

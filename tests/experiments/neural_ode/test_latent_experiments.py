@@ -298,8 +298,8 @@ def test_poisson_runs_record_likelihoods_beside_the_true_ones(tmp_path, monkeypa
         figure7_poisson.PRESETS,
         "quick",
         {
-            "alone": {"train": 10, "test": 100, "iterations": 4, "batch_size": 2, "peak_rate": 1e-2},
-            "together": {"train": 10, "test": 20, "iterations": 3, "batch_size": 2, "peak_rate": 1e-2},
+            "alone": {"train": 10, "test": 100, "iterations": 5, "batch_size": 2, "peak_rate": 1e-2},
+            "together": {"train": 10, "test": 20, "iterations": 5, "batch_size": 2, "peak_rate": 1e-2},
         },
     )
     training.save_weights(tmp_path / "mine.npz", {"latent_ode_30": latent_ode.init_latent_ode(np.random.default_rng(0))})
