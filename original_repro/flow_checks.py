@@ -30,13 +30,14 @@ class Flow:
     """The map phi of points z (points, D) at t = 0 to t = 1 along a field, as `NeuralOde` has it, in float64.
 
     Points are solved `at_once` together, so that one graph serves any number of them; SolverError where a solve does not end.
+    compiler : of the graphs, as of a TensorFlowDynamics; "auto" pays where they serve thousands of evaluations of one shape.
     """
 
-    def __init__(self, field, params, *, tolerance=TIGHT, method="dopri5", at_once=500):
+    def __init__(self, field, params, *, tolerance=TIGHT, method="dopri5", at_once=500, compiler="graph"):
         self.params, self.at_once = params, at_once
         self.solver = {"method": method, "rtol": tolerance, "atol": tolerance, "options": {"max_num_steps": MOST_STEPS}}
-        self.dynamics = TensorFlowDynamics(field, "float64")
-        self.with_log_det = ContinuousFlow(with_trace(field), dtype="float64", **self.solver)
+        self.dynamics = TensorFlowDynamics(field, "float64", compiler=compiler)
+        self.with_log_det = ContinuousFlow(with_trace(field), dtype="float64", compiler=compiler, **self.solver)
 
     def but(self, *, params=None, tolerance=None):
         """This flow with other parameters or at another tolerance, by the same compiled graphs."""
@@ -199,7 +200,7 @@ def tolerance_ladder(field, params, z, tolerances=LADDER, *, method="dopri5", wi
     """
     z = np.asarray(z, np.float64)
     rows, last = [], None
-    any_tolerance = Flow(field, params, method=method, at_once=len(z))
+    any_tolerance = Flow(field, params, method=method, at_once=len(z), compiler="auto")
     for tolerance in tolerances:
         flow = any_tolerance.but(tolerance=tolerance)
         row = {

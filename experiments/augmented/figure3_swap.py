@@ -56,7 +56,7 @@ def run(settings, places):
         configuration={"data": "x and -x on {-1, 1}", **preset, **COMMON, "rates": RATES, "judge": JUDGE},
         metrics=metrics_of(made),
         history=[one.row() for one in made],
-        wall_seconds=time.perf_counter() - begun,
+        wall_seconds=trained.wall_seconds(begun, made, settings.workers),
         checkpoints=trained.checkpoints(tasks, places),
     )
     _draw(made, places.figure(NAME, settings.stem))

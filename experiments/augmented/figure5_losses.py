@@ -45,7 +45,7 @@ def run(settings, places):
         configuration={**{k: v for k, v in toy.TASK.items() if k != "seed"}, **preset, "models": MODELS, "reached": REACHED},
         metrics={**metrics_of(made, preset["problems"]), **bends_of(made)},
         history=[one.row() for one in made],
-        wall_seconds=time.perf_counter() - begun,
+        wall_seconds=trained.wall_seconds(begun, made, settings.workers),
         checkpoints=trained.checkpoints(tasks_of(settings), places),
     )
     _draw_losses(made, preset["problems"], places.figure(NAME, settings.stem))
@@ -142,8 +142,11 @@ def _draw_flows(made, path):
             states, y = _paths(one)
             for i in range(len(y)):
                 path_i = (TIMES, states[:, i, 0]) if problem == "spheres1" else (states[:, i, 0], states[:, i, 1])
-                axes.plot(*path_i, color="C3" if y[i] > 0 else "C0", linewidth=0.6)
-            axes.set_title(f"{TITLES[problem]}: {summary.NAMES[model_name]}")
+                colour = "C3" if y[i] > 0 else "C0"
+                axes.plot(*path_i, color=colour, linewidth=0.6)
+                axes.plot(*(line[-1:] for line in path_i), ".", color=colour, markersize=3)
+            labels = ("t", "first coordinate") if problem == "spheres1" else ("first coordinate", "second coordinate")
+            axes.set(title=f"{TITLES[problem]}: {summary.NAMES[model_name]}", xlabel=labels[0], ylabel=labels[1])
     plotting.save(figure, path)
 
 
@@ -186,7 +189,7 @@ EXPERIMENT = Experiment(
             "": "Figures 5 and 7: losses in training, a thin line a seed, and their mean.",
             "flows": (
                 "Figure 7: paths of points of g through trained models, over t in one dimension, in the plane of the "
-                "data's own two coordinates in two; red is the outer class, blue the inner."
+                "data's own two coordinates in two; red is the outer class, blue the inner, a dot an end."
             ),
         },
     ),

@@ -46,7 +46,7 @@ def run(settings, places):
         },
         metrics=metrics_of(made),
         history=[one.row() for one in made],
-        wall_seconds=time.perf_counter() - begun,
+        wall_seconds=trained.wall_seconds(begun, made, settings.workers),
         checkpoints=trained.checkpoints(tasks, places),
     )
     _draw_features(made, places.figure(NAME, settings.stem))
@@ -118,7 +118,7 @@ def _draw_evaluations(made, path):
             column[1].scatter(losses, evaluations, s=3, alpha=0.4, color=summary.COLOURS[model])
         column[0].set(title=TITLES[problem], ylabel="evaluations forward", ylim=(0, None))
         column[1].set(xlabel="loss", ylabel="evaluations forward")
-    panels[0, 0].legend(frameon=False)
+    panels[0, 0].legend(frameon=False, loc="lower right")
     plotting.save(figure, path)
 
 

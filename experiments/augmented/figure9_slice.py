@@ -36,7 +36,7 @@ def run(settings, places):
         configuration={**{k: v for k, v in toy.TASK.items() if k != "seed"}, **preset, "models": MODELS, "slice_removed": True},
         metrics=metrics_of(made, accuracies),
         history=[{**one.row(), "held_out_accuracy": accuracy} for one, accuracy in zip(made, accuracies)],
-        wall_seconds=time.perf_counter() - begun,
+        wall_seconds=trained.wall_seconds(begun, made, settings.workers),
         checkpoints=trained.checkpoints(tasks, places),
     )
     _draw(made, places.figure(NAME, settings.stem))
@@ -83,13 +83,13 @@ def _draw(made, path):
         for angle in toy.toy_functions.SLICE:
             plane.plot([0, 2 * np.cos(angle)], [0, 2 * np.sin(angle)], "--", color="0.3", linewidth=0.8)
         plane.set(title=f"{summary.NAMES[model_name]}: answers, the slice dashed", xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
-        for name, colour in (("loss", "C0"), ("validation_loss", "C1")):
+        for name, label, colour in (("loss", "training", "C0"), ("validation_loss", "the slice", "C1")):
             rows = summary.curves(runs, name)
             alive = ~np.isnan(rows).all(0)
             epochs = np.arange(1, rows.shape[1] + 1)[alive]
             low, median, high = np.nanquantile(rows[:, alive], (0.25, 0.5, 0.75), axis=0)
             losses.fill_between(epochs, low, high, color=colour, alpha=0.25, linewidth=0)
-            losses.plot(epochs, median, color=colour, label=name.replace("_", " ").replace("validation loss", "on the slice"))
+            losses.plot(epochs, median, color=colour, label=label)
         losses.set(
             xlabel="epoch", ylabel="Huber loss", title=f"{summary.NAMES[model_name]}: median and quartiles", ylim=(0, None)
         )

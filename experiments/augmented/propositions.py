@@ -54,7 +54,7 @@ def run(settings, places):
         },
         metrics=metrics_of(made, preset["tolerances"]),
         history=[one.row() for one in made],
-        wall_seconds=time.perf_counter() - begun,
+        wall_seconds=trained.wall_seconds(begun, made, settings.workers),
         checkpoints=trained.checkpoints(tasks, places),
     )
     _draw(made, preset["tolerances"], places.figure(NAME, settings.stem))

@@ -16,7 +16,7 @@ from .. import Experiment, Section, Settings, option
 from ..harness import plotting, records
 from ..harness.statistics import mean_and_deviation
 from ..harness.tables import markdown_table
-from . import images
+from . import images, parameters
 
 NAME = "anode_images"
 MODELS = ("node", "anode", "linear")
@@ -144,7 +144,7 @@ def _label(record):
 
 
 def table(found):
-    """Test accuracy by images and model over seeds."""
+    """Test accuracy by images and model over seeds, and the numbers of parameters that are published."""
     groups = {}
     for _, record in found:
         if record["experiment"] == NAME and "test_accuracy" in record["metrics"]:
@@ -160,8 +160,8 @@ def table(found):
         failed = sum(record["metrics"]["failed"] is not None for record in group)
         length = f"{epochs} epochs" if steps is None else f"{epochs} x {steps} steps"
         seen = f"{sum(evaluations) / len(evaluations):.1f}" if evaluations else ""
-        parameters = f"{group[0]['metrics']['parameters']:,}"
-        rows.append([data, label, parameters, length, len(group), *cells, seen, failed or ""])
+        count = f"{group[0]['metrics']['parameters']:,}"
+        rows.append([data, label, count, length, len(group), *cells, seen, failed or ""])
     headers = [
         "images",
         "model",
@@ -173,7 +173,7 @@ def table(found):
         "evaluations",
         "failed",
     ]
-    return markdown_table(headers, rows)
+    return "\n\n".join(filter(None, [markdown_table(headers, rows), parameters.table()]))
 
 
 EXPERIMENT = Experiment(

@@ -246,5 +246,5 @@ def swaps(task, kept):
 
 def _answers_of(task, params, tolerance):
     """What a trained model answers in float64 at a tolerance, as a function of points."""
-    model, _ = model_of(task, tolerance=tolerance, dtype="float64")
+    model, _ = model_of(task, tolerance=tolerance, dtype="float64", compiler="auto")
     return lambda x: model.outputs(params, x)

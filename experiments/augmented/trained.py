@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +70,11 @@ def train_all(tasks, places, workers, *, judge=None):
     with Progress(len(orders), "trainings") as shown:
         made = run_tasks(_make, orders, workers, lambda place, _: shown.done(_name(tasks[place])))
     return [Trained(task, *parts) for task, parts in zip(tasks, made)]
+
+
+def wall_seconds(begun, made, workers):
+    """Seconds since time.perf_counter() was `begun`, or those of the trainings that were made before, if they are more."""
+    return max(time.perf_counter() - begun, sum(one.result["seconds"] for one in made) / workers)
 
 
 def checkpoints(tasks, places):

@@ -1,6 +1,7 @@
 """The second paper's experiments at their smallest: records, metrics, tables and figures, and what failures do to them."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -175,6 +176,12 @@ def test_the_course_of_the_loss_is_compared():
     assert metrics["course_gap_spheres1"] == metrics["course_gap_spheres1_low"] == pytest.approx(1.0)
     assert metrics["reached_spheres1_resnet"] == 2 and metrics["epochs_spheres1_resnet"] == 2
     assert metrics["reached_spheres1_node"] == 0 and metrics["epochs_spheres1_node"] is None
+
+
+def test_trainings_that_were_made_before_count_in_the_time_of_a_run():
+    runs = [one(seed, [1.0]) for seed in range(4)]
+    assert trained.wall_seconds(time.perf_counter(), runs, 2) == 2.0
+    assert trained.wall_seconds(time.perf_counter() - 10, runs, 2) >= 10
 
 
 def test_a_fresh_run_trains_again(tmp_path, monkeypatch):

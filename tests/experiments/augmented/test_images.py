@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.augmented import images
+from experiments.augmented import images, parameters
+from original_repro.augmented_images import init_image_ode
+from original_repro.supervised import parameter_count
 from original_repro.training import tree_leaves
 
 
@@ -61,3 +63,20 @@ def test_a_solve_that_fails_is_a_result_with_the_history_until_then(tmp_path, mo
 def test_tasks_of_no_sense_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         images.task(**settings)
+
+
+@pytest.mark.parametrize("size", parameters.SIZES, ids=lambda size: f"{size.images}-{size.model}")
+def test_counts_of_parameters_are_those_of_the_models_and_the_papers(size):
+    for classes, time in ((size.published_classes, False), (size.classes, True)):
+        params = init_image_ode(np.random.default_rng(), size.shape, size.filters, extra=size.extra, classes=classes, time=time)
+        found = tuple(parameter_count(params[part]) for part in ("field", "head"))
+        assert parameters.counts(size, classes=classes, time=time) == found
+    published, total = size.published, sum(parameters.counts(size, classes=size.published_classes, time=False))
+    assert published in (f"{total:,}", f"{total // 1000} thousand")
+
+
+def test_parameters_are_counted_with_and_without_time(tmp_path):
+    task = quick(epochs=1)
+    result = images.train(task, tmp_path / "one.npz", progress=False)
+    # Nine weights and one for each of the filters in the 3 x 3 convolution, one for each output of the two others.
+    assert result["parameters"] - result["parameters_without_time"] == 9 * 4 + 4 + 2 and result["examples"] == 20
