@@ -141,7 +141,7 @@ class _Work:
         rng, states = np.random.default_rng(0), self.right.states
         y = np.stack([states[rng.integers(len(states))] for _ in range(CHECKED_POINTS)])
         y = y + 0.01 * np.abs(states).max() * rng.normal(size=y.shape)
-        t = rng.uniform(problem.t[0], problem.t[-1], CHECKED_POINTS)
+        t = problem.t[0] + (problem.t[-1] - problem.t[0]) * rng.uniform(size=CHECKED_POINTS)  # t may fall
         np.savez(self.folder / "points.npz", t=t, y=y)
         ops = of_numpy(np)
         return np.stack([problem.f(ops, one, state, *problem.params) for one, state in zip(t, y, strict=True)])
