@@ -41,7 +41,7 @@ LABELS = {"nf": "NF", "cnf": "CNF"}
 IMAGE_SIDE, IMAGE_POINTS = 4.0, 100
 # Share of the iterations by which restarts are compared.
 PROBE = 0.1
-COMPILER = {"quick": "graph", "paper": "auto"}  # in a minute, compiling would not pay
+COMPILER = "auto"
 
 NF = {"optimiser": "rmsprop", "decay": 0.9, "peak_rate": 3e-3, "batch_size": 256, "annealing": 0.02}
 CNF = {
@@ -77,9 +77,7 @@ PRESETS = {
 class RunSettings(Settings):
     """Settings of a run."""
 
-    compiler: str | None = option(
-        None, "what makes code of the CNF's dynamics (default: graph, in the paper preset auto)", choices=COMPILERS
-    )
+    compiler: str | None = option(None, "what makes code of the CNF's dynamics (default: auto)", choices=COMPILERS)
     workers: int = option(
         available_cores(),
         "how many fits at a time, each in a process with one thread (default: number of cores)",
@@ -93,7 +91,7 @@ def run(settings, places):
     """Fit all flows, evaluate, record, figure; returns the record."""
     check_compiled_seed(settings.seed)
     preset = PRESETS[settings.preset]
-    compiler = settings.compiler or COMPILER[settings.preset]
+    compiler = settings.compiler or COMPILER
     folder = places.checkpoint_folder(NAME, settings.stem)
     # The long ones first, so that no worker is left alone with one at the end.
     tasks = [

@@ -42,7 +42,7 @@ from .seeds import check_compiled_seed
 NAME = "figure5_flows"
 REVERSAL_TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1.5e-8)
 IMAGE_POINTS, BATCH = 100, 2500
-COMPILER = {"quick": "graph", "paper": "auto"}  # in a minute, compiling would not pay
+COMPILER = "auto"
 
 NF = {"optimiser": "rmsprop", "decay": 0.9, "peak_rate": 1e-2, "batch_size": 256}
 CNF = {"optimiser": "adam", "peak_rate": 3e-3, "batch_size": 512, "times": (0.0, 10.0), "method": "adams", "tolerance": 1e-5}
@@ -73,9 +73,7 @@ class RunSettings(Settings):
     nf_iterations: int | None = option(
         None, "of the NF, instead of the preset's; Figure 4 of the paper has 500,000", type=int, metavar="N", least=1
     )
-    compiler: str | None = option(
-        None, "what makes code of the CNF's dynamics in training (default: graph, in the paper preset auto)", choices=COMPILERS
-    )
+    compiler: str | None = option(None, "what makes code of the CNF's dynamics in training (default: auto)", choices=COMPILERS)
     workers: int = option(
         available_cores(),
         "how many fits at a time, each in a process with one thread (default: number of cores)",
@@ -89,7 +87,7 @@ def run(settings, places):
     """Fit, evaluate, record, weights, figure and animation; returns the record."""
     check_compiled_seed(settings.seed)
     preset = preset_of(settings)
-    compiler = settings.compiler or COMPILER[settings.preset]
+    compiler = settings.compiler or COMPILER
     folder = places.checkpoint_folder(NAME, settings.stem)
     tasks = [
         {

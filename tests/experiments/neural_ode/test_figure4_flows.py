@@ -25,6 +25,7 @@ def finished(tmp_path_factory, request):
     arguments = ["run", "figure4_flows", "--out", str(folder), "--checkpoints", str(folder / "checkpoints"), "--workers", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(figure4_flows.PRESETS, "quick", {**TINY, "sizes": request.param})
+        patch.setattr(figure4_flows, "COMPILER", "graph")  # compiling takes longer than so few iterations
         patch.setattr(energies, "NAMES", ("u1",))
         patch.setattr(
             figure4_flows, "run_tasks", lambda function, tasks, workers: results.extend(map(function, tasks)) or results

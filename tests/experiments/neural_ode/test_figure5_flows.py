@@ -24,6 +24,7 @@ def finished(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("figure5")
     arguments = ["run", "figure5_flows", "--out", str(folder), "--checkpoints", str(folder / "checkpoints"), "--workers", "1"]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figure5_flows, "COMPILER", "graph")  # compiling takes longer than so few iterations
         patch.setattr(circles_and_moons, "NAMES", request.param)
         patch.setitem(figure5_flows.PRESETS, "quick", TINY)
         patch.setattr(figure5_flows, "BATCH", 200)
