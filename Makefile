@@ -34,7 +34,7 @@ docs: sound
 	$(VENV)/bin/python -m mkdocs build --strict
 
 # Two halves of about as many CPU seconds side by side, a core each; the second's report comes last.
-FIRST_HALF = tests/solvers_bridge tests/examples
+FIRST_HALF = tests/solvers_bridge
 test: lint types
 	@mkdir -p build
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGUMENTS) $(FIRST_HALF:%=--ignore=%) > build/tests-of-the-rest.txt 2>&1 & rest=$$!; \
