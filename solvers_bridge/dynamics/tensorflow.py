@@ -15,9 +15,8 @@ from .tensorflow_call import StateGraph
 
 FLOAT_TYPES = ("float32", "float64")
 # compiler="auto" compiles what has at most so many rows of the state times numbers in parameters, a bound on the multiplications
-# of a network. `bench` measures it over sizes (bench_compilers): on two cores with other work to do, native was 5.1 times as fast
-# at 2e6, 4.6 at 1e7, 1.4 at 2.5e7 and 1.5 at 1e8 in float32, 7.4, 9.9, 2.6 and 1.6 in float64. It has one thread, graphs have all
-# cores, so beyond 1e7 more or idler cores turn that round.
+# of a network. `bench` measures it over sizes (bench_compilers): on two idle cores native is ahead up to here in both precisions,
+# and in float32 no longer from 2.5e7 on, since it has one thread where graphs have all cores.
 MOST_WORK = 1e7
 
 
