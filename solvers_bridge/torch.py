@@ -74,10 +74,9 @@ def odeint(
     """
     name = checked_method(method, "method")
     warn_of_callbacks(func, name)
-    asked = _Asked(func, y0, rtol, atol, name, options)
+    asked = _Asked(func, y0, rtol, atol, name, options, finds_params=True)
     times = checked_times(t, asked.state)
     params = asked.tensors_used(times.detach()) if torch.is_grad_enabled() else ()
-    asked.params_are_complete = True
     return asked.answer(t, times, event_fn, params, {"adjoint_method": "discrete" if name in THROUGH_STEPS else None})
 
 
@@ -243,11 +242,13 @@ def _flat_function(func, state):
 
 
 class _Asked:
-    """A solve that was asked for: func, the flat start z0 and its State, tolerances, our name of the method and its options."""
+    """A solve that was asked for: func, the flat start z0 and its State, tolerances, our name of the method and its options.
 
-    params_are_complete = False  # whether nothing else that func uses is to have a gradient
+    finds_params: whether params are all that func was found to use, so that another is an error.
+    """
 
-    def __init__(self, func, y0, rtol, atol, method, options):
+    def __init__(self, func, y0, rtol, atol, method, options, finds_params=False):
+        self.finds_params = finds_params
         self.z0, self.state = checked_state(y0)
         state = self.state
         self.func, self.method = func, method
@@ -326,9 +327,7 @@ class _Asked:
         options = dict(self.options)
         if len(perturbed):
             options["jump_t"] = [*options.get("jump_t", ()), *perturbed.detach().cpu().tolist()]
-        dynamics = TorchDynamics(
-            self.flat, params, self.state.dtype, self.state.device, t.requires_grad, self.params_are_complete
-        )
+        dynamics = TorchDynamics(self.flat, params, self.state.dtype, self.state.device, t.requires_grad, self.finds_params)
         # Their shapes are all that is asked of them.
         leaves = [np.broadcast_to(0.0, tuple(param.shape)) for param in params]
         problem, _, _, leaves, stored = check(

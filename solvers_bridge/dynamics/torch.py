@@ -77,10 +77,7 @@ def _augmented_function(func, params, n, wants_t, is_complete):
             f = func(t, z)
             inputs = (z, *params, t)
             if is_complete and not is_traced and f.requires_grad and _other_leaves(f, inputs):
-                raise ValueError(
-                    f"func uses at t = {float(t):.6g} a tensor with a gradient that it did not use at the first time, so that "
-                    "its gradient would be missing: give all such tensors to odeint_adjoint as adjoint_params"
-                )
+                _check_known(func, t, z, params)
             bars = [None] * len(inputs)
             if f.requires_grad:
                 # Of z and t only what is traced can be asked for; what func does not use has a gradient of zero.
@@ -102,7 +99,17 @@ def tensors_used_by(func, t, z):
     with torch.enable_grad(), _Watch() as watch:
         f = func(t, z)
     used = list(watch.found.values())
-    return used + _other_leaves(f, used)
+    return used + [leaf for leaf in _other_leaves(f, used) if id(leaf) not in watch.made]
+
+
+def _check_known(func, t, z, params):
+    """ValueError where func(t, z) uses a tensor that is none of params and was not made in it."""
+    known = {id(param) for param in params}
+    if any(id(tensor) not in known for tensor in tensors_used_by(func, t.detach(), z.detach())):
+        raise ValueError(
+            f"func uses at t = {float(t):.6g} a tensor with a gradient that it did not use at the first time, so that its "
+            "gradient would be missing: give all such tensors to odeint_adjoint as adjoint_params"
+        )
 
 
 class _Watch(TorchFunctionMode):

@@ -133,6 +133,21 @@ def test_a_tensor_that_func_uses_only_later_is_not_left_without_its_gradient(met
     np.testing.assert_allclose([float(first.grad), float(later.grad)], -0.5 * float(end.detach()), rtol=rtol)
 
 
+def test_a_tensor_that_func_makes_for_itself_is_none_that_it_uses_later():
+    """A Jacobian-vector product by two vector-Jacobian ones, whose dummy cotangent is new in every call."""
+    rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+
+    def func(t, y):
+        with torch.enable_grad():
+            u, x = torch.ones_like(y, requires_grad=True), y.detach().requires_grad_()
+            (pulled,) = torch.autograd.grad(torch.sin(x), x, u, create_graph=True)
+        return -rate * y + 0.0 * pulled.sum()
+
+    times, y0 = torch.tensor([0.0, 1.0], dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    door.odeint(func, y0, times, method="adams", rtol=1e-8, atol=1e-8)[-1].sum().backward()
+    np.testing.assert_allclose(float(rate.grad), -np.exp(-0.7), rtol=1e-6)
+
+
 def test_gradients_of_what_func_holds_and_of_what_it_captured():
     weight = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     square, y0 = weight**2, torch.ones(1, dtype=torch.float64)

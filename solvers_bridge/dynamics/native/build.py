@@ -126,7 +126,7 @@ def compile_library(program, folder):
 
 def _own_instructions():
     """The C++ compiler's option for this processor's vector instructions, for which the key in the cache stands."""
-    return "-mcpu=native" if platform.machine().lower() == "aarch64" else "-march=native"
+    return "-mcpu=native" if platform.machine().lower() in ("aarch64", "arm64") else "-march=native"
 
 
 def check_tensorflow():
