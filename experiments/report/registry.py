@@ -96,8 +96,9 @@ def judge(entry, found):
         else:
             verdict = REPRODUCED if finding.holds else NOT_REPRODUCED
             kept = any("kept_weights" in record for _, record in used)
-            seeds = len({record["seed"] for _, record in counted[0]})
-            return Verdict(entry, verdict, finding, [path for path, _ in used], set_aside, kept=kept, seeds=seeds)
+            # A run may have several seeds itself.
+            seeds = {record["seed"]: record["configuration"].get("repetitions", 1) for _, record in counted[0]}
+            return Verdict(entry, verdict, finding, [path for path, _ in used], set_aside, kept=kept, seeds=sum(seeds.values()))
     return Verdict(entry, NOT_MEASURED, None, [], set_aside, _for_show(entry, [one.quick for one in chosen]))
 
 

@@ -52,6 +52,11 @@ def test_a_record_decides(rmse, expected):
 def test_seeds_are_averaged_though_their_configurations_name_the_seed():
     verdict = judge(*(made_up(rmse, seed=seed, weights=f"seed{seed}.npz") for seed, rmse in enumerate((0.1, 0.1, 0.22))))
     assert verdict.verdict == REPRODUCED and len(verdict.records) == 3 and verdict.finding.measured == pytest.approx(0.14)
+    assert verdict.seeds == 3
+
+
+def test_a_run_of_several_seeds_says_so():
+    assert judge(made_up(repetitions=20)).seeds == 20
 
 
 @pytest.mark.parametrize(
