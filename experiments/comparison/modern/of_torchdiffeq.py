@@ -15,7 +15,6 @@ class Torchdiffeq(Library):
 
     def __init__(self, problem):
         super().__init__(problem)
-        torch.set_num_threads(1)
         ops, outer = of_torch(), self
         self.evaluations = 0
 
@@ -29,10 +28,15 @@ class Torchdiffeq(Library):
                 return problem.f(ops, t, y, *self.weights)
 
         self.func = Dynamics()
-        self.y0, self.t, self.states_bar = (torch.tensor(x) for x in (problem.y0, problem.t, problem.states_bar))
+        arrays = problem.y0, problem.t.astype(problem.y0.dtype), problem.states_bar
+        self.y0, self.t, self.states_bar = (torch.tensor(array) for array in arrays)
+
+    @staticmethod
+    def one_thread():
+        torch.set_num_threads(1)
 
     def derivative(self, t, y):
-        return self.func(torch.tensor(t, dtype=torch.float64), torch.tensor(y)).detach().numpy()
+        return self.func(torch.tensor(t, dtype=self.y0.dtype), torch.tensor(y)).detach().numpy()
 
     def solver(self, method, rtol, atol):
         name, way = method.split(", ")
