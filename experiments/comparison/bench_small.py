@@ -19,7 +19,6 @@ from .side_by_side import (
 )
 
 SMALL_TOLERANCE = 1e-6
-# A state of one row is a vector for autograd, whose time the reshaping would be a part of.
 OWN = {"autograd_odeint": ("autograd's odeint", "LSODA, adjoint")}
 PEERS = {
     "torchdiffeq": ("torchdiffeq", "dopri5, adjoint"),
@@ -51,19 +50,18 @@ def bench_small(rounds, problem=None):
         f"Small problem, 2-{len(problem.params[1])}-2 tanh network, {len(problem.t)} output times, "
         f"tolerance {SMALL_TOLERANCE:g}: milliseconds, median (minimum); evaluations"
     )
-    vector = problem._replace(y0=problem.y0[0], states_bar=problem.states_bar[:, 0])
-    candidates = peers(vector, OfAutograd(vector).derivative, SMALL_TOLERANCE, OWN)
+    derivative = OfAutograd(problem).derivative
+    candidates = peers(problem, derivative, SMALL_TOLERANCE, OWN)
     for cls, methods in OURS.items():
-        if cls is OfNative and not native_is_available():
-            continue
-        opened = cls(vector if cls is OfAutograd else problem)
-        candidates |= {
-            name: candidate(opened.solver(method, SMALL_TOLERANCE, SMALL_TOLERANCE)) for name, method in methods.items()
-        }
-    others = peers(problem, OfAutograd(problem).derivative, SMALL_TOLERANCE, PEERS)
+        if cls is not OfNative or native_is_available():
+            opened = cls(problem)
+            candidates |= {
+                name: candidate(opened.solver(method, SMALL_TOLERANCE, SMALL_TOLERANCE)) for name, method in methods.items()
+            }
+    others = peers(problem, derivative, SMALL_TOLERANCE, PEERS)
     results = take_turns(candidates | others, rounds)
     metrics = summarise(results, "small", "ms")
-    reference = right_gradient(problem)
+    reference = flat(OfAutograd(problem).solver("dop853, adjoint", 1e-12, 1e-12).gradient()[1:])
     rows = []
     for name, steps in results.items():
         row = [name]
@@ -81,12 +79,6 @@ def bench_small(rounds, problem=None):
     )
     print(tabulate(rows, ["", "gradient (backward)", "both", "gradient error"], disable_numparse=True), flush=True)
     return metrics | _beside_peers(results, list(others))
-
-
-def right_gradient(problem):
-    """By y0 and params, in one vector: dop853's at 1e-12, both ways."""
-    _, *gradient = OfAutograd(problem).solver("dop853, adjoint", 1e-12, 1e-12).gradient()
-    return flat(tuple(gradient))
 
 
 def _beside_peers(results, others):

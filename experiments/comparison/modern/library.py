@@ -33,8 +33,8 @@ class Solver(NamedTuple):
     """One method at one tolerance, ready to be called again and again.
 
     forward() -> states (T, *shape of y0); gradient() -> (states, y0_bar, params_bars), the cotangents of y0 and of each
-    parameter, or None where the library has no gradients. counts: evaluations of the last call, "forward" and "backward", where
-    it tells.
+    parameter, or None where the library has no gradients. counts: evaluations of the last call, "forward" and "backward", and
+    the time.perf_counter() at which its gradient "turned" backwards, where it tells.
     """
 
     forward: Callable[[], Any]
