@@ -71,17 +71,17 @@ def native_is_available():
 def candidate(solver):
     """A function that makes a Step of a Solver of `modern.library`.
 
-    Where the library does not tell when it turned backwards, forward is the time of a solve alone.
+    Where the library does not tell when it turned backwards, forward is the time of a solve alone, just before.
     """
 
     def step():
         begun = time.perf_counter()
-        _, y0_bar, params_bar = solver.gradient()
-        end = time.perf_counter()
-        forward, both = solver.counts.get("turned", begun) - begun, end - begun
-        if not forward:
+        if "turned" not in solver.counts:
             solver.forward()
-            forward = time.perf_counter() - end
+        middle = time.perf_counter()
+        _, y0_bar, params_bar = solver.gradient()
+        both = time.perf_counter() - middle
+        forward = solver.counts["turned"] - middle if "turned" in solver.counts else middle - begun
         counts = solver.counts.get("forward"), solver.counts.get("backward")
         if not isinstance(params_bar, dict):  # some are arrays of their library
             params_bar = [np.asarray(bar) for bar in params_bar]

@@ -24,6 +24,7 @@ def test_the_dynamics_turn_and_the_reverse_ways_agree(capsys, monkeypatch):
     assert np.abs(states).max() < 20 and np.abs(states[-1] - states[0]).max() > 1
 
 
+@pytest.mark.slow
 def test_other_libraries_solve_it_in_its_precision(monkeypatch):
     pytest.importorskip("torchdiffeq")
     pytest.importorskip("diffrax")
