@@ -41,9 +41,9 @@ def test_a_reference_is_that_of_the_formula():
 def test_a_run(tmp_path, monkeypatch):
     """Where z(t) is lost, the paper's way is told from those that are right; evaluations have a limit, and no method hides."""
     tiny = {
-        "problems": {"relaxation": {"values": [200.0], "methods": ["lsoda"]}},
+        "problems": {"relaxation": {"values": [1000.0], "methods": ["lsoda"]}},
         "limits": {**LIMITS, "checkpoints": 4},
-        "forward": {"relaxation": 200.0},
+        "forward": {"relaxation": 1000.0},
     }
     monkeypatch.setattr(reverse_instability, "PRESETS", {"quick": tiny, "paper": tiny})
     monkeypatch.setattr(reverse_instability, "torchdiffeq_is_installed", lambda: False)
@@ -54,9 +54,9 @@ def test_a_run(tmp_path, monkeypatch):
     assert outcome["solve"] in ("raised", "wrong, said")
     metrics = record["metrics"]
     assert metrics["lost"] == metrics["cured_by_checkpoints"] == metrics["right_auto"] == 1
-    assert 0 < metrics["over_forward_relaxation_200_lsoda_auto"]
+    assert 0 < metrics["over_forward_relaxation_1000_lsoda_auto"]
     assert record["configuration"]["not_measured"] == ["torch and torchdiffeq are not installed: their adjoint was not measured"]
-    assert "contraction, λT = 200" in reverse_instability.table([("", record)])
+    assert "contraction, λT = 1000" in reverse_instability.table([("", record)])
     assert (tmp_path / "figures" / "reverse_instability-quick-seed0.png").stat().st_size > 5_000
 
 
