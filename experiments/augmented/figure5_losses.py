@@ -43,7 +43,7 @@ def run(settings, places):
         settings,
         places,
         configuration={**{k: v for k, v in toy.TASK.items() if k != "seed"}, **preset, "models": MODELS, "reached": REACHED},
-        metrics={**metrics_of(made, preset["problems"]), **bends_of(made)},
+        metrics={**metrics_of(made, preset["problems"]), **heads_of(made), **bends_of(made)},
         history=[one.row() for one in made],
         wall_seconds=trained.wall_seconds(begun, made, settings.workers),
         checkpoints=trained.checkpoints(tasks_of(settings), places),
@@ -94,6 +94,23 @@ def metrics_of(made, problems):
 def _mean_loss(one):
     """Mean over all epochs: how high the loss was in the course of a training."""
     return float(np.mean([epoch["loss"] for epoch in one.result["epochs"]]))
+
+
+def heads_of(made):
+    """The NODE's repetitions on the control in one dimension, and those that reached REACHED, by the sign of the initial head.
+
+    A flow of the line keeps the order of points, so a head that begins with the wrong sign has to change it where the loss is
+    least when everything lies in one point.
+    """
+    runs = summary.chosen(made, problem="separable1", model="node")
+    if not runs:
+        return {}
+    metrics = {}
+    for name, sign in (("right", 1), ("wrong", -1)):
+        group = [one for one in runs if sign * one.result["kept"][0]["head"]["weight"].item() > 0]
+        reached = [one for one in group if summary.first_below(one, REACHED) is not None]
+        metrics |= {f"heads_{name}_separable1_node": len(group), f"reached_{name}_separable1_node": len(reached)}
+    return metrics
 
 
 def bends_of(made):

@@ -101,12 +101,14 @@ def metrics_of(result):
 
 
 def draw(found, data, path):
-    """Figures 10 to 12 from all records of these images: a line a run, models of one size in one colour."""
+    """Figures 10 to 12 from all records of these images: a line a run, models of one size in one colour. Without an ODE, none."""
     rows = [
         record
         for _, record in found
         if record["experiment"] == NAME and record["configuration"]["data"] == data and record["history"]
     ]
+    if all(record["configuration"]["linear"] for record in rows):
+        return
     names = sorted({_label(record) for record in rows})
     figure, panels = plotting.subplots(2, 3, figsize=(13, 7))
     panels = panels.ravel()

@@ -24,6 +24,7 @@ ONE_THREAD = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 GRACE = 20.0  # seconds of wall clock for what cannot be interrupted, beside three times the processor's
+LONGEST = 600.0  # seconds of wall clock for a question without a limit of its own
 
 
 class Ended(RuntimeError):
@@ -69,7 +70,8 @@ class Client:
     def ask(self, question, seconds=None, **order):
         """The answer to a question; seconds: of processor time, after which the answer is {"late": True}.
 
-        Raises Ended where the process ended, by itself or because it did not answer within three times that and GRACE.
+        Raises Ended where the process ended, by itself or because it did not answer within three times that and GRACE, or within
+        LONGEST.
         """
         if self.process is None:
             self._begin()
@@ -79,7 +81,7 @@ class Client:
             self.process.stdin.flush()
         except BrokenPipeError:
             self._ended()
-        answer = self._read(None if seconds is None else 3 * seconds + GRACE)
+        answer = self._read(LONGEST if seconds is None else 3 * seconds + GRACE)
         if "broken" in answer:
             raise RuntimeError(f"{self.name}: {answer['broken']}")
         return answer
@@ -98,11 +100,10 @@ class Client:
         )
 
     def _read(self, seconds):
-        """The line that the process answers."""
-        content, last = b"", None if seconds is None else time.monotonic() + seconds
+        """The line that the process answers within so many seconds of wall clock."""
+        content, last = b"", time.monotonic() + seconds
         while not content.endswith(b"\n"):
-            left = None if last is None else max(last - time.monotonic(), 0.0)
-            if not select.select([self.process.stdout], [], [], left)[0]:
+            if not select.select([self.process.stdout], [], [], max(last - time.monotonic(), 0.0))[0]:
                 self._ended(f"no answer within {seconds:.0f} s")
             read = os.read(self.process.stdout.fileno(), 1 << 16)
             if not read:

@@ -91,6 +91,27 @@ def test_a_library_with_other_dynamics_stops_the_run(monkeypatch, contraction):
         other.close()
 
 
+def test_after_a_late_answer_the_points_before_it_are_solved_and_timed_in_a_new_process(monkeypatch):
+    one = client.Client("SciPy", sys.executable)
+    one.known = {**one.about(), "compiled": True}
+    ask = one.ask
+
+    def late_once(question, seconds=None, **order):
+        if (question, order.get("method"), one.number) == ("first", "BDF", 1):
+            return {"late": True}
+        return ask(question, seconds, **order)
+
+    monkeypatch.setattr(one, "ask", late_once)
+    limits = {**modern_comparison.LIMITS, "rounds": 1, "tolerances": [1e-3], "memory": {}}
+    try:
+        rows = measure.measure({"SciPy": one}, limits, "contraction")[0]
+    finally:
+        one.close()
+    late = [row["method"] for row in rows if row["outcome"] == outcomes.LATE]
+    timed = [row["method"] for row in rows if "first_pass" in row and "second_pass" in row]
+    assert late == ["BDF"] and one.number == 2 and timed == ["LSODA", "Radau"]
+
+
 def point(library, gradient_error, seconds, outcome=outcomes.RIGHT, again=1.0, problem="small", rtol=1e-4):
     about = {"part": "point", "problem": problem, "library": library, "method": "m", "rtol": rtol}
     timed = {
