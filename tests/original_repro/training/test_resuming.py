@@ -263,9 +263,9 @@ def test_killed_and_started_again_gives_the_same_weights(tmp_path):
     stopped.mkdir()
     with start(alone) as program:
         assert program.wait(60) == 0
-    # Eight steps at most each time, so that none of the seven comes to the end of the 60, however late the kill.
+    # Eight steps at most each time, so that none of the four comes to the end of the 60, however late the kill.
     moments, steps = random.Random(), []
-    for last in [False] * 6 + [True]:
+    for last in [False] * 3 + [True]:
         with start(stopped, 8) as program:
             time.sleep(moments.uniform(0.0, 0.05))
             while last and not (stopped / "run.npz").exists():
