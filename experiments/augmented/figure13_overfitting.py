@@ -10,8 +10,8 @@ import time
 from .. import Experiment, Section
 from ..harness import plotting, records
 from ..harness.tables import markdown_table
+from ..harness.workers import WorkerSettings
 from . import images, summary
-from .settings import RunSettings
 
 NAME = "anode_figure13"
 PRESETS = {
@@ -96,7 +96,7 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     preset_of=lambda settings: PRESETS[settings.preset],
-    settings=RunSettings,
+    settings=WorkerSettings,
     takes={"quick": "1 min"},
     section=Section(
         "Augmented Neural ODEs, Figure 13: overfitting",

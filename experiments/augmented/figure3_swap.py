@@ -16,8 +16,8 @@ import numpy as np
 from .. import Experiment, Section
 from ..harness import plotting, records
 from ..harness.tables import markdown_table
+from ..harness.workers import WorkerSettings
 from . import summary, toy, trained
-from .settings import RunSettings
 
 NAME = "anode_figure3"
 COMMON = {"hidden": 16, "batch_size": 32}
@@ -150,7 +150,7 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     preset_of=lambda settings: PRESETS[settings.preset],
-    settings=RunSettings,
+    settings=WorkerSettings,
     takes={"quick": "1 min"},
     section=Section(
         "Augmented Neural ODEs, Figure 3: the swap",

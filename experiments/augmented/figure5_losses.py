@@ -19,8 +19,8 @@ import numpy as np
 from .. import Experiment, Section
 from ..harness import plotting, records
 from ..harness.tables import markdown_table
+from ..harness.workers import WorkerSettings
 from . import summary, toy, trained
-from .settings import RunSettings
 
 NAME = "anode_figure5"
 MODELS = {"resnet": 0, "node": 0, "anode": 5}
@@ -197,7 +197,7 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     preset_of=lambda settings: PRESETS[settings.preset],
-    settings=RunSettings,
+    settings=WorkerSettings,
     takes={"quick": "2 min"},
     section=Section(
         "Augmented Neural ODEs, Figures 5 and 7: losses and flows",

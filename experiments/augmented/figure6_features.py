@@ -18,9 +18,9 @@ import numpy as np
 from .. import Experiment, Section
 from ..harness import plotting, records
 from ..harness.tables import markdown_table
+from ..harness.workers import WorkerSettings
 from . import figure5_losses, summary, toy, trained
 from .figure5_losses import TITLES
-from .settings import RunSettings
 
 NAME = "anode_figure6"
 PROBLEMS = ("spheres1", "spheres2")
@@ -166,7 +166,7 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     preset_of=lambda settings: {**figure5_losses.PRESETS[settings.preset], "problems": PROBLEMS},
-    settings=RunSettings,
+    settings=WorkerSettings,
     takes={"quick": "1 min"},
     section=Section(
         "Augmented Neural ODEs, Figures 6 and 8: features and evaluations",

@@ -17,8 +17,8 @@ import numpy as np
 from .. import Experiment, Section
 from ..harness import plotting, records
 from ..harness.tables import markdown_table
+from ..harness.workers import WorkerSettings
 from . import figure5_losses, summary, trained
-from .settings import RunSettings
 
 NAME = "anode_propositions"
 PRESETS = {
@@ -143,7 +143,7 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     preset_of=lambda settings: PRESETS[settings.preset],
-    settings=RunSettings,
+    settings=WorkerSettings,
     takes={"quick": "1 min"},
     section=Section(
         "Augmented Neural ODEs: propositions of trained models",

@@ -1,8 +1,9 @@
-"""Timings and memory of the bridge, from one run: beside bare convolutions, autograd's own odeint and torchdiffeq.
+"""Timings and memory of the bridge, from one run: beside bare convolutions, autograd's own odeint and today's libraries.
 
 Candidates of a table take turns, round by round, so that noise on the machine hits all alike; trust ratios more than seconds.
-The ODE layer is that of the ODE-Net at its initialisation, its z(0) made by the stem from real digits, its cotangent by the head
-and the mean cross-entropy. The memory of a training step is measured in a fresh process for each tolerance.
+Problems and libraries are those of `run modern_comparison` (modern/problems.py, modern/of_*.py), here in one process with all its
+threads, and no more of them than guards the bridge's own speed. The memory of a training step is measured in a fresh process for
+each tolerance.
 """
 
 import time
@@ -14,26 +15,27 @@ from ..harness.tables import markdown_table
 from .goals import GOALS
 
 NAME = "bench"
-LAYER_ROUNDS, GRAPH_ROUNDS, SMALL_ROUNDS, FLOW_ROUNDS, LATENT_ROUNDS, TOY_ROUNDS, COMPILER_ROUNDS = 5, 40, 10, 5, 3, 20, 7
+ROUNDS = {"layer": 5, "graphs": 40, "small": 10, "flow": 5, "latent": 3, "toy": 20, "compilers": 7}
 
 
 def run(settings, places):
     """Measure everything, print it, write the record bench/quick-seed0.json; returns the record."""
     # They import TensorFlow, which takes seconds.
     from . import bench_compilers, bench_flows, bench_latent, bench_layer, bench_memory, bench_small, bench_toy
+    from .modern import problems
 
     begun = time.perf_counter()
-    layer = bench_layer.make_layer(bench_layer.BATCH, bench_layer.CHANNELS)
+    layer = problems.layer(bench_layer.BATCH, bench_layer.CHANNELS)
     parts = {
-        "ODE layer": lambda: bench_layer.bench_layer(layer, LAYER_ROUNDS),
-        "two processes": lambda: bench_layer.bench_processes(bench_layer.BATCH, LAYER_ROUNDS),
-        "graphs": lambda: bench_layer.bench_graphs(layer, GRAPH_ROUNDS),
-        "small problem": lambda: bench_small.bench_small(SMALL_ROUNDS),
-        "torchdiffeq": lambda: bench_layer.bench_torchdiffeq(layer, LAYER_ROUNDS),
-        "flow": lambda: bench_flows.bench_flow(FLOW_ROUNDS),
-        "latent ODE": lambda: bench_latent.bench_latent(LATENT_ROUNDS),
-        "toy problem": lambda: bench_toy.bench_toy(TOY_ROUNDS),
-        "compilers": lambda: bench_compilers.bench_compilers(COMPILER_ROUNDS),
+        "ODE layer": lambda: bench_layer.bench_layer(layer, ROUNDS["layer"]),
+        "two processes": lambda: bench_layer.bench_processes(bench_layer.BATCH, ROUNDS["layer"]),
+        "graphs": lambda: bench_layer.bench_graphs(layer, ROUNDS["graphs"]),
+        "small problem": lambda: bench_small.bench_small(ROUNDS["small"]),
+        "torchdiffeq": lambda: bench_layer.bench_torchdiffeq(layer, ROUNDS["layer"]),
+        "flow": lambda: bench_flows.bench_flow(ROUNDS["flow"]),
+        "latent ODE": lambda: bench_latent.bench_latent(ROUNDS["latent"]),
+        "toy problem": lambda: bench_toy.bench_toy(ROUNDS["toy"]),
+        "compilers": lambda: bench_compilers.bench_compilers(ROUNDS["compilers"]),
         "memory": lambda: bench_memory.bench_memory(bench_memory.BATCH, bench_memory.CHANNELS),
     }
     metrics = {}
@@ -48,16 +50,7 @@ def run(settings, places):
         "small_tolerance": bench_small.SMALL_TOLERANCE,
         "memory_tolerances": bench_memory.MEMORY_TOLERANCES,
         "goals": GOALS,
-        "threads": bench_layer.threads(),
-        "rounds": {
-            "layer": LAYER_ROUNDS,
-            "graphs": GRAPH_ROUNDS,
-            "small": SMALL_ROUNDS,
-            "flow": FLOW_ROUNDS,
-            "latent": LATENT_ROUNDS,
-            "toy": TOY_ROUNDS,
-            "compilers": COMPILER_ROUNDS,
-        },
+        "rounds": ROUNDS,
     }
     return records.record_run(
         NAME,

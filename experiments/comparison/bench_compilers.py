@@ -7,15 +7,16 @@ import time
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from tabulate import tabulate
 
-from solvers_bridge import TensorFlowDynamics
 from solvers_bridge.adjoint import Augmented
 from solvers_bridge.dynamics.base import leaf_tuple, num_params
 from solvers_bridge.integrators.blas_threads import with_one_blas_thread
 from solvers_bridge.nested import Layout
 
+from ..harness import right_hand_sides
+from .modern.library import Problem
+from .modern.of_solvers_bridge import OfGraph, OfNative
 from .side_by_side import compare, heading, native_is_available, take_turns
 
 SECONDS = 0.02  # of calls that one measurement takes the mean of
@@ -44,12 +45,7 @@ SIZES = (
     Size(1024, 128, 384),
 )
 DTYPES = ("float32", "float64")
-
-
-def network(t, z, params):
-    """dz/dt = tanh(z W1 + b1) W2 + b2 in TensorFlow operations."""
-    w1, b1, w2, b2 = params
-    return tf.tanh(z @ w1 + b1) @ w2 + b2
+COMPILERS = {"graph": OfGraph, "native": OfNative}
 
 
 def bench_compilers(rounds, sizes=SIZES, dtypes=DTYPES):
@@ -64,7 +60,7 @@ def bench_compilers(rounds, sizes=SIZES, dtypes=DTYPES):
     metrics, rows = {}, []
     for dtype in dtypes:
         for size in sizes:
-            calls = {compiler: _timed(_fused(size, dtype, compiler)) for compiler in ("graph", "native")}
+            calls = {compiler: _timed(_fused(size, dtype, compiler)) for compiler in COMPILERS}
             seconds = take_turns(calls, rounds)
             speedup, of_minima = compare(seconds["graph"], seconds["native"])
             label = f"compilers_{dtype}_{'x'.join(map(str, size))}"
@@ -86,13 +82,15 @@ def _fused(size, dtype, compiler):
     """A call (t, s) of the adjoint system of a network of that size, without arguments."""
     rng = np.random.default_rng(0)
     rows, width, units = size
-    params = [
+    params = (
         rng.normal(size=(width, units)) / np.sqrt(width),
         rng.normal(size=units),
         rng.normal(size=(units, width)) / np.sqrt(units),
         rng.normal(size=width),
-    ]
-    dynamics, layout = TensorFlowDynamics(network, dtype, compiler=compiler), Layout.of([np.zeros((rows, width))])
+    )
+    y0 = np.zeros((rows, width))
+    problem = Problem(right_hand_sides.mlp, y0, np.zeros(1), params, y0[None]).astype(dtype)
+    dynamics, layout = COMPILERS[compiler](problem).func, Layout.of([y0])
     augmented = Augmented(layout.size, num_params(params))
     structure = leaf_tuple(len(params))
     call = dynamics.augmented(layout, structure).bind(Layout.flat(augmented.size), structure, params)

@@ -1,88 +1,95 @@
 """The ODE layer of an ODE-Net, timed: solvers beside each other, graphs beside bare convolutions, and torchdiffeq.
 
-The layer is that of the ODE-Net at its initialisation, its z(0) made by the stem from real digits, its cotangent by the head and
-the mean cross-entropy.
+The layer is `modern.problems.layer`, that of the ODE-Net at its initialisation.
 """
 
 import functools
-import os
-import sys
 import time
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from autograd import grad
+from autograd import make_vjp
 from tabulate import tabulate
 
 from original_repro import supervised
 from original_repro.datasets import mnist
-from solvers_bridge import TensorFlowDynamics, odeint
+from solvers_bridge import odeint, record_solves
 from solvers_bridge.adjoint import Augmented
+from solvers_bridge.dynamics import Dynamics
 from solvers_bridge.dynamics.base import leaf_tuple, num_params
 from solvers_bridge.nested import Layout, flatten
 
 from ..harness import workers
 from ..harness.digits import digits
+from ..harness.threads import threads
 from ..neural_ode import table1_mnist
 from .goals import GOALS
-from .side_by_side import (
-    compare,
-    flat,
-    heading,
-    solve_and_differentiate,
-    summarise,
-    take_turns,
-    torch_candidate,
-    torchdiffeq_is_installed,
-)
+from .modern import problems
+from .modern.of_solvers_bridge import Bridge
+from .side_by_side import Step, candidate, compare, flat, heading, over, peers, summarise, take_turns
 
 BATCH, CHANNELS, TOLERANCE = 128, 64, 1e-3
+PEERS = {"torchdiffeq": ("torchdiffeq", "dopri5, adjoint")}
 
 
-class Layer(NamedTuple):
-    """The ODE layer of an ODE-Net: dz/dt = conv_dynamics, z0 (batch, 6, 6, channels), its cotangent z1_bar, all float32."""
+class TimedDynamics(Dynamics):
+    """Another Dynamics, with a count of the seconds spent inside its right-hand sides (and, in `adjoint`, its adjoint's)."""
 
-    dynamics: TensorFlowDynamics
-    params: dict
-    z0: np.ndarray
-    z1_bar: np.ndarray
+    def __init__(self, dynamics):
+        self.dynamics, self.seconds, self.adjoint = dynamics, 0.0, None
 
-    def step(self, **solver):
-        """A Step of the layer at tolerance 1e-3, unless solver says otherwise."""
-        return solve_and_differentiate(
-            self.dynamics,
-            self.z0,
-            [0.0, 1.0],
-            self.params,
-            np.stack([0 * self.z1_bar, self.z1_bar]),
-            **{"rtol": TOLERANCE, "atol": TOLERANCE, **solver},
+    def bind(self, layout, structure, leaves):
+        rhs = self.dynamics.bind(layout, structure, leaves)
+
+        def timed(t, z):
+            begun = time.perf_counter()
+            dz = rhs(t, z)
+            self.seconds += time.perf_counter() - begun
+            return dz
+
+        return timed
+
+    def bind_jacobian(self, layout, structure, leaves):
+        return self.dynamics.bind_jacobian(layout, structure, leaves)
+
+    def augmented(self, layout, structure):
+        self.adjoint = self.adjoint or TimedDynamics(self.dynamics.augmented(layout, structure))
+        return self.adjoint
+
+    def tangent(self, layout, structure):
+        return self.dynamics.tangent(layout, structure)
+
+
+def step(layer, **solver):
+    """A Step of the layer at tolerance 1e-3, with the shares of its solves outside the graphs."""
+    dynamics, problem = TimedDynamics(layer.dynamics), layer.problem
+    solver = {"rtol": TOLERANCE, "atol": TOLERANCE, **solver}
+    with record_solves() as solves:
+        begun = time.perf_counter()
+        pullback, _ = make_vjp(lambda y0, params: odeint(dynamics, y0, problem.t, params, **solver), (0, 1))(
+            problem.y0, layer.params
         )
-
-
-def make_layer(batch, channels):
-    """The Layer of an ODE-Net of `channels` channels (even) at its initialisation, in groups of two, as the paper's."""
-    groups = channels // 2
-    params = supervised.init_odenet(np.random.default_rng(0), mnist.FORMAT, channels=channels)
-    images, labels = digits(batch)
-    net = supervised.OdeNet(mnist.FORMAT, groups=groups)
-    z0 = supervised.stem(params["stem"], images, mnist.FORMAT, groups=groups).numpy()
-    z1 = odeint(net.dynamics, z0, [0.0, 1.0], params["dynamics"], rtol=TOLERANCE, atol=TOLERANCE)[-1]
-    z1_bar = grad(lambda z: net.head_loss(params["head"], z, labels)[0])(z1)
-    return Layer(net.dynamics, params["dynamics"], z0, z1_bar)
+        middle = time.perf_counter()
+        gradient = pullback(problem.states_bar)
+        end = time.perf_counter()
+    forward, backward = ([solve for solve in solves if solve.direction == way] for way in ("forward", "backward"))
+    inside = dynamics.seconds, dynamics.adjoint.seconds
+    shares = (1 - seconds / sum(solve.wall_seconds for solve in way) for seconds, way in zip(inside, (forward, backward)))
+    counts = (sum(solve.nfe for solve in way) for way in (forward, backward))
+    return Step(middle - begun, end - middle, *counts, gradient, *shares)
 
 
 def bench_layer(layer, rounds):
     """Forward and backward solve of the layer by three of the library's ways; metrics layer_*."""
     heading(
-        f"ODE layer, {' x '.join(map(str, layer.z0.shape))} unknowns, tolerance {TOLERANCE:g}: "
+        f"ODE layer, {' x '.join(map(str, layer.problem.y0.shape))} unknowns, tolerance {TOLERANCE:g}: "
         "seconds, median (minimum); evaluations; share of the solve outside graphs"
     )
     results = take_turns(
         {
-            "adams": layer.step,
-            "adams_seminorm": lambda: layer.step(adjoint_options={"norm": "seminorm"}),
-            "lsoda": lambda: layer.step(method="lsoda"),
+            "adams": lambda: step(layer),
+            "adams_seminorm": lambda: step(layer, adjoint_options={"norm": "seminorm"}),
+            "lsoda": lambda: step(layer, method="lsoda"),
         },
         rounds,
     )
@@ -126,14 +133,15 @@ def bench_processes(batch, rounds, processes=2, model="odenet"):
 def bound_graphs(layer):
     """Functions that make one bare graph call each: the bridge's f and fused VJP, and the two convolutions of f alone."""
     leaves, structure = flatten(layer.params)
-    layout, n = Layout.of([layer.z0]), layer.z0.size
+    z0, z1_bar = layer.problem.y0, layer.problem.states_bar[-1]
+    layout, n = Layout.of([z0]), z0.size
     f = layer.dynamics.bind(layout, structure, leaves)
     size = Augmented(n, num_params(leaves)).size
     fused = layer.dynamics.augmented(layout, structure).bind(Layout.flat(size), leaf_tuple(len(leaves)), leaves)
-    z = layer.z0.reshape(-1).astype(np.float64)
-    s = np.concatenate([z, np.reshape(layer.z1_bar, -1), np.zeros(size - 2 * n)])
+    z = z0.reshape(-1).astype(np.float64)
+    s = np.concatenate([z, np.reshape(z1_bar, -1), np.zeros(size - 2 * n)])
     weights = [tf.constant(layer.params[name]["weight"]) for name in ("conv1", "conv2")]
-    x = tf.constant(layer.z0)
+    x = tf.constant(z0)
 
     @tf.function
     def convolve(x):
@@ -181,26 +189,24 @@ def bench_torchdiffeq(layer, rounds):
     heading(
         f"The same ODE layer in torchdiffeq (dopri5, adjoint, tolerance {TOLERANCE:g}): seconds, median (minimum); evaluations"
     )
-    if not torchdiffeq_is_installed():
-        print('torch and torchdiffeq are not installed: pip install "neural-ode-repro[modern]"', flush=True)
+    others = peers(layer.problem, lambda t, y: layer.dynamics.func(t, y, layer.params).numpy(), TOLERANCE, PEERS)
+    if not others:
         return {}
-    results = take_turns(
-        {
-            "ours": layer.step,
-            "ours_dopri5": lambda: layer.step(method="dopri5"),
-            "ours_dopri5_discrete": lambda: layer.step(method="dopri5", adjoint_method="discrete"),
-            "torchdiffeq": torch_layer(layer),
-        },
-        rounds,
-    )
+    ours = Bridge(layer.problem._replace(params=layer.params), layer.dynamics)
+    ways = {
+        "ours": {},
+        "ours_dopri5": {"method": "dopri5"},
+        "ours_dopri5_discrete": {"method": "dopri5", "adjoint_method": "discrete"},
+    }
+    candidates = {name: candidate(ours.solver_of(rtol=TOLERANCE, atol=TOLERANCE, **way)) for name, way in ways.items()}
+    results = take_turns(candidates | others, rounds)
     metrics = summarise(results, "beside", "s")
-    exact = as_torch(*layer.step(method="dopri5", rtol=1e-3 * TOLERANCE, atol=1e-3 * TOLERANCE).gradient)
+    exact = ours.solver_of(method="dopri5", rtol=1e-3 * TOLERANCE, atol=1e-3 * TOLERANCE).gradient()[1:]
     rows = []
     for name, steps in results.items():
-        gradient = steps[-1].gradient if name == "torchdiffeq" else as_torch(*steps[-1].gradient)
-        ratio, of_minima = compare(*([step.seconds for step in results[which]] for which in (name, "torchdiffeq")))
+        ratio, of_minima = over(results, name, "torchdiffeq")
         label = "torchdiffeq_ratio" + name.removeprefix("ours")
-        metrics[f"beside_{name}_gradient_error"] = error = _relative_error(gradient, exact)
+        metrics[f"beside_{name}_gradient_error"] = error = _relative_error(steps[-1].gradient, exact)
         if name != "torchdiffeq":
             metrics |= {label: ratio, f"{label}_of_minima": of_minima}
         rows.append([name, f"{ratio:.2f} ({of_minima:.2f})", f"{error:.1e}"])
@@ -215,62 +221,9 @@ def bench_torchdiffeq(layer, rounds):
 
 
 def _relative_error(gradient, exact):
+    """Of gradients by z0 and by params, nested as ours or the arrays of `conv_layer`."""
     errors = []
     for part, wanted in zip(gradient, exact, strict=True):
-        part, wanted = flat(part), flat(wanted)
+        part, wanted = (flat(problems.layer_arrays(bars) if isinstance(bars, dict) else bars) for bars in (part, wanted))
         errors.append(float(np.linalg.norm(part - wanted) / np.linalg.norm(wanted)))
     return max(errors)
-
-
-def as_torch(z0, params):
-    """The layer's z0 and params, or their gradients, as arrays in PyTorch's layout, where t is the first channel."""
-    arrays = []
-    for name in ("norm1", "conv1", "norm2", "conv2", "norm3"):
-        part = {key: np.asarray(value, np.float32) for key, value in params[name].items()}
-        if "scale" in part:
-            arrays += [part["scale"], part["shift"]]
-        else:
-            weight = np.concatenate([part["time_weight"][:, :, None], part["weight"]], 2)
-            arrays += [np.ascontiguousarray(weight.transpose(3, 2, 0, 1)), part["bias"]]
-    return np.ascontiguousarray(np.transpose(z0, (0, 3, 1, 2)), np.float32), tuple(arrays)
-
-
-def torch_layer(layer, tolerance=TOLERANCE):
-    """A function that makes a Step of `layer` in PyTorch with the same weights, t concatenated as torchdiffeq's example does it.
-
-    Raises RuntimeError if its dz/dt differs from ours by more than 1e-4.
-    """
-    import torch
-    from torch.nn import functional
-
-    groups = layer.z0.shape[-1] // 2
-
-    def convolve(t, x, weight, bias):
-        return functional.conv2d(torch.cat([torch.ones_like(x[:, :1]) * t, x], 1), weight, bias, padding=1)
-
-    def f(t, x, weights):
-        x = convolve(t, functional.relu(functional.group_norm(x, groups, *weights[0:2]), inplace=True), *weights[2:4])
-        x = convolve(t, functional.relu(functional.group_norm(x, groups, *weights[4:6]), inplace=True), *weights[6:8])
-        return functional.group_norm(x, groups, *weights[8:10])
-
-    z0, arrays = as_torch(layer.z0, layer.params)
-    with torch.no_grad():
-        theirs = f(0.3, torch.tensor(z0), [torch.tensor(array) for array in arrays]).numpy()
-    ours, _ = as_torch(layer.dynamics.func(0.3, layer.z0, layer.params).numpy(), layer.params)
-    difference = np.abs(theirs - ours).max()
-    if difference > 1e-4:
-        raise RuntimeError(f"the layer in PyTorch differs from ours by {difference:g}")
-    z1_bar, _ = as_torch(layer.z1_bar, layer.params)
-    return torch_candidate(f, arrays, z0, [0.0, 1.0], np.stack([0 * z1_bar, z1_bar]), tolerance)
-
-
-def threads():
-    """Threads that each library may use; TensorFlow's 0 means all cores."""
-    found = {
-        "tensorflow_intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
-        "tensorflow_inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
-        **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name in os.environ},
-    }
-    if "torch" in sys.modules:
-        found["torch"] = sys.modules["torch"].get_num_threads()
-    return found

@@ -1,28 +1,31 @@
-"""What benchmarks share: a solve with its gradient, timed; candidates that take turns; torchdiffeq's adjoint as one of them.
+"""What benchmarks share: a solve with its gradient, timed; candidates that take turns; other libraries among them.
 
 Candidates take turns, round by round, so that noise on the machine hits all alike; trust ratios more than seconds.
 """
 
-import importlib.util
 import time
 from typing import NamedTuple
 
 import numpy as np
-from autograd import make_vjp
 from tabulate import tabulate
 
-from solvers_bridge import odeint, record_solves
-from solvers_bridge.dynamics import Dynamics
 from solvers_bridge.nested import flatten
+
+from .modern.measure import SAME_DYNAMICS, check_dynamics
+from .modern.names import LIBRARIES
+from .modern.references import error
+
+SAME = {"float64": SAME_DYNAMICS, "float32": 1e-4}  # relative: how near dy/dt has to be to ours
+EXTRA = '"neural-ode-repro[modern]"'
 
 
 class Step(NamedTuple):
-    """One forward solve and its gradient: seconds and evaluations, shares of the solves outside the graphs, the gradient."""
+    """One forward solve and its gradient: seconds and evaluations, where told, shares of the solves outside the graphs."""
 
     forward: float
     backward: float
-    nfe_forward: int
-    nfe_backward: int
+    nfe_forward: int | None
+    nfe_backward: int | None
     gradient: object
     outside_forward: float = float("nan")
     outside_backward: float = float("nan")
@@ -48,52 +51,9 @@ def compare(seconds, others):
     return float(np.median(np.divide(seconds, others))), min(seconds) / min(others)
 
 
-class TimedDynamics(Dynamics):
-    """Another Dynamics, with a count of the seconds spent inside its right-hand sides (and, in `adjoint`, its adjoint's)."""
-
-    def __init__(self, dynamics):
-        self.dynamics, self.seconds, self.adjoint = dynamics, 0.0, None
-
-    def bind(self, layout, structure, leaves):
-        rhs = self.dynamics.bind(layout, structure, leaves)
-
-        def timed(t, z):
-            begun = time.perf_counter()
-            dz = rhs(t, z)
-            self.seconds += time.perf_counter() - begun
-            return dz
-
-        return timed
-
-    def bind_jacobian(self, layout, structure, leaves):
-        return self.dynamics.bind_jacobian(layout, structure, leaves)
-
-    def augmented(self, layout, structure):
-        self.adjoint = self.adjoint or TimedDynamics(self.dynamics.augmented(layout, structure))
-        return self.adjoint
-
-    def tangent(self, layout, structure):
-        return self.dynamics.tangent(layout, structure)
-
-
-def solve_and_differentiate(func, y0, t, params, states_bar, solve=odeint, **solver):
-    """A Step: solve(func, y0, t, params, **solver) and its gradient with respect to y0 and params, cotangent states_bar."""
-    timed = TimedDynamics(func) if isinstance(func, Dynamics) and getattr(func, "compiler", "graph") == "graph" else None
-    with record_solves() as solves:
-        begun = time.perf_counter()
-        pullback, _ = make_vjp(lambda y0, params: solve(timed or func, y0, t, params, **solver), (0, 1))(y0, params)
-        middle = time.perf_counter()
-        seconds_in_f = timed.seconds if timed else np.nan
-        gradient = pullback(states_bar)
-        end = time.perf_counter()
-    wall = {way: sum(s.wall_seconds for s in solves if s.direction == way) for way in ("forward", "backward")}
-    nfe = {way: sum(s.nfe for s in solves if s.direction == way) for way in ("forward", "backward")}
-    step = Step(middle - begun, end - middle, nfe["forward"], nfe["backward"], gradient)
-    if timed:
-        step = step._replace(outside_forward=1 - seconds_in_f / wall["forward"])
-        if wall["backward"]:  # The discrete adjoint has no solve there.
-            step = step._replace(outside_backward=1 - timed.adjoint.seconds / wall["backward"])
-    return step
+def over(results, name, other):
+    """`compare` of the seconds of two candidates, of {name: [Step, ...]}."""
+    return compare(*([step.seconds for step in results[which]] for which in (name, other)))
 
 
 def native_is_available():
@@ -108,21 +68,43 @@ def native_is_available():
     return True
 
 
-def native_candidate(func, y0, t, params, states_bar, **solver):
-    """A function that makes a Step as solve_and_differentiate does, of dynamics in compiled code: with no recorder in between.
+def candidate(solver):
+    """A function that makes a Step of a Solver of `modern.library`.
 
-    Evaluations are counted once, before.
+    Where the library does not tell when it turned backwards, forward is the time of a solve alone.
     """
-    counted = solve_and_differentiate(func, y0, t, params, states_bar, **solver)
 
     def step():
         begun = time.perf_counter()
-        pullback, _ = make_vjp(lambda y0, params: odeint(func, y0, t, params, **solver), (0, 1))(y0, params)
-        middle = time.perf_counter()
-        gradient = pullback(states_bar)
-        return counted._replace(forward=middle - begun, backward=time.perf_counter() - middle, gradient=gradient)
+        _, y0_bar, params_bar = solver.gradient()
+        end = time.perf_counter()
+        forward, both = solver.counts.get("turned", begun) - begun, end - begun
+        if not forward:
+            solver.forward()
+            forward = time.perf_counter() - end
+        counts = solver.counts.get("forward"), solver.counts.get("backward")
+        if not isinstance(params_bar, dict):  # some are arrays of their library
+            params_bar = [np.asarray(bar) for bar in params_bar]
+        return Step(forward, both - forward, *counts, (np.asarray(y0_bar), params_bar))
 
     return step
+
+
+def peers(problem, derivative, tolerance, wanted):
+    """{name: candidate} of wanted, {name: (a library of `modern.names`, its method)}; prints which are not installed.
+
+    Raises DynamicsDiffer where a library's dy/dt of problem is not derivative(t, y).
+    """
+    found, (begin, *_, end) = {}, problem.t
+    t, most = float(begin + 0.3 * (end - begin)), SAME[problem.y0.dtype.name]
+    for name, (library, method) in wanted.items():
+        if absent := LIBRARIES[library].absent():
+            print(f"{name}: not installed: {', '.join(absent)}; pip install {EXTRA}", flush=True)
+            continue
+        opened = LIBRARIES[library].load()(problem)
+        check_dynamics(library, "ours", opened.derivative(t, problem.y0), derivative(t, problem.y0), most)
+        found[name] = candidate(opened.solver(method, tolerance, tolerance))
+    return found
 
 
 def summarise(results, prefix, unit):
@@ -145,7 +127,8 @@ def summarise(results, prefix, unit):
             metrics |= {f"{label}_seconds_median": float(np.median(values)), f"{label}_seconds_min": min(values)}
             row.append(f"{np.median(values) * scale:.3g} ({min(values) * scale:.3g})")
         last = steps[-1]
-        metrics |= {f"{prefix}_{name}_nfe_forward": last.nfe_forward, f"{prefix}_{name}_nfe_backward": last.nfe_backward}
+        counts = {f"{prefix}_{name}_nfe_{way}": getattr(last, f"nfe_{way}") for way in ("forward", "backward")}
+        metrics |= {name: count for name, count in counts.items() if count is not None}
         rows.append([*row, last.nfe_forward, last.nfe_backward])
         for way in ("forward", "backward"):
             share = float(np.median([getattr(step, f"outside_{way}") for step in steps]))
@@ -165,38 +148,6 @@ def flat(gradient):
     return np.concatenate([np.reshape(leaf, -1) for leaf in flatten(gradient)[0]])
 
 
-def torchdiffeq_is_installed():
-    return all(importlib.util.find_spec(package) for package in ("torch", "torchdiffeq"))
-
-
-def torch_candidate(f, arrays, y0, t, states_bar, tolerance):
-    """A function that makes a Step of torchdiffeq.odeint_adjoint for f(t, y, parameters) in PyTorch."""
-    import torch
-    from torchdiffeq import odeint_adjoint
-
-    class Module(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weights = torch.nn.ParameterList(torch.tensor(array) for array in arrays)
-            self.nfe = 0
-
-        def forward(self, t, y):
-            self.nfe += 1
-            return f(t, y, self.weights)
-
-    module = Module()
-    y0, states_bar = torch.tensor(y0, requires_grad=True), torch.tensor(states_bar)
-    t = torch.tensor(t, dtype=y0.dtype)
-
-    def step():
-        module.nfe, y0.grad = 0, None
-        module.zero_grad()
-        begun = time.perf_counter()
-        states = odeint_adjoint(module, y0, t, rtol=tolerance, atol=tolerance, method="dopri5")
-        middle, nfe_forward = time.perf_counter(), module.nfe
-        states.backward(states_bar)
-        end = time.perf_counter()
-        gradient = (y0.grad.numpy(), tuple(weight.grad.numpy() for weight in module.weights))
-        return Step(middle - begun, end - middle, nfe_forward, module.nfe - nfe_forward, gradient)
-
-    return step
+def gradient_error(step, reference):
+    """Greatest error of a Step's gradient over the greatest entry of the right one, all its numbers in one vector."""
+    return error([flat(step.gradient)], [reference])

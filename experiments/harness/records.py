@@ -8,6 +8,7 @@ import os
 import platform
 import shlex
 import sys
+import time
 from dataclasses import fields
 from datetime import UTC, datetime
 from importlib import metadata
@@ -87,6 +88,21 @@ def record_run(experiment, settings, places, *, configuration, metrics, history,
         wall_seconds=wall_seconds,
         sessions=[one for path in checkpoints if path.is_file() for one in sessions_of(path)],
         **further,
+    )
+
+
+def record_measured(experiment, settings, places, measure, configuration):
+    """The record of what measure(settings, places) -> (metrics, history) gives, and of how long it took."""
+    begun = time.perf_counter()
+    metrics, history = measure(settings, places)
+    return record_run(
+        experiment,
+        settings,
+        places,
+        configuration=configuration,
+        metrics=metrics,
+        history=history,
+        wall_seconds=time.perf_counter() - begun,
     )
 
 

@@ -12,7 +12,7 @@ _NAMES = [f"{prefix}openblas_get_num_threads{suffix}" for prefix in ("scipy_", "
 
 
 def threads():
-    """{name of a loaded OpenBLAS: its threads}, and where TensorFlow is loaded those of its two pools, 0 for one a core."""
+    """{name of a loaded OpenBLAS: its threads}, TensorFlow's two pools', 0 for one a core, and PyTorch's, where loaded."""
     found = {}
     for path in loaded_libraries("openblas"):
         with contextlib.suppress(OSError):
@@ -27,4 +27,6 @@ def threads():
             "tensorflow_intra_op": pools.get_intra_op_parallelism_threads(),
             "tensorflow_inter_op": pools.get_inter_op_parallelism_threads(),
         }
+    if "torch" in sys.modules:
+        found["torch"] = sys.modules["torch"].get_num_threads()
     return found

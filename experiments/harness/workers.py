@@ -12,12 +12,14 @@ import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 
 import numpy as np
 
 from original_repro.training import tree_map
 
+from .. import Settings, option
 from . import own_process, process
 
 # Read when NumPy's BLAS and TensorFlow are loaded, so they have to be there when a worker starts.
@@ -33,6 +35,20 @@ class WorkerDied(RuntimeError):
 def available_cores():
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings(Settings):
+    """Settings of what several processes share."""
+
+    workers: int = option(
+        available_cores(),
+        "processes at a time, each with one thread (default: one for each core)",
+        type=int,
+        metavar="N",
+        least=1,
+        named=False,
+    )
 
 
 def run_tasks(function, tasks, workers, finished=None, *, scheduler=None, apart=False):

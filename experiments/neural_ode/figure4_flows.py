@@ -28,11 +28,11 @@ from original_repro import training
 from original_repro.datasets import energies
 from solvers_bridge.dynamics.base import COMPILERS
 
-from .. import Experiment, Section, Settings, option
+from .. import Experiment, Section, option
 from ..harness import records
 from ..harness.statistics import standard_error
 from ..harness.tables import markdown_table, with_standard_error
-from ..harness.workers import available_cores, run_tasks
+from ..harness.workers import WorkerSettings, run_tasks
 from .figure4_figures import FLOWS, IMAGE_POINTS, LABELS, draw, image_points
 from .seeds import check_compiled_seed
 
@@ -72,17 +72,10 @@ PRESETS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(Settings):
+class RunSettings(WorkerSettings):
     """Settings of a run."""
 
     compiler: str | None = option(None, "what makes code of the CNF's dynamics (default: auto)", choices=COMPILERS)
-    workers: int = option(
-        available_cores(),
-        "how many fits at a time, each in a process with one thread (default: number of cores)",
-        type=int,
-        metavar="N",
-        named=False,
-    )
 
 
 def run(settings, places):

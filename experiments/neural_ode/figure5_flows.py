@@ -29,11 +29,11 @@ from original_repro import training
 from original_repro.datasets import circles_and_moons
 from solvers_bridge.dynamics.base import COMPILERS
 
-from .. import Experiment, Section, Settings, option
+from .. import Experiment, Section, option
 from ..harness import records
 from ..harness.statistics import standard_error
 from ..harness.tables import markdown_table, with_standard_error
-from ..harness.workers import available_cores, run_tasks
+from ..harness.workers import WorkerSettings, run_tasks
 from . import figure5_figures
 from .figure5_figures import IMAGE_SIDE, LABELS, SHOWN
 from .figure5_fits import Best, continuous_flow, fit_cnf, fit_nf, flow_of
@@ -67,20 +67,13 @@ PRESETS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(Settings):
+class RunSettings(WorkerSettings):
     """Settings of a run."""
 
     nf_iterations: int | None = option(
         None, "of the NF, instead of the preset's; Figure 4 of the paper has 500,000", type=int, metavar="N", least=1
     )
     compiler: str | None = option(None, "what makes code of the CNF's dynamics in training (default: auto)", choices=COMPILERS)
-    workers: int = option(
-        available_cores(),
-        "how many fits at a time, each in a process with one thread (default: number of cores)",
-        type=int,
-        metavar="N",
-        named=False,
-    )
 
 
 def run(settings, places):

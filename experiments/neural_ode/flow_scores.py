@@ -38,17 +38,8 @@ TIGHT = 1e-8
 
 def run(settings, places):
     """Measure with the weights, write and return the record. FileNotFoundError where there are none."""
-    begun, preset = time.perf_counter(), PRESETS[settings.preset]
-    metrics, history = measure(settings, places)
-    return records.record_run(
-        NAME,
-        settings,
-        places,
-        configuration={"weights": places.weights(figure5_flows.NAME, settings.stem).name, **preset},
-        metrics=metrics,
-        history=history,
-        wall_seconds=time.perf_counter() - begun,
-    )
+    weights = places.weights(figure5_flows.NAME, settings.stem).name
+    return records.record_measured(NAME, settings, places, measure, {"weights": weights, **PRESETS[settings.preset]})
 
 
 def evaluate(settings, places):

@@ -10,7 +10,6 @@ second and third derivatives by y0 and by p are compared with those through odei
 """
 
 import math
-import time
 
 import autograd.numpy as anp
 import numpy as np
@@ -36,17 +35,8 @@ ORDER_NAMES = {2: "second", 3: "third"}
 
 def run(settings, places):
     """Measure, write and return the record."""
-    begun, preset = time.perf_counter(), PRESETS[settings.preset]
-    metrics, history = measure(settings, places)
-    return records.record_run(
-        NAME,
-        settings,
-        places,
-        configuration={**preset, "tolerance": TIGHT, "difference_step": STEP, "solvers": SOLVERS},
-        metrics=metrics,
-        history=history,
-        wall_seconds=time.perf_counter() - begun,
-    )
+    configuration = {**PRESETS[settings.preset], "tolerance": TIGHT, "difference_step": STEP, "solvers": SOLVERS}
+    return records.record_measured(NAME, settings, places, measure, configuration)
 
 
 def evaluate(settings, places):

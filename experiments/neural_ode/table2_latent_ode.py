@@ -92,16 +92,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerSettings(Settings):
-    """Settings of what many processes share."""
-
-    workers: int = option(
-        workers.available_cores(), "processes at a time (default: one for each core)", type=int, metavar="N", named=False
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings(WorkerSettings):
+class RunSettings(workers.WorkerSettings):
     """Settings of a run."""
 
     noise: float = option(NOISE, f"standard deviation of the observations' noise (default: {NOISE})", type=float)

@@ -1,7 +1,6 @@
 """A library's process, asked from here: long-lived, one thread, one question at a time, killed where it does not answer."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import select
@@ -37,12 +36,11 @@ def python_of(name, make):
     Raises environments.Gap, saying why, where there is none.
     """
     entry = LIBRARIES[name]
-    absent = [package for package in entry.packages if importlib.util.find_spec(package) is None]
     if make and entry.pins is not None:
         return environments.environment(
             f"modern-{entry.module.removeprefix('of_')}-{_short(entry.pins)}", sys.executable, entry.pins
         )
-    if absent:
+    if absent := entry.absent():
         raise environments.Gap(f"not installed here: {', '.join(absent)}")
     return sys.executable
 

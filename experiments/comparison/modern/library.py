@@ -12,7 +12,10 @@ from experiments.harness import right_hand_sides
 
 
 class Problem(NamedTuple):
-    """dy/dt = f(ops, t, y, *params) from y0 at t[0]; states_bar (T, *shape of y0): cotangent of the states. float64 arrays."""
+    """dy/dt = f(ops, t, y, *params) from y0 at t[0]; states_bar (T, *shape of y0): cotangent of the states.
+
+    Arrays are of one precision, float64 but in `bench`, and times always float64.
+    """
 
     f: Callable[..., Any]
     y0: np.ndarray
@@ -20,13 +23,18 @@ class Problem(NamedTuple):
     params: tuple
     states_bar: np.ndarray
 
+    def astype(self, dtype):
+        """The same in another precision, with float64 times."""
+        y0, states_bar, *params = (np.asarray(array, dtype) for array in (self.y0, self.states_bar, *self.params))
+        return self._replace(y0=y0, t=np.asarray(self.t, np.float64), params=tuple(params), states_bar=states_bar)
+
 
 class Solver(NamedTuple):
     """One method at one tolerance, ready to be called again and again.
 
     forward() -> states (T, *shape of y0); gradient() -> (states, y0_bar, params_bars), the cotangents of y0 and of each
-    parameter, or None where the library has no gradients. counts: evaluations of the last call, "forward" and "backward", where
-    it tells.
+    parameter, or None where the library has no gradients. counts: evaluations of the last call, "forward" and "backward", and
+    the time.perf_counter() at which its gradient "turned" backwards, where it tells.
     """
 
     forward: Callable[[], Any]
@@ -47,6 +55,10 @@ class Library:
 
     def __init__(self, problem):
         self.problem = problem
+
+    @staticmethod
+    def one_thread():
+        """Keep the library to one thread for the rest of the process, where environment variables do not."""
 
     def derivative(self, t, y):
         """dy/dt at a float t and an array y, as the library computes it: an array."""

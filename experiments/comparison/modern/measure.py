@@ -196,8 +196,8 @@ class _Work:
             }
 
 
-def check_dynamics(library, problem, dy, right):
-    """Raise DynamicsDiffer where a library's dy/dt differs from NumPy's by more than SAME_DYNAMICS of the greatest."""
+def check_dynamics(library, problem, dy, right, most=SAME_DYNAMICS):
+    """Raise DynamicsDiffer where a library's dy/dt differs from what is right by more than `most` of the greatest."""
     difference = error([dy], [right])
-    if not difference <= SAME_DYNAMICS:
+    if not difference <= most:
         raise DynamicsDiffer(f"{library} solves another problem than {problem}: its dy/dt differs by {difference:.1e}")

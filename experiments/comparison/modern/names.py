@@ -1,5 +1,7 @@
-"""The libraries that are compared, each with its class and what its environment holds. Imports nothing but a named tuple."""
+"""The libraries that are compared, each with its class and what its environment holds. Imports none of them."""
 
+import importlib
+import importlib.util
 from typing import NamedTuple
 
 
@@ -10,6 +12,14 @@ class Entry(NamedTuple):
     cls: str
     packages: tuple
     pins: tuple | None = None
+
+    def absent(self):
+        """Those of `packages` that are not installed here."""
+        return [package for package in self.packages if importlib.util.find_spec(package) is None]
+
+    def load(self):
+        """The class, whose module imports the library."""
+        return getattr(importlib.import_module(f"{__package__}.{self.module}"), self.cls)
 
 
 TORCH, JAX, NUMPY = "torch==2.13.0", ("jax==0.10.2", "jaxlib==0.10.2"), "numpy==2.4.6"

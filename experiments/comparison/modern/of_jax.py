@@ -19,7 +19,7 @@ class Compiled(Library):
         ops = of_jax()
         self.f = lambda t, y, params: problem.f(ops, t, y, *params)
         self.params, self.y0, self.t, self.states_bar = jax.tree.map(
-            jnp.asarray, (problem.params, problem.y0, problem.t, problem.states_bar)
+            jnp.asarray, (problem.params, problem.y0, problem.t.astype(problem.y0.dtype), problem.states_bar)
         )
 
     def derivative(self, t, y):

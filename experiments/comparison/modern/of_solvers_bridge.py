@@ -1,5 +1,7 @@
 """solvers_bridge, ours: SciPy's Fortran with dynamics in autograd, as a TensorFlow graph, or compiled ahead of time."""
 
+import time
+
 import autograd.numpy as anp
 import numpy as np
 from autograd import make_vjp
@@ -19,32 +21,37 @@ NEWTON = ("bdf", "radau")
 
 
 class Bridge(Library):
-    """What its three kinds of dynamics share; func(t, y, params) is made by `function`."""
+    """What its three kinds of dynamics share; func(t, y, params) is made by `function`, or given, of nested params."""
 
     METHODS = {"adams, adjoint": "smooth", "lsoda, adjoint": "any", "bdf, interpolated adjoint": "stiff"}
     PACKAGES = ("autograd", "scipy", "numpy", "tensorflow")
 
-    def __init__(self, problem):
+    def __init__(self, problem, func=None):
         super().__init__(problem)
-        self.func = self.function()
+        self.func = self.function() if func is None else func
 
     def function(self):
         raise NotImplementedError
 
     def solver(self, method, rtol, atol):
-        (name, way), problem, counts = method.split(", "), self.problem, {}
+        name, way = method.split(", ")
         options = {"max_num_steps": 20_000, **({"jacobian": "autodiff"} if name in NEWTON else {})}
-        solver = {"method": name, "rtol": rtol, "atol": atol, "options": options, **WAYS[way]}
+        return self.solver_of(method=name, rtol=rtol, atol=atol, options=options, **WAYS[way])
+
+    def solver_of(self, **arguments):
+        """The Solver of `odeint` with these arguments."""
+        problem, counts = self.problem, {}
 
         def solve(y0, params):
-            return odeint(self.func, y0, problem.t, params, **solver)
+            return odeint(self.func, y0, problem.t, params, **arguments)
 
         def pulled_back():
             pullback, states = make_vjp(solve, (0, 1))(problem.y0, problem.params)
+            counts["turned"] = time.perf_counter()
             return states, *pullback(problem.states_bar)
 
         def gradient():
-            if counts:
+            if "forward" in counts:
                 return pulled_back()
             with record_solves() as solves:
                 found = pulled_back()
@@ -75,23 +82,26 @@ class OfGraph(Bridge):
     COMPILED = True
 
     def function(self):
-        import tensorflow as tf
-
         from original_repro.layers import group_norm
         from solvers_bridge import TensorFlowDynamics
 
         def norm(x, scale, shift, groups):
             return group_norm({"scale": scale, "shift": shift}, x, groups)
 
-        tf.config.threading.set_intra_op_parallelism_threads(1)
         ops = of_tensorflow(norm)
         self.in_tensorflow = lambda t, y, params: self.problem.f(ops, t, y, *params)
-        return TensorFlowDynamics(self.in_tensorflow, "float64", compiler=self.compiler)
+        return TensorFlowDynamics(self.in_tensorflow, self.problem.y0.dtype.name, compiler=self.compiler)
+
+    @staticmethod
+    def one_thread():
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(1)
 
     def derivative(self, t, y):
         import tensorflow as tf
 
-        return self.in_tensorflow(tf.constant(t, tf.float64), tf.constant(y), self.problem.params).numpy()
+        return self.in_tensorflow(tf.constant(t, y.dtype), tf.constant(y), self.problem.params).numpy()
 
 
 class OfNative(OfGraph):

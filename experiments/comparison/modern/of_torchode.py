@@ -19,7 +19,6 @@ class Torchode(Library):
 
     def __init__(self, problem):
         super().__init__(problem)
-        torch.set_num_threads(1)
         ops, shape = of_torch(), problem.y0.shape
         batch = shape[0] if problem.f is right_hand_sides.mlp else 1
 
@@ -36,6 +35,10 @@ class Torchode(Library):
         self.t = torch.tensor(problem.t).expand(batch, -1)
         # Its states are (batch, T, features).
         self.states_bar = torch.tensor(problem.states_bar).reshape(len(problem.t), batch, -1).transpose(0, 1)
+
+    @staticmethod
+    def one_thread():
+        torch.set_num_threads(1)
 
     def derivative(self, t, y):
         flat = torch.tensor(y).reshape(self.y0.shape)

@@ -13,7 +13,6 @@ processor time than `seconds`; {"broken": text} is a fault in here.
 """
 
 import contextlib
-import importlib
 import importlib.metadata
 import json
 import os
@@ -43,8 +42,7 @@ class Worker:
     """The library and what is open of it."""
 
     def __init__(self, name):
-        module, cls = LIBRARIES[name].module, LIBRARIES[name].cls
-        self.library = getattr(importlib.import_module(f"experiments.comparison.modern.{module}"), cls)
+        self.library = LIBRARIES[name].load()
         self.opened, self.solvers = None, {}
 
     def versions(self, order):
@@ -52,6 +50,7 @@ class Worker:
         return {"versions": found, "methods": self.library.METHODS, "compiled": self.library.COMPILED}
 
     def open(self, order):
+        self.library.one_thread()
         self.solvers, self.opened = {}, self.library(read_problem(order["problem"]))
         return {}
 

@@ -34,10 +34,10 @@ from pathlib import Path
 
 from original_repro import training
 
-from ... import Experiment, Places, Section, Settings, option
+from ... import Experiment, Places, Section, option
 from ...harness import records
 from ...harness.tasks import measure_all
-from ...harness.workers import available_cores
+from ...harness.workers import WorkerSettings
 from .. import table1_mnist
 from . import figures, summary
 from .laboratory import check_weights, measure_in_laboratory
@@ -45,7 +45,7 @@ from .presets import ALONE, NAME, PRESETS, tasks
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(Settings):
+class RunSettings(WorkerSettings):
     """Settings of a run."""
 
     weights: Path | None = option(
@@ -57,13 +57,6 @@ class RunSettings(Settings):
     )
     data: str | None = option(
         None, "folder with MNIST's four IDX files (default: cache, else download)", metavar="FOLDER", named=False
-    )
-    workers: int = option(
-        available_cores(),
-        "processes at a time, for what is not timed (default: one for each core)",
-        type=int,
-        metavar="N",
-        named=False,
     )
 
 

@@ -20,8 +20,8 @@ from experiments.augmented import (
     trained,
     weight_decay,
 )
-from experiments.augmented.settings import RunSettings
 from experiments.harness import plotting, records
+from experiments.harness.workers import WorkerSettings
 from original_repro.datasets.toy_functions import spheres
 
 
@@ -191,7 +191,7 @@ def test_a_fresh_run_trains_again(tmp_path, monkeypatch):
     for fresh in (False, False, True):
         trained.train_all(tasks, Places(out=tmp_path, checkpoints=tmp_path, fresh=fresh), 1)
     assert len(count) == 2
-    assert trained.seeds(RunSettings(seed=2), 3) == [200, 201, 202]
+    assert trained.seeds(WorkerSettings(seed=2), 3) == [200, 201, 202]
 
 
 def test_matched_models_are_chosen_by_the_images():

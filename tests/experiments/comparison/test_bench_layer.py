@@ -1,25 +1,27 @@
 import numpy as np
 import pytest
 
-from experiments.comparison import bench_layer, side_by_side
+from experiments.comparison import bench_layer
+from experiments.comparison.modern import problems
 from solvers_bridge import odeint
 
 
 @pytest.fixture(scope="module")
 def layer():
-    return bench_layer.make_layer(batch=2, channels=4)
+    return problems.layer(batch=2, channels=4)
 
 
 def test_layer_has_the_shapes_of_an_odenet_of_its_size(layer):
-    assert layer.z0.shape == layer.z1_bar.shape == (2, 6, 6, 4)
-    assert layer.z0.dtype == np.float32
-    assert np.abs(layer.z1_bar).max() > 0
+    y0, states_bar = layer.problem.y0, layer.problem.states_bar
+    assert y0.shape == (2, 6, 6, 4) and states_bar.shape == (2, 2, 6, 6, 4)
+    assert {array.dtype.name for array in (y0, states_bar, *layer.problem.params)} == {"float32"}
+    assert np.abs(states_bar[0]).max() == 0 < np.abs(states_bar[1]).max()
 
 
 def test_a_step_measures_solves_and_the_share_outside_graphs(layer):
-    step = layer.step()
+    step = bench_layer.step(layer)
     z_bar, params_bar = step.gradient
-    assert z_bar.shape == layer.z0.shape
+    assert z_bar.shape == layer.problem.y0.shape
     assert params_bar.keys() == layer.params.keys()
     assert step.nfe_forward > 2 and step.nfe_backward > 2
     assert step.seconds == step.forward + step.backward > 0
@@ -27,19 +29,21 @@ def test_a_step_measures_solves_and_the_share_outside_graphs(layer):
 
 
 def test_timed_dynamics_are_the_same_dynamics(layer):
-    timed = side_by_side.TimedDynamics(layer.dynamics)
-    plain, through = (odeint(f, layer.z0, [0.0, 0.1], layer.params, rtol=1e-3, atol=1e-3) for f in (layer.dynamics, timed))
+    timed = bench_layer.TimedDynamics(layer.dynamics)
+    plain, through = (
+        odeint(f, layer.problem.y0, [0.0, 0.1], layer.params, rtol=1e-3, atol=1e-3) for f in (layer.dynamics, timed)
+    )
     np.testing.assert_array_equal(plain, through)
     assert timed.seconds > 0 and timed.adjoint is None
 
 
 def test_graph_calls_are_those_of_the_layer(layer):
     calls = bench_layer.bound_graphs(layer)
-    n, p = layer.z0.size, sum(array.size for array in map(np.asarray, bench_layer.flatten(layer.params)[0]))
+    n, p = layer.problem.y0.size, sum(array.size for array in map(np.asarray, bench_layer.flatten(layer.params)[0]))
     assert calls["f"]().shape == (n,)
     assert calls["fused_vjp"]().shape == (2 * n + p + 1,)
     np.testing.assert_allclose(calls["fused_vjp"]()[:n], calls["f"](), rtol=1e-5, atol=1e-5)
-    assert calls["two_convolutions"]().shape == layer.z0.shape
+    assert calls["two_convolutions"]().shape == layer.problem.y0.shape
 
 
 @pytest.mark.slow
@@ -64,7 +68,6 @@ def test_our_solvers_and_torchdiffeq_are_compared_by_time_and_error(layer):
         assert metrics[f"torchdiffeq_ratio{name}_of_minima"] == pytest.approx(seconds[0] / seconds[1])
 
 
-def test_bench_without_torchdiffeq_says_how_to_get_it(monkeypatch, capsys):
-    monkeypatch.setattr(bench_layer, "torchdiffeq_is_installed", lambda: False)
-    assert bench_layer.bench_torchdiffeq(bench_layer.Layer(None, {}, np.zeros(1), np.zeros(1)), 1) == {}
-    assert 'pip install "neural-ode-repro[modern]"' in capsys.readouterr().out
+def test_without_torchdiffeq_nothing_is_beside_the_layer(monkeypatch, layer):
+    monkeypatch.setattr(bench_layer, "PEERS", {})
+    assert bench_layer.bench_torchdiffeq(layer, 1) == {}

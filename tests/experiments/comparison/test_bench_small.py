@@ -4,48 +4,43 @@ import numpy as np
 import pytest
 
 from experiments.comparison import bench_small
-from experiments.comparison.side_by_side import flat
-from solvers_bridge import TensorFlowDynamics
+from experiments.comparison.modern import problems
+from experiments.comparison.modern.of_solvers_bridge import OfAutograd, OfGraph, OfNative
 
 
-def test_candidates_of_the_small_problem_agree():
-    problem = bench_small.make_small_problem(units=6, times=4)
-    reference = flat(problem.step(bench_small.mlp, method="dop853", rtol=1e-11, atol=1e-11).gradient)
-    tensorflow = TensorFlowDynamics(bench_small.mlp_tensorflow, "float64")
-    for step in (bench_small.autograd_own(problem)(), problem.step(bench_small.mlp, method="lsoda"), problem.step(tensorflow)):
-        np.testing.assert_allclose(flat(step.gradient), reference, atol=1e-3 * np.abs(reference).max())
-        assert step.nfe_forward > 10 and step.nfe_backward > 10
-
-
-def test_autograds_own_evaluations_are_those_of_the_same_lsoda():
-    problem = bench_small.make_small_problem(units=6, times=4)
-    own, ours = bench_small.autograd_own(problem)(), problem.step(bench_small.mlp, method="lsoda")
-    assert own.nfe_forward == ours.nfe_forward
-    assert own.nfe_backward == pytest.approx(ours.nfe_backward, rel=0.3)
-
-
-def test_torchdiffeq_computes_the_same_small_problem():
-    pytest.importorskip("torchdiffeq")
-    pytest.importorskip("torch").set_num_threads(1)
-    problem = bench_small.make_small_problem(units=6, times=4)
-    reference = flat(problem.step(bench_small.mlp, method="dop853", rtol=1e-11, atol=1e-11).gradient)
-    np.testing.assert_allclose(flat(bench_small.torch_small(problem)().gradient), reference, atol=1e-3 * np.abs(reference).max())
-
-
-def test_small_bench_prints_and_returns_numbers(monkeypatch, capsys):
-    for others in ("torchdiffeq_is_installed", "jax_is_installed"):
-        monkeypatch.setattr(bench_small, others, lambda: False)
+@pytest.fixture(scope="module")
+def measured():
+    """The metrics of a smaller problem, by all that is installed, graphs for what is compiled, and how long they took."""
+    ways = bench_small.OURS
+    graphs = {OfAutograd: ways[OfAutograd], OfGraph: ways[OfGraph] | ways[OfNative]}
     begun = time.perf_counter()
-    metrics = bench_small.bench_small(1, bench_small.make_small_problem(units=6, times=3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_small, "OURS", graphs)
+        return bench_small.bench_small(1, problems.small(units=6, times=4)), time.perf_counter() - begun
+
+
+def test_candidates_of_the_small_problem_agree(measured):
+    metrics, seconds = measured
+    errors = {name: value for name, value in metrics.items() if name.endswith("_gradient_error")}
+    ours = [name for methods in bench_small.OURS.values() for name in methods]
+    assert {f"small_{name}_gradient_error" for name in (*bench_small.OWN, *ours)} <= set(errors)
+    assert all(0 < value < 1e-3 for value in errors.values())
     assert all(np.isfinite(value) for value in metrics.values())
-    assert 0 < metrics["small_adams_step_seconds_min"] < time.perf_counter() - begun
-    assert "adams_tensorflow_warm" in capsys.readouterr().out
+    assert 0 < metrics["small_adams_step_seconds_min"] < seconds
 
 
-def test_compiled_candidates_and_jax_compute_the_same_small_problem():
+def test_autograds_own_evaluations_are_those_of_the_same_lsoda(measured):
+    own, ours = (
+        [measured[0][f"small_{name}_nfe_{way}"] for way in ("forward", "backward")] for name in ("autograd_odeint", "lsoda")
+    )
+    assert own[0] == ours[0] > 10
+    assert own[1] == pytest.approx(ours[1], rel=0.3)
+
+
+def test_goals_are_beside_the_libraries_of_today(measured):
+    pytest.importorskip("torchdiffeq")
     pytest.importorskip("diffrax")
-    problem = bench_small.make_small_problem(units=6, times=4)
-    reference = flat(problem.step(bench_small.mlp, method="dop853", rtol=1e-11, atol=1e-11).gradient)
-    arguments = bench_small.mlp, problem.params, problem.y0, problem.t, problem.states_bar, 1e-6, "float64"
-    for candidate in bench_small.jax_candidates(*arguments).values():
-        np.testing.assert_allclose(flat(candidate().gradient), reference, atol=1e-3 * np.abs(reference).max())
+    for other in bench_small.PEERS:
+        ratio = measured[0][f"small_dopri5_warm_native_over_{other}"]
+        seconds = [measured[0][f"small_{name}_step_seconds_median"] for name in ("dopri5_warm_native", other)]
+        assert ratio == pytest.approx(seconds[0] / seconds[1])

@@ -15,17 +15,11 @@ from experiments.harness import environments, right_hand_sides
 
 
 def test_the_layer_and_the_flow_are_those_of_the_paper():
-    from experiments.comparison import bench_flows, bench_layer
-
     ops = of_numpy(np)
-    for name, dynamics, params in (
-        ("layer", (layer := bench_layer.make_layer(problems.LAYER_BATCH, 64)).dynamics, layer.params),
-        ("flow", (flow := bench_flows.Problem(points=problems.FLOW_POINTS)).dynamics, flow.params),
-    ):
+    for name, model in (("layer", problems.layer()), ("flow", problems.flow())):
         problem = problems.PROBLEMS[name].make()
-        f = {"layer": right_hand_sides.conv_layer, "flow": problem.f}[name]
-        ours = dynamics.func(0.3, problem.y0.astype(np.float32), params).numpy()
-        assert error([f(ops, 0.3, problem.y0, *problem.params)], [ours]) < 1e-4
+        ours = model.dynamics.func(0.3, model.problem.y0, model.params).numpy()
+        assert error([model.problem.f(ops, 0.3, problem.y0, *problem.params)], [ours]) < 1e-4
 
 
 @pytest.fixture(autouse=True)
