@@ -108,6 +108,18 @@ def test_checkpoint_every_so_many_seconds(tmp_path, monkeypatch):
     assert saves == [4, 6]
 
 
+def test_a_longer_run_goes_on_from_a_shorter_one_at_a_constant_rate_only(tmp_path):
+    whole = small_run(epochs=3, schedule=constant(0.1))
+    shorter = small_run(tmp_path / "c", epochs=2, schedule=constant(0.1))
+    longer = small_run(tmp_path / "c", epochs=3, schedule=constant(0.1))
+    assert_same_run(longer, whole)
+    assert len(shorter[1]) == 2
+    with pytest.raises(CheckpointError, match="epochs was 3 and is 2"):
+        small_run(tmp_path / "c", epochs=2, schedule=constant(0.1))
+    with pytest.raises(CheckpointError, match="epochs was 3 and is 4.*learning_rates"):
+        small_run(tmp_path / "c", epochs=4, schedule=training.warmup_cosine(0.1, 24, 2))
+
+
 @pytest.mark.parametrize(
     "changes, parts",
     [
