@@ -1,8 +1,8 @@
 # make repro: what the kept weights give, then the quick preset of every experiment, with their report.
 # make test: lint, types and tests, the strict build of the site among them.  make lint, make types: these alone.  make format: what lint can repair.
 # make test-lowest: the tests with the lowest versions that setup.cfg allows.  make wheel: a wheel into build/wheel.
-# make mutants MODULE=solvers_bridge/adjoint.py: mutation testing of one module (without MODULE, of all: hours); it names the mutants
-# that no test noticed, and mutmut show NAME prints one.
+# make mutants MODULE=solvers_bridge/adjoint.py TESTS="test_tolerances or test_jumps": mutation testing of one module by the files of
+# tests named (without TESTS by all, hours); it names the mutants that no test noticed, and mutmut show NAME prints one.
 # make report: the report on the committed records, as results/report.html too.  make docs: a site of README and docs/ into site/.
 # Each sets up .venv by itself, from PYTHON (3.11) and the pinned versions in constraints.txt.
 
@@ -61,7 +61,7 @@ wheel: sound
 
 mutants: sound
 	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[test,mutants]"
-	$(VENV)/bin/python -m mutmut run --max-children $(MUTANT_PROCESSES) $(if $(MODULE),"$(subst /,.,$(MODULE:.py=)).*")
+	$(if $(TESTS),PYTEST_ADDOPTS="-k '$(TESTS)'") $(VENV)/bin/python -m mutmut run --max-children $(MUTANT_PROCESSES) $(if $(MODULE),"$(subst /,.,$(MODULE:.py=)).*")
 	$(VENV)/bin/python -m mutmut results
 
 sound: $(INSTALLED)

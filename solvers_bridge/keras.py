@@ -116,9 +116,7 @@ class ODEBlock(keras.layers.Layer):
             )
 
     def _arguments(self, t, y):
-        """What func takes."""
-        if not self._is_layer:
-            return t, y
+        """What func, a layer, takes."""
         return (t, y) if next(iter(inspect.signature(self.func.call).parameters), None) == "t" else (y,)
 
     def _evaluate(self, t, y, params):

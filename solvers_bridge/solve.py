@@ -13,7 +13,7 @@ from .dynamics.base import Dynamics, leaf_tuple, num_params
 from .integrators import Call, Integrator, Options, RightHandSide
 from .integrators.compiled import attempt
 from .integrators.fixed_grid import ORDER, integrate_on_grid
-from .interpolant import Interpolant
+from .interpolant import Interpolant, Polynomial
 from .jacobian import jacobian_of
 from .nested import Layout, Structure
 from .progress import Progress
@@ -160,6 +160,11 @@ def solve_traced(problem, f, z0, t, value):
             statistics.step_sizes.append(h)
             statistics.orders.append(ORDER[name])
             statistics.states.append(np.array(value(z)))
+        if statistics.dense_output is not None:
+            ends = [(t_i, before), (t_i + h, z)]
+            slopes = [value(watched(*end)) for end in ends]
+            piece = Polynomial.hermite(t_i, h, value(before), value(z), *slopes)
+            statistics.dense_output.add(t_i + h, np.sign(h), piece, 0.0)
 
     try:
         states = [z0]

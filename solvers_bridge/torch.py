@@ -31,7 +31,7 @@ from .torch_arguments import (
     checked_tolerance,
     warn_of_callbacks,
 )
-from .torch_primitive import Solve, Solved, as_array
+from .torch_primitive import FirstDerivatives, Solve, Solved, as_array
 
 THROUGH_STEPS = (*FIXED, "dopri5", "dop853")
 
@@ -168,8 +168,8 @@ def odeint_event(
     slope, f = _slope_of(func, event_fn, time, flat.detach(), state, t0[0], y0)
     # value is zero, but for rounding: what follows changes no number, and gives them their derivatives.
     shift = -(value - value.detach()) / slope
-    event_t = _FirstDerivatives.apply(event_t.detach() + shift.to(event_t.dtype))
-    last = state.unpack(_FirstDerivatives.apply(flat + shift * f))
+    event_t = FirstDerivatives.apply(event_t.detach() + shift.to(event_t.dtype))
+    last = state.unpack(FirstDerivatives.apply(flat + shift * f))
     ends = last if state.is_tuple else (last,)
     solution = tuple(torch.cat([part[:-1], end[None]]) for part, end in zip(parts, ends))
     return event_t, solution if state.is_tuple else solution[0]
@@ -194,31 +194,6 @@ def _slope_of(func, event_fn, time, flat, state, t0, y0):
         f = _flat_function(func, state)(time, flat)
         t_bar, z_bar = (0.0 if bar is None else bar for bar in bars)
         return t_bar + torch.sum(z_bar * f), f
-
-
-class _FirstDerivatives(torch.autograd.Function):
-    """The identity, whose derivative cannot be differentiated."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, bar):
-        return _NotTwice.apply(bar, *ctx.saved_tensors)
-
-
-class _NotTwice(torch.autograd.Function):
-    """bar, as if it depended on x, with an error for a derivative."""
-
-    @staticmethod
-    def forward(ctx, bar, x):
-        return bar.clone()
-
-    @staticmethod
-    def backward(ctx, bar):
-        raise RuntimeError("odeint_event has first derivatives only; solvers_bridge.odeint_event has them to any order")
 
 
 def _flat_function(func, state):

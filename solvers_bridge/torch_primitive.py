@@ -1,4 +1,4 @@
-"""The solve as a primitive of PyTorch's: an autograd.Function on flat float64 tensors, differentiable to any order."""
+"""PyTorch's primitives: the solve, on flat float64 tensors, differentiable to any order, and an identity differentiable once."""
 
 from __future__ import annotations
 
@@ -79,3 +79,28 @@ class _Torch:
     @staticmethod
     def array(values):
         return torch.stack([torch.as_tensor(value, dtype=torch.float64) for value in values])
+
+
+class FirstDerivatives(torch.autograd.Function):
+    """The identity, whose derivative cannot be differentiated."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, bar):
+        return _NotTwice.apply(bar, *ctx.saved_tensors)
+
+
+class _NotTwice(torch.autograd.Function):
+    """bar, as if it depended on x, with an error for a derivative."""
+
+    @staticmethod
+    def forward(ctx, bar, x):
+        return bar.clone()
+
+    @staticmethod
+    def backward(ctx, bar):
+        raise RuntimeError("odeint_event has first derivatives only; solvers_bridge.odeint_event has them to any order")

@@ -179,8 +179,8 @@ def table(found):
             return "failed"
         deviation = metrics[f"loss_{name}_sd"]
         epochs = metrics[f"epochs_{name}"]
-        spread = "" if deviation is None else f" ± {deviation:.4f}"
-        return f"{metrics[f'loss_{name}']:.4f}{spread}" + (f", in {epochs:.1f} epochs" if epochs is not None else "")
+        spread = "" if deviation is None else f" ± {deviation:.2g}"
+        return f"{metrics[f'loss_{name}']:.2g}{spread}" + (f", in {epochs:.1f} epochs" if epochs is not None else "")
 
     rows = [
         [TITLES[problem], *(cell(f"{problem}_{model}") for model in MODELS)] for problem in record["configuration"]["problems"]

@@ -120,7 +120,7 @@ def model_of(task, shape, classes=10):
 
 
 def train(task, checkpoint, folder=None, *, progress=True):
-    """Train a task's model, going on from `checkpoint`, a path.
+    """Train a task's model, going on from `checkpoint`, a path, also where that is of fewer epochs.
 
     Returns {"history": as training.fit's, "params", "failed": None or {"after_records", "reason"}, "parameters": their number,
     "parameters_without_time": without the weights of time channels, as the paper counts, "examples": those of the test set}.
@@ -170,7 +170,7 @@ def train(task, checkpoint, folder=None, *, progress=True):
             checkpoint=checkpoint,
             checkpoint_every=10**9,
             checkpoint_seconds=60.0,
-            configuration=task,
+            configuration={name: value for name, value in task.items() if name != "epochs"},
             progress=progress,
         )
     except (SolverError, FloatingPointError) as error:

@@ -96,7 +96,7 @@ def table(found):
         cells = []
         for model in MODELS:
             loss, evaluations = (metrics[f"{name}_{model}_{decay:g}"] for name in ("loss", "nfe"))
-            cells.append("failed" if loss is None else f"{loss:.4f}, {evaluations:.1f}")
+            cells.append("failed" if loss is None else f"{loss:.2g}, {evaluations:.1f}")
         rows.append([f"{decay:g}", *cells])
     return markdown_table(["weight decay", *(f"{summary.NAMES[model]}: loss, evaluations" for model in MODELS)], rows)
 

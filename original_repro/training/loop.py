@@ -49,7 +49,8 @@ def fit(
     evaluate(params): -> a dict of numbers, called at each epoch's end.
     checkpoint: a path, the run's own; saved to every `checkpoint_every` steps, every `checkpoint_seconds`, and at each
         epoch's end. Where the file exists the run goes on from it, and ends as if it had never been stopped; a finished run
-        returns from it at once. None: neither saves nor resumes.
+        returns from it at once, and goes on where `epochs` are more and the learning rate is constant. None: neither saves nor
+        resumes.
     configuration: a dict, JSON's types only, of whatever else makes this run what it is.
     progress: show on standard error a bar if that is a terminal, and plain lines otherwise; a string: lines that begin with it,
         for one of several runs side by side; False: nothing.

@@ -53,12 +53,11 @@ class Resumable:
         if not isinstance(saved, dict) or saved.keys() != {"identity", "run"}:
             raise CheckpointError(f"{self.path} is a checkpoint, but not one that fit wrote")
         then, now = dict(_flat(saved["identity"])), dict(_flat(self.identity))
-        differences = [
-            f"{name} was {then.get(name, 'absent')} and is {now.get(name, 'absent')}"
-            for name in {**then, **now}
-            if then.get(name) != now.get(name) and not (name in ADDED and name not in then)
-        ]
-        if differences:
+        other = [name for name in {**then, **now} if then.get(name) != now.get(name) and not (name in ADDED and name not in then)]
+        # Equal learning rates at the quarters of two lengths: the longer run begins as the shorter one.
+        longer = other == ["epochs"] and saved["identity"]["epochs"] < self.identity["epochs"]
+        if other and not longer:
+            differences = [f"{name} was {then.get(name, 'absent')} and is {now.get(name, 'absent')}" for name in other]
             raise CheckpointError(
                 f"{self.path} is of another configuration: {'; '.join(differences)}. "
                 "Restore the configuration, or give another path for the checkpoint."

@@ -129,12 +129,12 @@ def naive_conv_field(t, z, params):
 
 
 @pytest.mark.parametrize("time", [True, False])
-@pytest.mark.parametrize("images", [1, 5, 8])
-def test_the_image_field_and_its_gradient_agree_with_the_naive_graph(time, images):
+@pytest.mark.parametrize("images, winograd", [(1, False), (5, False), (8, False), (5, True), (8, True)])
+def test_the_image_field_and_its_gradient_agree_with_the_naive_graph(time, images, winograd):
     params = as_float64(augmented_images.init_conv_field(rng(), 3, 6, time=time))
     z, z_bar = rng(1).normal(size=(2, images, 7, 5, 3))
     arguments = (np.float64(0.3), z, params)
-    fast = functools.partial(conv_field, at_once=4)
+    fast = functools.partial(conv_field, at_once=4, winograd=winograd)
     np.testing.assert_allclose(fast(*arguments), naive_conv_field(*arguments), atol=1e-12)
     if not time:
         fast, naive_field, arguments = functools.partial(fast, 0.3), functools.partial(naive_conv_field, 0.3), arguments[1:]
@@ -144,11 +144,24 @@ def test_the_image_field_and_its_gradient_agree_with_the_naive_graph(time, image
         np.testing.assert_allclose(gradient, reference, rtol=1e-10, atol=1e-10)
 
 
-def test_the_image_field_at_full_size_in_float32():
+@pytest.mark.parametrize("winograd", [False, True])
+def test_the_image_field_at_full_size_in_float32(winograd):
     params = augmented_images.init_conv_field(rng(), 6, 64)
     z = rng(1).uniform(size=(3, 28, 28, 6))
-    single = conv_field(0.3, tf.constant(z, tf.float32), params)
+    single = conv_field(0.3, tf.constant(z, tf.float32), params, winograd=winograd)
     np.testing.assert_allclose(single, naive_conv_field(0.3, tf.constant(z), as_float64(params)), atol=1e-5)
+
+
+def test_large_images_of_many_filters_are_convolved_by_rows_and_others_directly():
+    def convolutions(*, images=32, side=14, filters=64):
+        params = tf.nest.map_structure(tf.constant, augmented_images.init_conv_field(rng(), 1, filters))
+        graph = tf.function(conv_field).get_concrete_function(0.0, tf.TensorSpec((images, side, side, 1)), params).graph
+        return [node.inputs[1].shape[0] for node in graph.get_operations() if node.type == "Conv2D"]
+
+    by_rows = not tf.config.list_logical_devices("GPU")
+    assert convolutions() == ([1] * 9 if by_rows else [3, 3])
+    for setting in ({"images": 31}, {"side": 13}, {"filters": 63}):
+        assert set(convolutions(**setting)) == {3}
 
 
 # Augmentation, losses, readouts

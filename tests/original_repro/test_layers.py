@@ -305,6 +305,61 @@ def test_winograd_conv_refuses_what_one_tile_does_not_hold(sides, kernel):
         winograd(np.zeros((1, *sides, 2)), np.zeros((*kernel, 2, 2)))
 
 
+def winograd_rows(x, weight):
+    """winograd_rows_conv of images with their batch first."""
+    return fast_convolutions.rows_first(fast_convolutions.winograd_rows_conv(fast_convolutions.rows_first(x), weight))
+
+
+def direct_conv(x, weight):
+    return tf.nn.conv2d(x, weight, 1, "SAME")
+
+
+@pytest.mark.parametrize(
+    ("sides", "kernel"),
+    [((1, 1), (3, 3)), ((8, 3), (3, 3)), ((9, 5), (3, 3)), ((19, 2), (3, 3)), ((13, 4), (5, 1)), ((11, 3), (1, 2))],
+)
+def test_winograd_rows_conv_and_its_gradient_agree_with_the_direct_one(sides, kernel):
+    rng = np.random.default_rng(18)
+    arguments = normal(rng, 3, *sides, 2), normal(rng, *kernel, 2, 4)
+    expected = direct_conv(*arguments)
+    np.testing.assert_allclose(winograd_rows(*arguments), expected, atol=1e-12)
+    y_bar = normal(rng, *expected.shape)
+    for gradient, reference in zip(vjp(winograd_rows, arguments, y_bar), vjp(direct_conv, arguments, y_bar), strict=True):
+        np.testing.assert_allclose(gradient, reference, atol=1e-11)
+
+
+@pytest.mark.parametrize("height", [14, 32])  # Tiles of 7 rows, of 8.
+def test_winograd_rows_conv_in_float32_is_good_to_the_stated_digits(height):
+    rng = np.random.default_rng(19)
+    arguments, y_bar = (normal(rng, 4, height, 6, 64), normal(rng, 3, 3, 64, 64)), normal(rng, 4, height, 6, 64)
+    in_float32 = [array.astype(np.float32) for array in (*arguments, y_bar)]
+    references = [direct_conv(*arguments), *vjp(direct_conv, arguments, y_bar)]
+    results = [winograd_rows(*in_float32[:2]), *vjp(winograd_rows, in_float32[:2], in_float32[2])]
+    for result, reference in zip(results, references, strict=True):
+        assert np.abs(np.asarray(result, np.float64) - reference).max() <= 2e-5 * np.abs(reference).max()
+
+
+def test_gradient_of_winograd_rows_conv_may_be_differentiated():
+    rng = np.random.default_rng(20)
+    x, weight, y_bar = normal(rng, 2, 9, 3, 2), normal(rng, 3, 3, 2, 2), normal(rng, 2, 9, 3, 2)
+
+    def gradient(x, weight, y_bar):
+        with tf.GradientTape() as tape:
+            tape.watch((x, weight))
+            y = winograd_rows(x, weight)
+        return tf.concat([tf.reshape(leaf, [-1]) for leaf in tape.gradient(y, (x, weight), output_gradients=y_bar)], 0)
+
+    assert_vjp_agrees_with_differences(
+        lambda *arguments: gradient(*map(tf.convert_to_tensor, arguments)), (x, weight, y_bar), rng
+    )
+
+
+@pytest.mark.parametrize("kernel", [(2, 3), (11, 1)])
+def test_winograd_rows_conv_refuses_kernels_without_tiles(kernel):
+    with pytest.raises(ValueError, match="odd height of at most 9 .* got a kernel"):
+        winograd_rows(np.zeros((1, 6, 6, 2)), np.zeros((*kernel, 2, 2)))
+
+
 def test_layers_with_pixels_first_agree_with_those_of_images():
     rng = np.random.default_rng(17)
     params = {"conv": as_float64(layers.init_time_conv(rng, 2, 4, 3)), "norm": as_float64(layers.init_group_norm(4))}

@@ -144,6 +144,7 @@ BAD_OPTIONS = [
     *(("bdf", "jacobian", value) for value in (True, ["diagonal"], np.eye(2))),
     ("radau", "jacobian", "diagonal"),
     *(("rk4", "step_size", value) for value in (0, -0.1, np.nan, "small")),
+    *(("adams", "jump_t", value) for value in ("soon", [[1.0]], [np.nan], 1.0)),
 ]
 
 

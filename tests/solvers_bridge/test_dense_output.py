@@ -115,6 +115,27 @@ def test_of_reverse_solves():
     np.testing.assert_allclose(solves[3].dense_output(0.5), half[1:], rtol=1e-6)
 
 
+@pytest.mark.parametrize("method", FIXED)
+def test_of_a_fixed_grid_that_is_differentiated_step_by_step(method):
+    """Steps, states and what is between them are those of the same grid with any other gradient."""
+
+    def solve(adjoint_method):
+        def loss(t):
+            means = {"method": method, "options": {"step_size": 0.2}, "adjoint_method": adjoint_method}
+            return anp.sum(odeint(driven, [1.0, 0.0], t, **means))
+
+        with record_solves(steps=True, dense=True) as solves:
+            grad(loss)(np.array([1.0, 0.5, 0.0]))
+        return solves[0]
+
+    plain, traced = solve(None), solve("discrete")
+    assert (traced.nfe, traced.steps, traced.orders) == (plain.nfe, plain.steps, plain.orders)
+    for name in ("t", "step_sizes", "states"):
+        np.testing.assert_allclose(getattr(traced, name), getattr(plain, name), rtol=1e-14)
+    for t in (1.0, 0.77, 0.5, 0.01):
+        np.testing.assert_allclose(traced.dense_output(t), plain.dense_output(t), rtol=1e-13)
+
+
 def test_a_closed_interpolant_tells_what_it_is():
     with record_solves(dense=True) as solves:
         odeint(driven, [1.0, 0.0], [2.0, 2.0])

@@ -282,7 +282,7 @@ def interruptible():
 @pytest.mark.parametrize("method", METHODS)
 def test_interrupt_reaches_a_long_solve(compiled, method):
     binding = compiled.bind(parameters(8))
-    timer = threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+    timer = threading.Timer(0.05, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
     timer.start()
     started = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
@@ -460,9 +460,18 @@ def test_the_cache_can_be_cleared(monkeypatch, tmp_path):
     assert cache.entries() == [] and native.clear() == 0
 
 
-@pytest.mark.parametrize("compiler, complaint", [("/nonexistent/compiler", "does not run"), ("false", "refused a graph")])
+@pytest.mark.parametrize(
+    "compiler, complaint",
+    some_fast(
+        [("/nonexistent/compiler", "does not run"), ("{folder}/no-program", "does not run"), ("false", "refused a graph")],
+        ("/nonexistent/compiler", "does not run"),
+        ("false", "refused a graph"),
+    ),
+)
 def test_no_compiler_is_one_clear_error(monkeypatch, tmp_path, compiler, complaint):
-    monkeypatch.setenv("CXX", compiler)
+    (tmp_path / "no-program").write_bytes(b"\x7fELF of nothing")
+    (tmp_path / "no-program").chmod(0o755)
+    monkeypatch.setenv("CXX", compiler.format(folder=tmp_path))
     with pytest.raises(NativeError, match=complaint):
         NativeFunction(scaled(7.0), 2, (), "float64")
     monkeypatch.delenv("CXX")

@@ -144,6 +144,7 @@ def test_same_steps_states_and_gradients_with_no_python_between(both, case, eval
 
 BY_PYTHON = {
     "stay_inside": {"options": {"stay_inside": True}},
+    "stay_inside of lsoda": {"method": "lsoda", "options": {"stay_inside": True}},
     "the 3/8 rule": {"method": "rk4_38", "options": {"step_size": 0.13}},
     "a jump": {"method": "dopri5", "options": {"jump_t": [0.7, 1.0]}},
     "interpolants": {"method": "dopri5", "adjoint_options": {"reconstruction": "interpolate"}},
@@ -204,9 +205,18 @@ def test_float32_nested_and_integer_parameters(own_cache):
         np.testing.assert_allclose(got, wanted, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", some_fast(["adams", "lsoda", "dopri5"], "dopri5"))
-def test_lost_states_are_healed_as_through_the_graph(both, method):
+@pytest.mark.parametrize(
+    "method, restart",
+    some_fast(
+        [(method, how) for method in ("adams", "lsoda", "dopri5") for how in ("fresh", "warm")],
+        ("dopri5", "fresh"),
+        ("adams", "warm"),
+    ),
+)
+def test_lost_states_are_healed_as_through_the_graph(both, method, restart):
+    """And the segment after one that Python healed goes on, warm, as it would have."""
     case = {"t": np.array([0.0, 0.1, 2.0]), "y0": (1.0, 2.0, 0.5), "params": decay([40.0, 1.0, 2.0]), "method": method}
+    case["adjoint_options"] = {"restart": restart}
     of_graph, of_native = (gradient(dynamics, **case) for dynamics in both)
     assert "recomputed" in [solve.direction for solve in of_graph[2]]
     for bar, wanted in zip(tree_leaves(of_native[1]), tree_leaves(of_graph[1]), strict=True):

@@ -38,7 +38,7 @@ SCRIPT = """
     """
 
 
-def on_a_terminal(terminal=True, silent=0.1, pause=0.02, fails_at=9.0, method="dopri5", options='{"progress": True}'):
+def on_a_terminal(terminal=True, silent=0.1, pause=0.004, fails_at=9.0, method="dopri5", options='{"progress": True}'):
     """(stdout, stderr) of SCRIPT, with stderr on a pseudo-terminal or in a pipe."""
     script = textwrap.dedent(SCRIPT.format(silent=silent, pause=pause, fails_at=fails_at, method=method, options=options))
     master, slave = pty.openpty() if terminal else os.pipe()

@@ -14,6 +14,7 @@ from tensorflow.python import pywrap_tfe
 from tensorflow.python.framework import ops
 
 from solvers_bridge import TensorFlowDynamics, odeint, record_solves
+from solvers_bridge import tensorflow as door
 
 Y0, WEIGHTS = np.array([[0.3, -0.7]]), np.array([[0.5, -0.4], [0.9, 0.2]])
 
@@ -84,9 +85,34 @@ def test_tensors_that_do_not_share_memory(monkeypatch, expected):
     assert calls
 
 
-@pytest.mark.parametrize("module", (ops, pywrap_tfe), ids=lambda module: module.__name__)
-def test_private_modules_that_are_gone(monkeypatch, expected, module):
+DECAY = TensorFlowDynamics(lambda t, y, _: -y, "float64")
+
+
+def take_away(monkeypatch, module):
     parent, _, name = module.__name__.rpartition(".")
     monkeypatch.setitem(sys.modules, module.__name__, None)
     monkeypatch.delattr(sys.modules[parent], name)
+
+
+@pytest.mark.parametrize("module", (ops, pywrap_tfe), ids=lambda module: module.__name__)
+def test_private_modules_that_are_gone(monkeypatch, expected, module):
+    take_away(monkeypatch, module)
     assert_as_expected(expected)
+
+
+def test_a_tape_that_cannot_be_asked_is_followed(monkeypatch):
+    """Whether anything is being differentiated is not known: the gradient is there, and a solve without a tape is right."""
+
+    def solve_and_differentiate():
+        y0, weights = tf.constant(Y0), tf.Variable(WEIGHTS)
+        alone = door.odeint(lambda t, y, w: tf.tanh(y @ w) - t * y, y0, [0.0, 0.5, 1.0], weights)
+        with tf.GradientTape() as tape:
+            states = door.odeint(lambda t, y, w: tf.tanh(y @ w) - t * y, y0, [0.0, 0.5, 1.0], weights)
+            loss = tf.reduce_sum(states**2)
+        return alone.numpy(), states.numpy(), tape.gradient(loss, weights).numpy()
+
+    wanted = solve_and_differentiate()
+    take_away(monkeypatch, pywrap_tfe)
+    np.testing.assert_array_equal(odeint(DECAY, tf.constant(Y0), [0.0, 1.0]), odeint(DECAY, Y0, [0.0, 1.0]))
+    for value, one in zip(solve_and_differentiate(), wanted):
+        np.testing.assert_array_equal(value, one)

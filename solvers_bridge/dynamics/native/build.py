@@ -138,8 +138,11 @@ def check_tensorflow():
 
 def cpp_compiler():
     """The C++ compiler's command as a list: $CXX if set, else the first of c++, g++, clang++. NativeError if there is none."""
-    if os.environ.get("CXX"):
-        return shlex.split(os.environ["CXX"])
+    command = shlex.split(os.environ.get("CXX", ""))
+    if command and not shutil.which(command[0]):
+        raise NativeError(f"the C++ compiler {command[0]!r}, of $CXX, does not run: there is no such program")
+    if command:
+        return command
     for name in ("c++", "g++", "clang++"):
         if shutil.which(name):
             return [name]

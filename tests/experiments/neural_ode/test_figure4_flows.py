@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import command_line
-from experiments.neural_ode import figure4_flows
+from experiments.neural_ode import figure4_figures, figure4_flows
 from original_repro import flows
 from original_repro.datasets import energies
 
@@ -53,9 +53,9 @@ def test_every_pair_has_its_kl_with_an_error_and_a_history(finished):
 
 
 def test_kl_is_that_of_quadrature(finished):
-    side = np.linspace(-figure4_flows.IMAGE_SIDE, figure4_flows.IMAGE_SIDE, figure4_flows.IMAGE_POINTS)
+    side = np.linspace(-figure4_figures.IMAGE_SIDE, figure4_figures.IMAGE_SIDE, figure4_figures.IMAGE_POINTS)
     cell = (side[1] - side[0]) ** 2
-    z = figure4_flows.image_points()
+    z = figure4_figures.image_points()
     for one in finished[2]:
         q = one["image"].reshape(-1)
         assert abs(q.sum() * cell - 1.0) < 0.02

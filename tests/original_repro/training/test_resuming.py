@@ -108,6 +108,18 @@ def test_checkpoint_every_so_many_seconds(tmp_path, monkeypatch):
     assert saves == [4, 6]
 
 
+def test_a_longer_run_goes_on_from_a_shorter_one_at_a_constant_rate_only(tmp_path):
+    whole = small_run(epochs=3, schedule=constant(0.1))
+    shorter = small_run(tmp_path / "c", epochs=2, schedule=constant(0.1))
+    longer = small_run(tmp_path / "c", epochs=3, schedule=constant(0.1))
+    assert_same_run(longer, whole)
+    assert len(shorter[1]) == 2
+    with pytest.raises(CheckpointError, match="epochs was 3 and is 2"):
+        small_run(tmp_path / "c", epochs=2, schedule=constant(0.1))
+    with pytest.raises(CheckpointError, match="epochs was 3 and is 4.*learning_rates"):
+        small_run(tmp_path / "c", epochs=4, schedule=training.warmup_cosine(0.1, 24, 2))
+
+
 @pytest.mark.parametrize(
     "changes, parts",
     [
@@ -263,9 +275,9 @@ def test_killed_and_started_again_gives_the_same_weights(tmp_path):
     stopped.mkdir()
     with start(alone) as program:
         assert program.wait(60) == 0
-    # Eight steps at most each time, so that none of the seven comes to the end of the 60, however late the kill.
+    # Eight steps at most each time, so that none of the four comes to the end of the 60, however late the kill.
     moments, steps = random.Random(), []
-    for last in [False] * 6 + [True]:
+    for last in [False] * 3 + [True]:
         with start(stopped, 8) as program:
             time.sleep(moments.uniform(0.0, 0.05))
             while last and not (stopped / "run.npz").exists():
