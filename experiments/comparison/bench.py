@@ -105,6 +105,7 @@ ROWS = (  # what, metric, its goal's name, how to print it
     ("the same over diffrax's backsolve", "small_dopri5_warm_native_over_diffrax_backsolve", "small_over_diffrax", "{:.2f}"),
     ("the same over torchdiffeq's", "small_dopri5_warm_native_over_torchdiffeq", "small_over_torchdiffeq", "{:.4f}"),
     ('CNF, compiler="native": times faster than torchdiffeq', "flow_speedup_native", "flow_native_speedup", "{:.1f}"),
+    ("the same, torchdiffeq's trace by hand, not by autograd as its example's", "flow_speedup_by_hand_native", None, "{:.1f}"),
     (
         'latent ODE at 1e-5, compiler="native": times faster than torchdiffeq',
         "latent_loose_rk4_native_speedup",
