@@ -10,7 +10,7 @@ from .base import both_tolerances, step_limit_reason
 from .exclusive import run_exclusively
 from .provenance import is_translated
 from .quiet import Callbacks, with_messages
-from .scipy_private import inner_integrator
+from .scipy_private import inner_integrator, with_rows_below
 
 # 0-based places in RWORK and IWORK, the same in VODE and ODEPACK: the critical time, optional outputs, and the Nordsieck array.
 TCRIT, HU, HCUR, TCUR, NORDSIECK = 0, 10, 11, 12, 20
@@ -33,7 +33,7 @@ def solve_by_ode(call, name, scipy_lock, nordsieck_of_next_step, **scipy_paramet
     rhs, options, statistics, ts = call.rhs, call.options, call.statistics, call.ts
     # With NaN the corrector does not converge, and after ten tries VODE gives up.
     f = callbacks.wrap(rhs, to_end=np.full(rhs.size, np.nan))
-    jacobian = None if rhs.jacobian is None else callbacks.wrap(rhs.jacobian, to_end=np.full((rhs.size, rhs.size), np.nan))
+    jacobian = rhs.jacobian
     rtol, atol = both_tolerances(call.rtol, call.atol, rhs.size)
     integrator = inner_integrator(
         name,
@@ -45,6 +45,10 @@ def solve_by_ode(call, name, scipy_lock, nordsieck_of_next_step, **scipy_paramet
         **scipy_parameters,
     )
     integrator.reset(rhs.size, jacobian is not None)
+    if name == "lsoda":
+        jacobian = with_rows_below(integrator, jacobian)
+    if jacobian is not None:
+        jacobian = callbacks.wrap(jacobian, to_end=np.full((rhs.size, rhs.size), np.nan))
     one_step = ONE_STEP
     if options.stay_inside:
         integrator.rwork[TCRIT] = ts[-1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 
+import numpy as np
 import scipy
 from scipy.integrate import ode
 
@@ -40,6 +41,17 @@ def inner_integrator(name, **parameters):
     # We hold SciPy's lock for the whole solve; a thread that waits for it has taken the handle that would be checked.
     integrator.check_handle = _nothing
     return integrator
+
+
+def with_rows_below(integrator, jacobian):
+    """jacobian(t, z) of LSODA, packed by bands, with the rows of zeros that f2py's wrapper expects below them.
+
+    SciPy adds them from 1.16 on, where its integrator knows the bands: it forgets them here, when its work space is laid out.
+    """
+    lower, integrator.ml = integrator.ml, None
+    if not lower or jacobian is None:
+        return jacobian
+    return lambda t, z: np.pad(jacobian(t, z), ((0, lower), (0, 0)))
 
 
 @functools.cache

@@ -49,6 +49,18 @@ def solve(method, jacobian, steps=False, backwards=False, **options):
     return states, solves[0]
 
 
+@pytest.mark.parametrize("bands", [None, BANDS], ids=str)
+def test_it_is_asked_at_the_times_of_the_solve(bands):
+    seen = []
+
+    def jacobian(t, y, params):
+        seen.append(t)
+        return its_jacobian(t, y, params)
+
+    solve("bdf", jacobian, **({} if bands is None else {"bands": bands}))
+    assert min(seen) >= 0.0 and len(set(seen)) > 1
+
+
 @every_method
 @pytest.mark.parametrize("steps", [False, True])
 @pytest.mark.parametrize("backwards", [False, True])
