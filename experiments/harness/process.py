@@ -6,6 +6,7 @@ import importlib.abc
 import importlib.util
 import logging
 import os
+import re
 import pickle
 import signal
 import subprocess
@@ -122,6 +123,10 @@ def end(processes):
             process.kill()
 
 
+# The last: TensorFlow 2.18 registers its plugins twice, GPU or none.
+NOTE = re.compile(rb"I0000 |WARNING: All log messages|E0000 .* Unable to register cu\w+ factory")
+
+
 def quiet_tensorflow():
     """Keep what TensorFlow says of processors, missing GPUs and retracing off standard error: it would bury the progress."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -156,6 +161,6 @@ def _without_notes(work):
             finally:
                 os.dup2(original, 2)
                 caught.seek(0)
-                os.write(2, b"".join(line for line in caught if not line.startswith((b"I0000 ", b"WARNING: All log messages"))))
+                os.write(2, b"".join(line for line in caught if not NOTE.match(line)))
     finally:
         os.close(original)

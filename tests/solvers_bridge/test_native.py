@@ -305,7 +305,9 @@ def test_a_signal_handler_may_solve_with_another_binding(compiled):
     before = signal.signal(signal.SIGALRM, handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.02)
-        got, _ = integrate_natively("dopri5", first, [1.0, -0.5], 0.0, 20_000.0)
+        until = time.monotonic() + 10
+        while not answers and time.monotonic() < until:  # a fast machine needs more than one solve
+            got, _ = integrate_natively("dopri5", first, [1.0, -0.5], 0.0, 20_000.0)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
