@@ -6,8 +6,8 @@ import importlib.abc
 import importlib.util
 import logging
 import os
-import re
 import pickle
+import re
 import signal
 import subprocess
 import sys
