@@ -163,7 +163,7 @@ def table(found):
             cells.append(f"{100 * mean:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}"))
         evaluations = [record["metrics"]["nfe_forward_last"] for record in group if "nfe_forward_last" in record["metrics"]]
         failed = sum(record["metrics"]["failed"] is not None for record in group)
-        length = f"{epochs} epochs" if steps is None else f"{epochs} x {steps} steps"
+        length = f"{epochs} epoch{'s' if epochs > 1 else ''}" if steps is None else f"{epochs} x {steps} steps"
         seen = f"{sum(evaluations) / len(evaluations):.1f}" if evaluations else ""
         count = f"{group[0]['metrics']['parameters']:,}"
         rows.append([data, label, count, length, len(group), *cells, seen, failed or ""])

@@ -45,8 +45,9 @@ def _accuracies(found):
                 alike = [record for record in records if record["configuration"]["epochs"] == epochs]
                 paper = reported.get((data, model))
                 beside = "" if paper is None else f", the paper's {100 * paper:.1f}"
+                trained = f"{epochs} epoch{'s' if epochs > 1 else ''}"
                 parts.append(
-                    f"{model.upper()} on {LABELS.get(data, data)}, {epochs} epochs: {_accuracy(alike)} %{beside} "
+                    f"{model.upper()} on {LABELS.get(data, data)}, after {trained}: {_accuracy(alike)} %{beside} "
                     f"({len(alike)} seed{'s' if len(alike) > 1 else ''})"
                 )
     if not parts:

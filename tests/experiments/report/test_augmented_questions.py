@@ -32,8 +32,8 @@ def test_accuracies_stand_beside_the_papers_and_sizes_that_are_not_matched_do_no
         test_accuracy=0.96,
     )
     text = answer("Are the accuracies", [whole, images(0.97), images(0.5, "-extra=1", extra=1)])
-    assert "NODE on MNIST, 8 epochs: 96.00 %, the paper's 96.4 (1 seed)" in text
-    assert "ANODE on MNIST halved to 14 x 14, 10 epochs: 97.00 % (1 seed)" in text and "50.00" not in text
+    assert "NODE on MNIST, after 8 epochs: 96.00 %, the paper's 96.4 (1 seed)" in text
+    assert "ANODE on MNIST halved to 14 x 14, after 10 epochs: 97.00 % (1 seed)" in text and "50.00" not in text
     with pytest.raises(NotMeasured):
         answer("Are the accuracies", [found("anode_images", "quick-seed0", test_accuracy=0.9)])
 
