@@ -18,8 +18,7 @@ from original_repro.supervised import GraphClassifier, cross_entropy
 
 # Images that are computed together. Independent parts keep all cores busy where a single convolution would wait for its threads.
 IMAGES_AT_ONCE, IMAGES_AT_ONCE_BY_ROWS = 16, 32
-# From where on Winograd's algorithm was seen to win. On one core the field with its derivatives takes, of the direct one's time,
-# 0.81 (14 x 14) to 0.94 (32 x 32) with 64 filters, 0.65 to 0.85 with 92 and 125.
+# From where on Winograd's algorithm was seen to win, on one core: more with more filters, and hardly at smaller sizes.
 LEAST_HEIGHT, LEAST_PIXELS, LEAST_FILTERS = 14, 32 * 14 * 14, 64
 
 

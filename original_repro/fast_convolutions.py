@@ -91,8 +91,8 @@ def winograd_rows_conv(x, weight):
     channels_out) with odd size; returns (height, batch, width, channels_out). The rows are cut into tiles of equal height, at
     most 8 with size 3, each evaluated at its height + size - 1 points; what belongs to one point is convolved along the rows by
     TensorFlow. At size 3 and 7 rows a tile that is 3.9 products an output and pair of channels, where the direct way has 9.
-    (Tiles in both directions have fewer still, but twice as many of the sums before and after, which take as long as what they
-    save; and they lose the square of the digits.) In float32 the result and its derivatives are good to 2e-5 of their largest
+    (Tiles in both directions have fewer still, but twice as many of the sums before and after, and they lose the square of
+    the digits.) In float32 the result and its derivatives are good to 2e-5 of their largest
     value, the direct one's to 1e-6. Raises ValueError for other sizes.
     """
     size, height = weight.shape[0], x.shape[0]

@@ -10,7 +10,6 @@ import time
 from .. import Experiment, Section
 from ..harness import plotting, records
 from ..harness.tables import markdown_table
-from ..harness.workers import WorkerSettings
 from . import images, summary
 
 NAME = "anode_figure13"
@@ -96,7 +95,6 @@ EXPERIMENT = Experiment(
     run=run,
     description=__doc__,
     preset_of=lambda settings: PRESETS[settings.preset],
-    settings=WorkerSettings,
     takes={"quick": "1 min"},
     section=Section(
         "Augmented Neural ODEs, Figure 13: overfitting",

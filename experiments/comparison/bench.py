@@ -15,13 +15,13 @@ from ..harness.tables import markdown_table
 from .goals import GOALS
 
 NAME = "bench"
-ROUNDS = {"layer": 5, "graphs": 40, "small": 10, "flow": 5, "latent": 3, "toy": 20, "compilers": 7}
+ROUNDS = {"layer": 5, "graphs": 40, "small": 10, "flow": 5, "latent": 3, "toy": 20, "images": 3, "compilers": 7}
 
 
 def run(settings, places):
     """Measure everything, print it, write the record bench/quick-seed0.json; returns the record."""
     # They import TensorFlow, which takes seconds.
-    from . import bench_compilers, bench_flows, bench_latent, bench_layer, bench_memory, bench_small, bench_toy
+    from . import bench_compilers, bench_flows, bench_images, bench_latent, bench_layer, bench_memory, bench_small, bench_toy
     from .modern import problems
 
     begun = time.perf_counter()
@@ -35,6 +35,7 @@ def run(settings, places):
         "flow": lambda: bench_flows.bench_flow(ROUNDS["flow"]),
         "latent ODE": lambda: bench_latent.bench_latent(ROUNDS["latent"]),
         "toy problem": lambda: bench_toy.bench_toy(ROUNDS["toy"]),
+        "images": lambda: bench_images.bench_images(ROUNDS["images"]),
         "compilers": lambda: bench_compilers.bench_compilers(ROUNDS["compilers"]),
         "memory": lambda: bench_memory.bench_memory(bench_memory.BATCH, bench_memory.CHANNELS),
     }
@@ -129,6 +130,13 @@ ROWS = (  # what, metric, its goal's name, how to print it
     ("latent ODE, iteration at 1e-5: native times as fast as graph", "latent_loose_native_over_graph_speedup", None, "{:.1f}"),
     ("the same at 1.5e-8", "latent_tight_native_over_graph_speedup", None, "{:.1f}"),
     ("toy problem of Augmented Neural ODEs, iteration: native times as fast as graph", "toy_node_native_speedup", None, "{:.1f}"),
+    (
+        "NODE of images, step: time by Winograd's algorithm over that by the direct one",
+        "images_node_winograd_ratio",
+        None,
+        "{:.2f}",
+    ),
+    ("the same, ANODE", "images_anode_winograd_ratio", None, "{:.2f}"),
 )
 
 

@@ -54,8 +54,9 @@ class Resumable:
             raise CheckpointError(f"{self.path} is a checkpoint, but not one that fit wrote")
         then, now = dict(_flat(saved["identity"])), dict(_flat(self.identity))
         other = [name for name in {**then, **now} if then.get(name) != now.get(name) and not (name in ADDED and name not in then)]
-        # Equal learning rates at the quarters of two lengths: the longer run begins as the shorter one.
-        longer = other == ["epochs"] and saved["identity"]["epochs"] < self.identity["epochs"]
+        # At a constant rate, at which the first step stands for a warm-up, the longer run begins as the shorter one.
+        constant = len(set(self.identity["learning_rates"])) == 1
+        longer = other == ["epochs"] and constant and saved["identity"]["epochs"] < self.identity["epochs"]
         if other and not longer:
             differences = [f"{name} was {then.get(name, 'absent')} and is {now.get(name, 'absent')}" for name in other]
             raise CheckpointError(

@@ -116,6 +116,10 @@ def test_a_longer_run_goes_on_from_a_shorter_one_at_a_constant_rate_only(tmp_pat
     assert len(shorter[1]) == 2
     with pytest.raises(CheckpointError, match="epochs was 3 and is 2"):
         small_run(tmp_path / "c", epochs=2, schedule=constant(0.1))
+    # A warm-up to a constant rate, as long as a part of the run: equal at the quarters of both lengths, and not the same run.
+    small_run(tmp_path / "warmed", epochs=2, schedule=lambda step: 0.1 * min(step, 2))
+    with pytest.raises(CheckpointError, match="epochs was 2 and is 4"):
+        small_run(tmp_path / "warmed", epochs=4, schedule=lambda step: 0.1 * min(step, 4) / 2)
     with pytest.raises(CheckpointError, match="epochs was 3 and is 4.*learning_rates"):
         small_run(tmp_path / "c", epochs=4, schedule=training.warmup_cosine(0.1, 24, 2))
 
