@@ -42,7 +42,12 @@ def run(settings, places):
 
 
 def metrics_of(results):
-    """Evaluations of the first and last epochs and the most, last losses, and failures."""
+    """Evaluations of the first and last epochs, the most and what it is over the first, last losses, and failures.
+
+    A failed solve counts as the evaluations of the steps at which dopri5 gives up.
+    """
+    from original_repro.augmented import MOST_STEPS
+
     metrics = {}
     for model, result in results.items():
         history = result["history"]
@@ -53,6 +58,7 @@ def metrics_of(results):
                 f"nfe_first_{model}": evaluations[0],
                 f"nfe_last_{model}": evaluations[-1],
                 f"nfe_most_{model}": max(evaluations),
+                f"growth_{model}": (6 * MOST_STEPS if result["failed"] else max(evaluations)) / evaluations[0],
                 f"train_loss_{model}": history[-1]["train"]["loss"],
             }
     return metrics

@@ -118,6 +118,17 @@ def test_images_a_run_a_model_and_overfitting(tmp_path, monkeypatch):
     assert "ANODE" in table and len(figures) == 1
 
 
+def test_a_failed_solve_counts_as_the_evaluations_at_which_it_is_given_up():
+    def result(evaluations, failed=None):
+        return {"failed": failed, "history": [{"train": {"loss": 1.0, "nfe_forward": nfe}} for nfe in evaluations]}
+
+    failed = {"after_records": 2, "reason": "larger nmax is needed"}
+    metrics = figure13_overfitting.metrics_of({"node": result([20.0, 30.0], failed), "anode": result([20.0, 50.0, 40.0])})
+    assert metrics["growth_node"] == 300 and metrics["growth_anode"] == 2.5 and metrics["nfe_last_anode"] == 40
+    at_once = figure13_overfitting.metrics_of({"node": result([], failed)})
+    assert at_once == {"failed_node": failed, "epochs_node": 0}
+
+
 def one(seed, losses, failed=None, **task):
     made = toy.task(seed=seed, epochs=3, **task)
     epochs = [{"loss": loss, "nfe_forward": 14.0 + 6 * i} for i, loss in enumerate(losses)]
