@@ -22,7 +22,8 @@ def counts(verdicts):
             "in results/README.md of the project."
         )
     listed = len(verdicts) - len(counted)
-    aside = f" {listed} more entries, settings that we typed and information, are listed and not counted." if listed else ""
+    what, are = (f"{listed} more entries", "are") if listed > 1 else ("One more entry", "is")
+    aside = f" {what}, settings that we typed or information, {are} listed and not counted." if listed else ""
     return f"{_by_kind(counted)}.{aside}"
 
 
