@@ -258,7 +258,7 @@ def _evaluate_all(arguments):
     if Path(arguments.out).resolve() == records.RESULTS.resolve():
         arguments.parser.error("--out must be another folder than results, whose records are of whole runs")
     check_folder(Path(arguments.out) / "runs", f"--out {arguments.out}")
-    for path in measure_again(EXPERIMENTS.values(), arguments.out):
+    for path in measure_again(EXPERIMENTS.values(), arguments.out, available_cores()):
         print(f"record: {path}")
 
 
