@@ -1,4 +1,4 @@
-# make repro: what the kept weights give, then the quick preset of every experiment, with their report.
+# make repro: what the kept weights give, then the quick presets of most experiments, with their report.
 # make test: lint, types and tests, the strict build of the site among them.  make lint, make types: these alone.  make format: what lint can repair.
 # make test-lowest: the tests with the lowest versions that setup.cfg allows.  make wheel: a wheel into build/wheel.
 # make mutants MODULE=solvers_bridge/adjoint.py TESTS="test_tolerances or test_jumps": mutation testing of one module by the files of

@@ -146,7 +146,7 @@ def _parser():
         options.add_checkpoints(one)
         one.set_defaults(handler=_run, name=name)
     every = names.add_parser(
-        "all", help="every experiment but those of many trainings, with its own defaults, and in its variants where it has them"
+        "all", help="every experiment but long ones and those of the paper preset's weights, in its variants where it has them"
     )
     options.add_settings(every, Settings)
     options.add_checkpoints(every)
@@ -210,7 +210,10 @@ def _list(arguments):
     ]
     headers = ["name", "of the paper", "shows", "quick", "paper"]
     print(tabulate(rows, headers, maxcolwidths=[None, None, 52, None, None], disable_numparse=True))
-    print("\nquick, paper: about how long each preset takes on two cores. `python -m experiments run NAME --help` tells more.")
+    print(
+        "\nquick, paper: about how long each preset takes, or took where there is a record, on one core or two. "
+        "`python -m experiments run NAME --help` tells more."
+    )
 
 
 def _run(arguments):

@@ -185,7 +185,7 @@ def table(found):
     rows = [
         [TITLES[problem], *(cell(f"{problem}_{model}") for model in MODELS)] for problem in record["configuration"]["problems"]
     ]
-    note = f"Huber loss of the last epoch, and the mean epoch in which all repetitions were below {REACHED}, where they were."
+    note = f"Huber loss of the last epoch, and the mean of the repetitions' first epochs below {REACHED}, where all get there."
     return f"{note}\n\n" + markdown_table(["problem", *(summary.NAMES[model] for model in MODELS)], rows)
 
 

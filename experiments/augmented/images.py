@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from original_repro.datasets import cifar10, fashion_mnist, mnist, svhn
+from original_repro.datasets import cifar10, fashion_mnist, mnist, svhn, tiny_imagenet
 from original_repro.training import adam, constant, drawn_batches, fit, load_checkpoint, minibatches
 from solvers_bridge import SolverError
 
@@ -38,11 +38,14 @@ DATA = {
     "cifar10": (cifar10.load, False),
     "cifar10_jpeg": (cifar10.load_jpeg, False),
     "svhn": (svhn.load, False),
+    "tiny_imagenet": (tiny_imagenet.load, False),
 }
+CLASSES = {"tiny_imagenet": 200}  # all others have ten
 # Matched numbers of parameters: {model: (filters, extra channels)}.
 SIZES = {
     "grey": {"node": (92, 0), "anode": (64, 5)},
     "coloured": {"node": (125, 0), "anode": (64, 10)},
+    "imagenet": {"node": (164, 0), "anode": (64, 5)},
 }
 TASK = {
     "data": "mnist",
@@ -79,6 +82,13 @@ def task(**settings):
     return made
 
 
+def sizes(data):
+    """{model: (filters, extra channels)} that the paper matches for these images, by their name in DATA."""
+    if data == "tiny_imagenet":
+        return SIZES["imagenet"]
+    return SIZES["coloured" if data.startswith(("cifar10", "svhn")) else "grey"]
+
+
 def load(task, folder=None):
     """(training images, labels, test images, labels) of a task as uint8, images (examples, height, width, channels)."""
     from original_repro.augmented_images import halved
@@ -100,12 +110,12 @@ def load(task, folder=None):
     )
 
 
-def model_of(task, shape, classes=10):
+def model_of(task, shape):
     """(model, initial parameters) of a task for images of `shape` (height, width, channels)."""
     from original_repro import augmented_images
     from original_repro.layers import init_dense
 
-    rng = np.random.default_rng([task["seed"], 1])
+    rng, classes = np.random.default_rng([task["seed"], 1]), CLASSES.get(task["data"], 10)
     if task["linear"]:
         return augmented_images.LinearClassifier(), init_dense(rng, int(np.prod(shape)), classes)
     model = augmented_images.image_ode(
@@ -122,8 +132,9 @@ def model_of(task, shape, classes=10):
 def train(task, checkpoint, folder=None, *, progress=True):
     """Train a task's model, going on from `checkpoint`, a path, also where that is of fewer epochs.
 
-    Returns {"history": as training.fit's, "params", "failed": None or {"after_records", "reason"}, "parameters": their number,
-    "parameters_without_time": without the weights of time channels, as the paper counts, "examples": those of the test set}.
+    Returns {"history": as training.fit's, "params", "failed": None or {"after_records", "kind": "solve", or "loss" where that was
+    not finite, "reason"}, "parameters": their number, "parameters_without_time": without the weights of time channels, as the
+    paper counts, "examples": those of the test set}.
     """
     from original_repro.supervised import parameter_count
 
@@ -176,7 +187,11 @@ def train(task, checkpoint, folder=None, *, progress=True):
     except (SolverError, FloatingPointError) as error:
         run = load_checkpoint(checkpoint)["run"] if Path(checkpoint).exists() else {"params": initial, "history": []}
         params, history = run["params"], run["history"]
-        result["failed"] = {"after_records": len(history), "reason": str(error)}
+        result["failed"] = {
+            "after_records": len(history),
+            "kind": "solve" if isinstance(error, SolverError) else "loss",
+            "reason": str(error),
+        }
     return {**result, "params": params, "history": history}
 
 

@@ -129,10 +129,10 @@ def table(found):
     parts.append(_reasons(rows))
     share, band = record["metrics"].get("share_in_band"), configuration["band"]
     if share is not None:
-        met = "as" if share >= band["share"] else "not as"
+        met = "met" if share >= band["share"] else "not met"
         parts.append(
             f"In the second pass {100 * share:.0f} % of the times, each over the median of its problem and tolerance, were "
-            f"within a factor of {band['factor']:g} of the first pass: {met} stated before, {100 * band['share']:.0f} %."
+            f"within a factor of {band['factor']:g} of the first pass; the {100 * band['share']:.0f} % stated before are {met}."
         )
     if configuration["left_out"]:
         parts.append(f"Defined, and not in this preset's grid: {'; '.join(configuration['left_out'].values())}.")

@@ -20,6 +20,7 @@ def _images(found, *, matched=False, **configuration):
         and record["preset"] == "paper"
         and record["configuration"]["steps"] is None
         and "test_accuracy" in record["metrics"]
+        and not record["metrics"]["failed"]
         and all(record["configuration"].get(name) == value for name, value in configuration.items())
         and not (matched and any(f"-{option}=" in path.stem for option in ("extra", "filters", "readout")))
     ]
@@ -31,13 +32,19 @@ def _accuracy(records):
     return f"{mean:.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
 
 
+def _data_and_models(found):
+    return {tuple(record["configuration"][part] for part in ("data", "model")) for record in _images(found)}
+
+
 def _accuracies(found):
     reported = {
         tuple(entry["measured_by"]["configuration"][part] for part in ("data", "model")): entry["value"]
         for entry in registry.read()
         if entry["id"].startswith("anode-table1")
     }
-    parts = []
+    command, parts = f"python -m experiments run {IMAGES} --preset paper --model node", []
+    if not any((data, model) in reported for data, model in _data_and_models(found)):
+        raise NotMeasured(command)
     for data in sorted({record["configuration"]["data"] for record in _images(found)}):
         for model in ("node", "anode"):
             records = _images(found, matched=True, data=data, model=model)
@@ -50,12 +57,10 @@ def _accuracies(found):
                     f"{model.upper()} on {LABELS.get(data, data)}, after {trained}: {_accuracy(alike)} %{beside} "
                     f"({len(alike)} seed{'s' if len(alike) > 1 else ''})"
                 )
-    if not parts:
-        raise NotMeasured(f"python -m experiments run {IMAGES} --preset paper --model node")
     return (
         "The paper gives neither seeds nor the number of epochs for its Table 1, and which epoch is read decides some "
         f"of it; every record has the test accuracy of each. Test accuracy of the last epoch: {'; '.join(parts)}. "
-        f"(`python -m experiments run {IMAGES} --preset paper --model node`)"
+        f"(`{command}`)"
     )
 
 

@@ -221,7 +221,10 @@ def _mismatch(wanted, from_seed, record):
         for name, value in wanted["configuration"].items()
         if record["configuration"].get(name) != value
     ]
-    return "another configuration: " + ", ".join(other) if other else ""
+    if other:
+        return "another configuration: " + ", ".join(other)
+    failed = record["metrics"].get("failed")
+    return f"its training failed after {failed['after_records']} records" if isinstance(failed, dict) else ""
 
 
 def _alike(record, other):

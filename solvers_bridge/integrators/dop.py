@@ -17,7 +17,7 @@ from .scipy_private import inner_integrator
 
 LARGER_NSTEPS_NEEDED = -2  # idid
 STOP, GO_ON = -1, 0  # answers of solout
-MAX_STEP, FIRST_STEP = 5, 6  # 0-based places in WORK
+FIRST_STEP = 6  # 0-based place in WORK
 HAIRERS_SMALL_STEP = 1e-6  # his guess of the first one where components are zero, whatever the unit of time
 
 

@@ -58,7 +58,7 @@ def relaxation(rate):
 
 
 def van_der_pol(mu):
-    """Van der Pol's oscillator from (2, 0); dy_1/dmu after about one jump."""
+    """Van der Pol's oscillator from (2, 0); dy_1/dmu after a jump, or two at mu = 4."""
     end = {4.0: 12.0, 10.0: 15.0, 50.0: 60.0, 1000.0: 1500.0}[mu]
     return _small(right_hand_sides.van_der_pol, [2.0, 0.0], end, [mu], 0, 1e-10)
 

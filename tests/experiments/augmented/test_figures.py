@@ -101,6 +101,13 @@ def test_a_slice_left_out_and_weight_decay(tiny, tmp_path):
     assert metrics["nfe_node_0.01"] >= 8 and metrics["loss_anode_0"] > 0 and "0.01" in table and len(figures) == 1
 
 
+def test_a_record_of_images_has_the_sessions_of_its_checkpoint(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(table1_images.records, "sessions_of", lambda path: asked.append(path) or [])
+    run(table1_images, tmp_path, "--model", "linear", "--epochs", "2")
+    assert [path.name for path in asked] == ["quick-seed0-model=linear.npz"]
+
+
 @pytest.mark.slow
 def test_images_a_run_a_model_and_overfitting(tmp_path, monkeypatch):
     monkeypatch.setitem(table1_images.PRESETS["quick"], "examples", 40)
@@ -122,9 +129,11 @@ def test_a_failed_solve_counts_as_the_evaluations_at_which_it_is_given_up():
     def result(evaluations, failed=None):
         return {"failed": failed, "history": [{"train": {"loss": 1.0, "nfe_forward": nfe}} for nfe in evaluations]}
 
-    failed = {"after_records": 2, "reason": "larger nmax is needed"}
+    failed = {"after_records": 2, "kind": "solve", "reason": "larger nmax is needed"}
     metrics = figure13_overfitting.metrics_of({"node": result([20.0, 30.0], failed), "anode": result([20.0, 50.0, 40.0])})
     assert metrics["growth_node"] == 300 and metrics["growth_anode"] == 2.5 and metrics["nfe_last_anode"] == 40
+    not_finite = figure13_overfitting.metrics_of({"node": result([20.0, 30.0], {**failed, "kind": "loss"})})
+    assert not_finite["growth_node"] == 1.5
     at_once = figure13_overfitting.metrics_of({"node": result([], failed)})
     assert at_once == {"failed_node": failed, "epochs_node": 0}
 

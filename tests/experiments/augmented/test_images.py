@@ -52,9 +52,29 @@ def test_a_solve_that_fails_is_a_result_with_the_history_until_then(tmp_path, mo
     monkeypatch.setattr(images, "model_of", fails_later)
     result = images.train(quick(), tmp_path / "failing.npz", progress=False)
     assert (
-        result["failed"] == {"after_records": 1, "reason": "step size underflow; at epoch 2, step 4"}
+        result["failed"] == {"after_records": 1, "kind": "solve", "reason": "step size underflow; at epoch 2, step 4"}
         and len(result["history"]) == 1
     )
+
+
+def test_a_loss_that_is_not_finite_is_no_failed_solve(tmp_path, monkeypatch):
+    made = images.model_of
+
+    def not_finite(task, shape):
+        model, params = made(task, shape)
+        work = model.value_and_grad
+        model.value_and_grad = lambda *arguments: ({**work(*arguments)[0], "loss": float("nan")}, work(*arguments)[1])
+        return model, params
+
+    monkeypatch.setattr(images, "model_of", not_finite)
+    failed = images.train(quick(), tmp_path / "failing.npz", progress=False)["failed"]
+    assert failed["kind"] == "loss" and failed["after_records"] == 0
+
+
+def test_sizes_and_classes_follow_the_images():
+    assert images.sizes("tiny_imagenet") == {"node": (164, 0), "anode": (64, 5)} and images.sizes("svhn")["anode"] == (64, 10)
+    linear = images.task(data="tiny_imagenet", linear=True)
+    assert images.model_of(linear, (8, 8, 3))[1]["weight"].shape == (8 * 8 * 3, 200)
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_winners_are_the_fastest_that_are_right_enough():
     row = next(line for line in text.splitlines() if "0.0001" in line and "b: m" in line)
     assert "400 ms" in row and "2 (solvers_bridge, native" in row and "100 (autograd's odeint" in row
     assert any(line.replace(" ", "") == "|e:m|small|ValueError|1|" for line in text.splitlines())
-    assert "80 % of the times" in text and "not as stated before, 90 %." in text
+    assert "80 % of the times" in text and "the 90 % stated before are not met." in text
     assert "not in this preset's grid: a flow." in text
     assert "f was not measured: no wheel." in text
 

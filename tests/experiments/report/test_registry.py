@@ -87,6 +87,15 @@ def test_records_of_several_configurations_are_not_averaged_the_newest_counts():
     assert verdict.set_aside == [(old[0], "an older configuration")]
 
 
+def test_a_training_that_failed_does_not_count():
+    path, record = made_up()
+    record["metrics"]["failed"] = {"after_records": 3, "kind": "solve", "reason": "step size underflow"}
+    verdict = judge((path, record))
+    assert verdict.verdict == NOT_MEASURED and verdict.set_aside == [(path, "its training failed after 3 records")]
+    record["metrics"]["failed"] = 2  # trainings of many, whose failures are counted
+    assert judge((path, record)).verdict == REPRODUCED
+
+
 def test_a_record_without_the_metric_is_named_not_judged():
     found = made_up(None)
     verdict = judge(found)
