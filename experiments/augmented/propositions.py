@@ -4,8 +4,8 @@ At the paper's 1e-3 a trained field is often not integrated: solving it back doe
 answers is not what its ODE answers. So the models of g of Figures 5 and 7, of ten seeds, are solved again at tolerances down to
 1e-9. The ladder has evaluations, reconstruction error and determinants of the flow's derivative (proposition 3); at the tightest
 tolerance follow the order of the line, the winding number of the plane's unit circle and the tunnel of the inner class through
-each circle (propositions 1 and 2), and wrong answers on dense samples of both regions. Augmented models are the positive controls.
-Figure 3 has the same of its own models.
+each circle (propositions 1 and 2), and wrong answers on dense samples of both regions. Augmented models are the positive
+controls. Figure 3 has the same of its own models.
 
 The checks hold of any flow. What they measure here is whether the flow was solved, and what the models' answers are worth.
 """
