@@ -70,12 +70,13 @@ def _only_first(count, size, rtol, atol, rms_norm):
     return rtol * scale, atol_vector
 
 
-def reverse_sweep(segment, f, t, zs, zs_bar, p, is_zero, xp=np):
+def reverse_sweep(segment, f, t, zs, zs_bar, p, is_zero, xp=np, t0_from_slope=False):
     """Cotangents (z0_bar (n,), t_bar (T,), theta_bar (p,)) of the states zs (T, n) at times t (T,), given theirs, zs_bar (T, n).
 
     segment(i, a, theta_bar, t0_bar) -> the three at t[i - 1] from those at t[i]; f(t, z) -> dz/dt. z(t) begins anew from the
     stored zs at each output time; a, the adjoint, takes up the cotangent of each output as it passes. is_zero(a, theta_bar):
-    whether there is nothing to carry yet.
+    whether there is nothing to carry yet. t0_from_slope: dL/dt0 = -a(t0) . f(t0, z0) at the end, instead of what segments have
+    gathered of it by integrating -a . df/dt, which misses what is no derivative: jumps of f, and the size of steps.
     """
     last = len(t) - 1
     a = zs_bar[last]
@@ -88,6 +89,8 @@ def reverse_sweep(segment, f, t, zs, zs_bar, p, is_zero, xp=np):
         t0_bar = t0_bar - t_bar
         if not is_zero(a, theta_bar):
             a, theta_bar, t0_bar = segment(i, a, theta_bar, t0_bar)
+        if i == 1 and t0_from_slope:
+            t0_bar = -xp.dot(a, f(t[0], zs[0]))
         a = a + zs_bar[i - 1]
     t_bars.append(t0_bar)
     return a, xp.array(t_bars[::-1]), theta_bar

@@ -49,9 +49,10 @@ def check(func, y0, t, params, method, rtol, atol, options, adjoint_method, adjo
             "adjoint_method='discrete' backpropagates through the steps of an explicit Runge-Kutta method: method must be "
             f"euler, midpoint, rk4, dopri5 or dop853 (or rk4_38), got {method!r}"
         )
+    jumps = solver.options.jump_t
     solver, stored = _jumps_on_the_grid(solver, getval(t), _precision(dynamics))
     reverse_method = method if discrete or adjoint_method is None else adjoint_method
-    adjoint_solver, special = _checked_adjoint(solver, layout, reverse_method, adjoint_rtol, adjoint_atol, adjoint_options)
+    adjoint_solver, special = _checked_adjoint(solver, jumps, layout, reverse_method, adjoint_rtol, adjoint_atol, adjoint_options)
     if _precision(dynamics) is np.float32:
         _warn_of_tight_tolerances((solver, adjoint_solver))
     problem = Problem(
@@ -111,15 +112,20 @@ def _precision(dynamics):
 def _jumps_on_the_grid(solver, times, time_dtype):
     """solver with jumps between the first time and the last, each at an output time if it is too close to one; and the others."""
     low, high = min(times[0], times[-1]), max(times[0], times[-1])
-    jumps, stored = [], []
+    sides, stored = {}, []
     for jump in solver.options.jump_t:
-        close = [time for time in times if are_close(float(time), jump)]
+        close = [float(time) for time in times if are_close(float(time), jump)]
         if close:
-            jumps.append(float(close[0]))
+            sides[close[0]] = _around(*sides.get(close[0], ()), jump, *close)
         elif low < jump < high:
-            jumps.append(jump)
+            sides[jump] = jump, jump
             stored.append(jump)
-    return solver._replace(options=solver.options._replace(jump_t=tuple(jumps), time_dtype=time_dtype)), stored
+    options = solver.options._replace(jump_t=tuple(sides), jump_sides=tuple(sides.values()), time_dtype=time_dtype)
+    return solver._replace(options=options), stored
+
+
+def _around(*times):
+    return min(times), max(times)
 
 
 def checked_dynamics(func):
@@ -319,8 +325,8 @@ CHECKS = {
 }
 
 
-def _checked_adjoint(solver, layout, method, rtol, atol, options):
-    """The Solver of the reverse sweep, and its special options as a dict."""
+def _checked_adjoint(solver, jumps, layout, method, rtol, atol, options):
+    """The Solver of the reverse sweep, and its special options as a dict; jumps: times at which the user says that func does."""
     if options is not None and not isinstance(options, dict):
         raise TypeError(f"adjoint_options must be a dict, got {type(options).__name__}")
     options = dict(options or {})
@@ -341,6 +347,11 @@ def _checked_adjoint(solver, layout, method, rtol, atol, options):
             f"{', '.join(ADJOINT_ONLY_OPTIONS + integrator.known_options)}"
         )
     checked = checked_options(integrator, options, "adjoint_options")
+    if set(checked.jump_t) - set(jumps):
+        raise ValueError(
+            "adjoint_options['jump_t'] must be times of options['jump_t'], where the forward solve restarts as well; "
+            f"got {checked.jump_t}"
+        )
     if integrator is solver.integrator:
         inherited = solver.options
         # A user's Jacobian is that of func, not that of the augmented system; nor has that one its bands.
@@ -348,7 +359,12 @@ def _checked_adjoint(solver, layout, method, rtol, atol, options):
         checked = inherited._replace(**{key: getattr(checked, key) for key in options})
     # Where func jumps and where it may be called is a matter of func, whatever the method.
     own = solver.options
-    checked = checked._replace(jump_t=own.jump_t, time_dtype=own.time_dtype, stay_inside=checked.stay_inside or own.stay_inside)
+    checked = checked._replace(
+        jump_t=own.jump_t,
+        jump_sides=own.jump_sides,
+        time_dtype=own.time_dtype,
+        stay_inside=checked.stay_inside or own.stay_inside,
+    )
     rtol = solver.rtol if rtol is None else checked_tolerance(rtol, layout, "adjoint_rtol")
     atol = solver.atol if atol is None else checked_tolerance(atol, layout, "adjoint_atol")
     return Solver(integrator, rtol, atol, checked), special

@@ -23,7 +23,7 @@ from .integrators.compiled import (
     has_false_success,
 )
 from .jacobian import jacobian_of
-from .solve import CLOSE_TIMES, FAR_TIMES, inside_of
+from .solve import CLOSE_TIMES, FAR_TIMES, inside_of, slope_time
 from .statistics import new_statistics, publish, recorders_are_open
 
 
@@ -45,7 +45,7 @@ class Sweep(ctypes.Structure):
         ("slope", ctypes.c_void_p),
         ("slope_binding", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("wants_t", "n", "p", "count")),
-        *((name, ctypes.c_void_p) for name in ("t", "zs", "zs_bar", "is_close")),
+        *((name, ctypes.c_void_p) for name in ("t", "slope_t", "zs", "zs_bar", "is_close")),
         ("vector_tolerances", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("rtol", "atol")),
         *((name, ctypes.c_double) for name in ("grid_unit", "gap_limit")),
@@ -122,6 +122,7 @@ class _Run:
         self.outcomes = (Outcome * count)()
         self.arrays = {
             "t": np.ascontiguousarray(reverse.t),
+            "slope_t": np.array([slope_time(t, reverse.t, reverse.problem.solver.options) for t in reverse.t], float),
             "zs": np.ascontiguousarray(reverse.zs, float),
             "zs_bar": self.zs_bar,
             "is_close": is_close,

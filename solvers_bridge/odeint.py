@@ -18,7 +18,7 @@ from .dynamics.tape import vjp
 from .integrators.dop import Dop
 from .nested import Layout, is_differentiable
 from .reverse import gradient, lost_gap
-from .solve import Kept, Warm, adjoint_problem, are_close, forward, solve_traced, with_stored
+from .solve import Kept, Warm, adjoint_problem, are_close, forward, slope_time, solve_traced, with_stored
 from .statistics import SolverError
 
 
@@ -123,10 +123,11 @@ def _odeint_vjp(argnums, zs, args, kwargs):
     problem, z0, t, *leaves = args
 
     def pullback(zs_bar):
+        wants_t = 2 in argnums
         if any(isbox(value) for value in (zs, zs_bar, z0, t, *leaves)):
-            z0_bar, t_bar, theta_bar = _traced_gradient(problem, zs, zs_bar, z0, t, leaves)
+            z0_bar, t_bar, theta_bar = _traced_gradient(problem, zs, zs_bar, z0, t, leaves, wants_t)
         else:
-            z0_bar, t_bar, theta_bar = gradient(problem, t, zs, zs_bar, leaves, wants_t=2 in argnums)
+            z0_bar, t_bar, theta_bar = gradient(problem, t, zs, zs_bar, leaves, wants_t)
         bars = [None, z0_bar, t_bar, *unpack_like(theta_bar, leaves, anp.reshape)]
         return [_in_dtype_of(args[argnum], bars[argnum]) for argnum in argnums]
 
@@ -151,14 +152,21 @@ def _tangent(problem, z0, t, leaves, v, t_dot, w, zs):
     n = problem.layout.size
     if t_dot is not None:
         f = differentiable(problem.dynamics, problem.layout, problem.structure)
+        slope = _slopes(problem, f, t, leaves)
         # The state at a moved t0 is still z0: the flow from there is that of a start moved back along f.
-        v = v - t_dot[0] * f(t[0], z0, *leaves)
+        v = v - t_dot[0] * slope(t[0], z0)
     both = _tangent_problem(problem, len(leaves) + len(w))
     zs_dot = _odeint(both, anp.concatenate([z0, v]), t, *leaves, *w)[:, n:]
     if t_dot is None:
         return zs_dot
-    slopes = anp.stack([f(t[i], zs[i], *leaves) for i in range(len(t))])
+    slopes = anp.stack([slope(t[i], zs[i]) for i in range(len(t))])
     return zs_dot + anp.reshape(t_dot, (-1, 1)) * slopes
+
+
+def _slopes(problem, f, t, leaves):
+    """(t, z) -> f at an output time of t, traced; where func jumps there, on the side of slope_time."""
+    times, options = _value(t), problem.solver.options
+    return lambda t_i, z: f(t_i + (slope_time(_value(t_i), times, options) - _value(t_i)), z, *leaves)
 
 
 def _tangent_problem(problem, count):
@@ -182,7 +190,7 @@ def _tangent_problem(problem, count):
     )
 
 
-def _traced_gradient(problem, zs, zs_bar, z0, t, leaves):
+def _traced_gradient(problem, zs, zs_bar, z0, t, leaves, wants_t):
     """gradient where autograd traces any of its arguments, for derivatives of derivatives.
 
     The paper's way is a sweep of reverse solves that are differentiated in their turn. Where z(t) is not found backwards, the
@@ -195,7 +203,7 @@ def _traced_gradient(problem, zs, zs_bar, z0, t, leaves):
         except (_Lost, SolverError):
             if problem.reconstruction == "solve":
                 raise
-    bars = _pullback(problem, zs_bar, z0, t, *leaves)
+    bars = _pullback(problem, wants_t, zs_bar, z0, t, *leaves)
     n, count = problem.layout.size, len(getval(t))
     return bars[:n], bars[n : n + count], bars[n + count :]
 
@@ -225,7 +233,8 @@ def _sweep_of_traced_solves(problem, zs, zs_bar, t, leaves, p):
     def is_zero(a, theta_bar):
         return not (isbox(a) or isbox(theta_bar) or np.any(a) or np.any(theta_bar))
 
-    return reverse_sweep(segment, lambda t_i, z: f_traced(t_i, z, *leaves), t, zs, zs_bar, p, is_zero, anp)
+    slope, has_jumps = _slopes(problem, f_traced, t, leaves), bool(problem.solver.options.jump_t)
+    return reverse_sweep(segment, slope, t, zs, zs_bar, p, is_zero, anp, t0_from_slope=has_jumps)
 
 
 def _is_lost(problem, z, stored):
@@ -244,52 +253,59 @@ def _value(x):
 
 
 @primitive
-def _pullback(problem, zs_bar, z0, t, *leaves):
-    """[z0_bar (n), t_bar (T), theta_bar (P)] of a solve for the cotangent zs_bar (T, n) of its states."""
+def _pullback(problem, wants_t, zs_bar, z0, t, *leaves):
+    """[z0_bar (n), t_bar (T), theta_bar (P)] of a solve for the cotangent zs_bar (T, n) of its states; wants_t as of gradient."""
     problem = problem._replace(keep=Kept(steps=problem.discrete or problem.reconstruction == "interpolate"))
     zs = forward(problem, z0, t, leaves)
-    return np.concatenate(gradient(problem, t, zs, zs_bar, leaves, wants_t=True))
+    return np.concatenate(gradient(problem, t, zs, zs_bar, leaves, wants_t))
 
 
-def _along(problem, zs_bar, z0, t, leaves, v, t_dot, w):
-    """Cotangents (zs_bar's, z0's, t's, *those of leaves that are floats) of <zs_bar, tangent of the states along v, t_dot, w>."""
+def _along(problem, zs_bar, z0, t, leaves, v, t_dot, w, wants_t):
+    """Cotangents (zs_bar's, z0's, t's, *those of leaves that are floats) of <zs_bar, tangent of the states along v, t_dot, w>.
 
-    def inner(zs_bar, z0, t, *values):
+    That of t is zero unless wanted: f may have no derivative by t.
+    """
+
+    def inner(zs_bar, z0, *values):
         values = iter(values)
+        times = next(values) if wants_t else t
         every = [next(values) if is_differentiable(leaf) else leaf for leaf in leaves]
-        zs = _odeint(problem._replace(keep=None, discrete=False), z0, t, *every)
-        return anp.sum(zs_bar * _tangent(problem, z0, t, every, v, t_dot, w, zs))
+        zs = _odeint(problem._replace(keep=None, discrete=False), z0, times, *every)
+        return anp.sum(zs_bar * _tangent(problem, z0, times, every, v, t_dot, w, zs))
 
-    _, pullback = vjp(inner, zs_bar, z0, t, *(leaf for leaf in leaves if is_differentiable(leaf)))
-    return pullback(1.0)
+    floats = [leaf for leaf in leaves if is_differentiable(leaf)]
+    _, pullback = vjp(inner, zs_bar, z0, *([t] if wants_t else []), *floats)
+    zs_bar_bar, z0_bar, *bars = pullback(1.0)
+    return zs_bar_bar, z0_bar, *([] if wants_t else [np.zeros(len(_value(t)))]), *bars
 
 
 def _pullback_vjp(argnums, bars, args, kwargs):
-    problem, zs_bar, z0, t, *leaves = args
+    problem, wants_t, zs_bar, z0, t, *leaves = args
     n, count = problem.layout.size, len(_value(t))
     floats = [leaf for leaf in leaves if is_differentiable(leaf)]
 
     def vjp_of_pullback(direction):
         # <pullback(zs_bar), direction> = <zs_bar, tangent(direction)>, whose derivatives are a tangent and its own pullback.
-        v, t_dot, w = direction[:n], direction[n : n + count], unpack_like(direction[n + count :], floats, anp.reshape)
-        zs_bar_bar, z0_bar, t_bar, *float_bars = _along(problem, zs_bar, z0, t, leaves, v, t_dot, w)
+        v, w = direction[:n], unpack_like(direction[n + count :], floats, anp.reshape)
+        t_dot = direction[n : n + count] if wants_t else None
+        zs_bar_bar, z0_bar, t_bar, *float_bars = _along(problem, zs_bar, z0, t, leaves, v, t_dot, w, 4 in argnums)
         float_bars = iter(float_bars)
         leaf_bars = [next(float_bars) if is_differentiable(leaf) else np.zeros(np.shape(leaf)) for leaf in leaves]
-        every = [None, zs_bar_bar, z0_bar, t_bar, *leaf_bars]
+        every = [None, None, zs_bar_bar, z0_bar, t_bar, *leaf_bars]
         return [every[argnum] for argnum in argnums]
 
     return vjp_of_pullback
 
 
 def _pullback_jvp(argnums, directions, bars, args, kwargs):
-    problem, zs_bar, z0, t, *leaves = args
+    problem, wants_t, zs_bar, z0, t, *leaves = args
     given = dict(zip(argnums, directions))
-    bars_dot = _pullback(problem, given[1], z0, t, *leaves) if 1 in given else np.zeros(np.shape(bars))
-    if set(given) - {1}:
+    bars_dot = _pullback(problem, wants_t, given[2], z0, t, *leaves) if 2 in given else np.zeros(np.shape(bars))
+    if set(given) - {2}:
         # pullback is the gradient of <zs_bar, zs>, so its derivative is symmetric: the gradient of <zs_bar, tangent>.
-        w = [given.get(4 + i, np.zeros(np.shape(leaf))) for i, leaf in enumerate(leaves) if is_differentiable(leaf)]
-        v, t_dot = given.get(2, np.zeros(problem.layout.size)), given.get(3)
-        _, *of_inputs = _along(problem, zs_bar, z0, t, leaves, v, t_dot, w)
+        w = [given.get(5 + i, np.zeros(np.shape(leaf))) for i, leaf in enumerate(leaves) if is_differentiable(leaf)]
+        v, t_dot = given.get(3, np.zeros(problem.layout.size)), given.get(4)
+        _, *of_inputs = _along(problem, zs_bar, z0, t, leaves, v, t_dot, w, wants_t)
         bars_dot = bars_dot + anp.concatenate([anp.reshape(bar, (-1,)) for bar in of_inputs])
     return bars_dot
 
@@ -307,4 +323,4 @@ def _in_dtype_of(value, bar):
 def _solve_traced(problem, z0, t, *leaves):
     """Fixed grid with autograd's tape through every step (adjoint_method="discrete"): memory O(steps)."""
     f = differentiable(problem.dynamics, problem.layout, problem.structure)
-    return anp.stack(solve_traced(problem, lambda t_i, z: f(t_i, z, *leaves), z0, t, _value))
+    return anp.stack(solve_traced(problem, lambda t_i, z: f(t_i, z, *leaves), z0, t, _value, _value))

@@ -10,7 +10,7 @@ from .dynamics.base import num_params
 from .integrators.compiled import compiled_of
 from .interpolant import Interpolant
 from .jacobian import jacobian_of
-from .solve import Kept, Warm, adjoint_problem, are_close, beside, inside_of, solve
+from .solve import Kept, Warm, adjoint_problem, are_close, inside_of, slope_time, solve
 from .statistics import SolverError, warn_user
 
 # A reverse solve has lost z(t) where it ends further from the stored state than this over the root of rtol, in units of
@@ -52,7 +52,8 @@ def gradient(problem, t, zs, zs_bar, leaves, wants_t):
     with np.errstate(all="ignore"):
         bars = compiled_sweep(reverse, zs_bar)
         if bars is None:
-            bars = reverse_sweep(segment, reverse.slope, t, zs, zs_bar, reverse.augmented.p, _is_zero)
+            from_slope = problem.discrete or bool(problem.solver.options.jump_t)
+            bars = reverse_sweep(segment, reverse.slope, t, zs, zs_bar, reverse.augmented.p, _is_zero, t0_from_slope=from_slope)
     reverse.tell(theta_bar=bars[2])
     return bars
 
@@ -105,11 +106,8 @@ class _Reverse:
         self.allowance = max(self.allowance - nfe, MOST_EVALUATIONS[1])
 
     def slope(self, t, z):
-        """f at an output time, for t_bar; where func jumps there, on this side of it."""
-        options = self.problem.solver.options
-        if t in options.jump_t:
-            t = beside(t, self.t[0], options)
-        dz = np.array(self.f(t, z))
+        """f at an output time, for t_bar; where func jumps there, on the side of slope_time."""
+        dz = np.array(self.f(slope_time(t, self.t, self.problem.solver.options), z))
         return dz if self.wants_t else np.where(np.isfinite(dz), dz, 0.0)
 
     def _without_unwanted(self, f_augmented):
@@ -224,7 +222,7 @@ class _Reverse:
         rtol, atol = (value if np.ndim(value) == 0 else value[augmented.n :] for value in (means.rtol, means.atol))
         if self.problem.seminorm:
             rtol, atol = seminorm_without_state(augmented, rtol, atol, means.integrator.rms_norm)
-        options = means.options._replace(stay_inside=True)
+        options = means.options._replace(stay_inside=True, bands=None)  # those of all unknowns
         dense_by_default = options.jacobian is None and means.integrator.name in DENSE_BY_DEFAULT
         dense_by_default = dense_by_default and without_state(augmented) <= 2_000
         wants_jacobian = options.jacobian in ("finite_difference", "autodiff") or dense_by_default
@@ -246,7 +244,7 @@ class _Reverse:
         """The segment by backpropagation through the steps that the forward solve took: the gradient of those steps, exactly.
 
         Of an explicit Runge-Kutta method: k_i = f(t + c_i h, Y_i), Y_i = z + h sum_j a_ij k_j, z_next = z + h sum_i b_i k_i.
-        Step sizes count as given; dL/dt0 = -a . f(t0, z0) is that of the exact flow.
+        Step sizes count as given; dL/dt0 is that of the exact flow, see reverse_sweep.
         """
         tableau, n = self.problem.solver.integrator.tableau, self.augmented.n
         s = np.zeros(self.augmented.size)
@@ -268,8 +266,6 @@ class _Reverse:
                 stage_bars[k] = bars[:n]
                 theta_bar += bars[n:-1]
                 a += bars[:n]
-        if i == 1:
-            t0_bar = -np.dot(a, self.slope(self.t[0], self.zs[0]))
         return a, theta_bar, t0_bar
 
     def tell(self, theta_bar):

@@ -132,10 +132,11 @@ def solve(solver, rhs, z0, t, direction, jacobian=None, *, warm=None, kept=None,
     return zs[row], statistics
 
 
-def solve_traced(problem, f, z0, t, value):
+def solve_traced(problem, f, z0, t, value, constant):
     """The states (n,) of a problem on a fixed grid at times t (T,), as a list; f(t, z), z0 and t may be traced, of any framework.
 
-    So a framework differentiates through every step, in O(steps) memory. value(x) is the array or number in what is traced.
+    So a framework differentiates through every step, in O(steps) memory. value(x) is the array or number in what is traced,
+    constant(x) the same in the framework's own type, as f takes it; None: func jumps wherever the output time there is moved to.
     """
     name, options = problem.solver.integrator.name, problem.solver.options
     times, inside = value(t), None
@@ -167,11 +168,20 @@ def solve_traced(problem, f, z0, t, value):
             statistics.dense_output.add(t_i + h, np.sign(h), piece, 0.0)
 
     try:
-        states = [z0]
+        states, z = [z0], z0
         for first, last in pieces(times, options):
             inside, _ = inside_of(times[first], times[last], options)
-            piece = t[first : last + 1]
-            integrate_on_grid(name, watched, states[-1], piece, options.step_size, after_step, states.append, value)
+            piece = list(t[first : last + 1])
+            is_at_jump = constant is not None and last < len(times) - 1
+            if constant is not None and first > 0:
+                piece[0] = constant(piece[0])
+            if is_at_jump:
+                piece[-1] = constant(piece[-1])
+            integrate_on_grid(name, watched, z, piece, options.step_size, after_step, states.append, value)
+            z = states[-1]
+            if is_at_jump:
+                beside_jump = piece[-1] + (slope_time(times[last], times, options) - times[last])
+                states[-1] = z + (t[last] - piece[-1]) * f(beside_jump, z)
         return states
     finally:
         statistics.wall_seconds = time.perf_counter() - start
@@ -223,14 +233,23 @@ def inside_of(start, end, options):
     """
     if not options.stay_inside and not options.jump_t:
         return None, options
-    low = beside(start, end, options) if start in options.jump_t else start
-    high = beside(end, start, options) if end in options.jump_t else end
-    return (float(low), float(high)), options._replace(stay_inside=True)
+    return (beside(start, end, options), beside(end, start, options)), options._replace(stay_inside=True)
 
 
-def beside(jump, towards, options):
-    """The nearest time that in func's precision is past a jump towards another time."""
-    return float(np.nextafter(options.time_dtype(jump), options.time_dtype(towards)))
+def beside(t, towards, options):
+    """t; where func jumps there, the nearest time that in func's precision is past the jump towards another time."""
+    for jump, (low, high) in zip(options.jump_t, options.jump_sides):
+        if are_close(t, jump):
+            return float(np.nextafter(options.time_dtype(high if towards > t else low), options.time_dtype(towards)))
+    return float(t)
+
+
+def slope_time(t, times, options):
+    """When to ask func for the slope at an output time t of times: at a jump on the side from which the solve comes to it.
+
+    At times[0] that is the side to which the solve goes.
+    """
+    return beside(t, times[-1] if are_close(t, times[0]) else times[0], options)
 
 
 class _Wanted(NamedTuple):

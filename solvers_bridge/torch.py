@@ -325,7 +325,9 @@ class _Asked:
         z0 = self.z0.to(torch.float64)
         try:
             if problem.discrete and self.grid is not None:
-                zs = torch.stack(solve_traced(problem, problem.dynamics.traced, z0, times, as_array))
+                # Perturbed times are those of the grid, whatever they are moved to.
+                constant = None if len(perturbed) else torch.Tensor.detach
+                zs = torch.stack(solve_traced(problem, problem.dynamics.traced, z0, times, as_array, constant))
             else:
                 if is_differentiated:
                     from_steps = problem.discrete or (problem.reconstruction == "interpolate" and not len(inner))

@@ -10,7 +10,7 @@ import torch
 from .adjoint import Augmented, reverse_sweep
 from .dynamics.base import num_params, unpack_like
 from .reverse import gradient
-from .solve import Problem, adjoint_problem, are_close, forward
+from .solve import Problem, adjoint_problem, are_close, forward, slope_time
 
 
 def as_array(tensor):
@@ -67,7 +67,12 @@ def _traced_gradient(solved, t, zs, zs_bar):
         s = Solve.apply(Solved(adjoint, leaves, params), s, torch.stack([t[i], t[i - 1]]), *params)[-1]
         return augmented.split(s)[1:]
 
-    bars = reverse_sweep(segment, dynamics.traced, t, zs, zs_bar, augmented.p, lambda a, theta_bar: False, _Torch)
+    def slope(t_i, z):
+        time = float(t_i.detach())
+        return dynamics.traced(t_i + (slope_time(time, times, problem.solver.options) - time), z)
+
+    from_slope = problem.discrete or bool(problem.solver.options.jump_t)
+    bars = reverse_sweep(segment, slope, t, zs, zs_bar, augmented.p, lambda a, theta_bar: False, _Torch, t0_from_slope=from_slope)
     return bars[0], bars[1], torch.as_tensor(bars[2]).to(zs)
 
 

@@ -66,10 +66,7 @@ class AutogradDynamics(Dynamics):
 
         def augmented_func(t, s, leaves):
             z, a = s[:n].reshape(shape), s[n : 2 * n].reshape(shape)
-            if type(t) is float:
-                # Of a Python float, an infinite derivative by t would be a ZeroDivisionError.
-                t = np.float64(t)
-            value, pullback = _vjp_of_floats(f, t, z, leaves)
+            value, pullback = _vjp_of_floats(f, _not_a_python_float(t), z, leaves)
             t_bar, z_bar, *leaf_bars = pullback(-a)
             parts = [value, z_bar, *leaf_bars, t_bar]
             if any(isbox(part) for part in parts):
@@ -81,6 +78,11 @@ class AutogradDynamics(Dynamics):
 
     def tangent(self, layout, structure):
         return AutogradDynamics(_tangent_function(self, layout, structure))
+
+
+def _not_a_python_float(t):
+    """t; of a Python float, an infinite derivative by t would be a ZeroDivisionError."""
+    return np.float64(t) if type(t) is float else t
 
 
 def _read_only(z):
@@ -111,6 +113,7 @@ def _tangent_function(dynamics, layout, structure):
     def tangent_func(t, s, params):
         leaves, directions = params[: structure.count], params[structure.count :]
         z, v = s[:n], s[n:]
+        t = _not_a_python_float(t)
         value, pullback = _vjp_of_floats(f, t, z, leaves)
         # The pullback is linear in its cotangent u, so the derivative of <pullback(u), direction> by u is the tangent.
         _, transpose = vjp(lambda u: _inner(pullback(u)[1:], (v, *directions)), np.zeros(n))

@@ -117,6 +117,7 @@ class Options(NamedTuple):
     bands: tuple[int, int] | None = None
     step_size: float | None = None
     jump_t: tuple[float, ...] = ()
+    jump_sides: tuple[tuple[float, float], ...] = ()  # for each of them, between which times func is not to be called
     stay_inside: bool = False
     progress: bool = False
     time_dtype: type = np.float64  # in which func is given t, not for users to set

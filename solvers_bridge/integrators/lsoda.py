@@ -8,7 +8,7 @@ import scipy.integrate
 from .base import COMMON_OPTIONS, Integrator, check_dense_workspace, step_limit_reason, tolerance
 from .compiled import prepare_fortran
 from .exclusive import run_exclusively
-from .multistep import refuse_false_success, solve_by_ode
+from .multistep import is_false_success, refuse_false_success, solve_by_ode
 from .quiet import Callbacks, with_messages
 from .scipy_private import LSODA_LOCK, ODEPACK_LOCK
 
@@ -81,10 +81,14 @@ def _solve_in_one_call(call, **scipy_parameters):
         )
 
     zs, info = run_exclusively(ODEPACK_LOCK, lambda: callbacks.call(run))
-    succeeded = info["message"] == "Integration successful."
+    is_false = is_false_success(callbacks.messages)
+    succeeded = info["message"] == "Integration successful." and not is_false
     # Rows behind the one at which odeint failed are memory that it never wrote to. That one is known by its evaluations, of which
-    # there were no more; if the ones before have as many, no step lies between them.
-    last = len(ts) - 2 if succeeded else next(iter(np.flatnonzero(info["nfe"] == rhs.nfe)), None)
+    # there were no more; if the ones before have as many, no step lies between them. Of a false success it is the first that the
+    # steps have not reached.
+    is_short = (info["tcur"] - ts[1:]) * (ts[-1] - ts[0]) < 0
+    failed = np.flatnonzero(is_short if is_false else info["nfe"] == rhs.nfe)
+    last = len(ts) - 2 if succeeded else next(iter(failed), None)
     if last is not None:
         statistics.steps, statistics.nje = int(info["nst"][last]), int(info["nje"][last])
         statistics.last_step, statistics.last_order = float(info["hu"][last]), int(info["nqu"][last])
@@ -92,7 +96,8 @@ def _solve_in_one_call(call, **scipy_parameters):
     call.done = len(ts) if succeeded else 1 + (last or 0)
     call.zs[: call.done] = zs[: call.done]
     if not succeeded:
+        reached = ts[0] if last is None else info["tcur"][last]
+        refuse_false_success(call, callbacks.messages, reached)
         excess = info["message"].startswith("Excess work")
         reason = step_limit_reason(options, "lsoda") if excess else info["message"]
-        call.fail(with_messages(reason, callbacks.messages), ts[0] if last is None else info["tcur"][last])
-    refuse_false_success(call, callbacks.messages)
+        call.fail(with_messages(reason, callbacks.messages), reached)

@@ -88,7 +88,7 @@ def solve_by_ode(call, name, scipy_lock, nordsieck_of_next_step, **scipy_paramet
     def state_at(t_out, z):
         if ends_beside(t_out):
             return piece()(t_out)
-        refuse_false_success(call, callbacks.messages)
+        refuse_false_success(call, callbacks.messages, integrator.rwork[TCUR] if integrator.iwork[NST] else ts[0])
         return z
 
     def step(z, t, t_out):
@@ -119,13 +119,22 @@ def solve_by_ode(call, name, scipy_lock, nordsieck_of_next_step, **scipy_paramet
         _read_statistics(integrator, call)
 
 
-def refuse_false_success(call, messages):
-    """Raise SolverError where the code says that it has succeeded and prints that it could not interpolate.
+def is_false_success(messages):
+    """Whether the code has printed that it could not interpolate; it says that it has succeeded all the same."""
+    return "intdy" in messages.lower() or "dvindy" in messages.lower()
 
-    LSODA does so when its first step is zero, and hands back the start as every state.
+
+def refuse_false_success(call, messages, reached):
+    """Raise SolverError for a false success, at the time that the code's last step has reached.
+
+    LSODA has such when its first step is zero, and hands back the start as every state; and when its steps have become so small
+    that they are lost in the time.
     """
-    if "intdy" in messages.lower() or "dvindy" in messages.lower():
-        raise SolverError(with_messages("the integrator took no step of any length", messages), t_reached=float(call.ts[0]))
+    if not is_false_success(messages):
+        return
+    if reached != call.ts[0]:
+        call.fail(with_messages("the integrator's steps became too small to go on", messages), reached)
+    raise SolverError(with_messages("the integrator took no step of any length", messages), t_reached=float(reached))
 
 
 def _nothing():

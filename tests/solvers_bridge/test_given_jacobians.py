@@ -178,3 +178,15 @@ def test_bad_jacobians(method, jacobian, kind, match):
 def test_bad_bands(method, options, match):
     with pytest.raises(ValueError, match=match):
         odeint(reaction, Y0, T, (DIFFUSION, 1.0), method=method, options=options)
+
+
+@pytest.mark.parametrize("reconstruction", ["auto", "interpolate"])
+def test_bands_of_the_adjoint_system(reconstruction):
+    """They are of all its unknowns; where the state is known there are fewer, and none of them."""
+    n = 2 * N + DIFFUSION.size + 2  # state, adjoint, parameters, t
+
+    def loss(rate, **means):
+        return anp.sum(odeint(reaction, Y0, T, (DIFFUSION, rate), method="bdf", rtol=1e-6, atol=1e-8, **means)[-1])
+
+    bands = {"jacobian": "finite_difference", "bands": (n - 1, n - 1), "reconstruction": reconstruction}
+    assert grad(loss)(1.0, adjoint_options=bands) == pytest.approx(grad(loss)(1.0), rel=1e-3)

@@ -6,7 +6,7 @@ from math import prod
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from autograd import grad, hessian, jacobian
+from autograd import grad, hessian, jacobian, make_jvp
 from autograd.misc.flatten import flatten
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -332,3 +332,16 @@ def test_jacobian_of_the_states(method):
     options = {"step_size": 0.01} if method == "rk4" else {}
     got = jacobian(lambda y0: odeint(linear, y0, [0.0, 0.5, 1.0], A, method=method, rtol=1e-10, atol=1e-10, options=options))(Y0)
     assert_close(got, np.array([expm(A * t) for t in (0.0, 0.5, 1.0)]), 1e-7)
+
+
+def test_second_derivatives_where_func_has_none_by_t():
+    """dy/dt = -r sqrt(t) y: its derivative by t is infinite at 0, and nobody asks for it."""
+    means = {"adjoint_options": {"reconstruction": "interpolate"}}
+
+    def loss(rate):
+        return odeint(lambda t, y, r: -r * anp.sqrt(t) * y, 1.0, [0.0, 1.0], rate, rtol=1e-9, atol=1e-9, **means)[-1]
+
+    value = np.exp(-0.6 * 2 / 3)
+    np.testing.assert_allclose(grad(loss)(0.6), -2 / 3 * value, rtol=1e-6)
+    np.testing.assert_allclose(grad(grad(loss))(0.6), 4 / 9 * value, rtol=1e-5)
+    np.testing.assert_allclose(make_jvp(grad(loss))(0.6)(1.0)[1], 4 / 9 * value, rtol=1e-5)

@@ -3,7 +3,7 @@
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from autograd import grad, value_and_grad
+from autograd import grad, make_jvp, value_and_grad
 from autograd.test_util import check_grads
 from autograd.tracer import getval
 
@@ -175,3 +175,87 @@ def test_a_jump_that_single_precision_rounds(method, means, jump):
             want = sign * (jump - 2 * (1 - jump))
             np.testing.assert_allclose([value, slope], want, rtol=1e-6)
             assert sum(solve.nfe for solve in solves) < 100
+
+
+WEIGHTS = np.array([0.3, 0.7, -0.4])
+MEANS = ({}, {"adjoint_options": {"reconstruction": "interpolate"}}, {"adjoint_method": "discrete"})
+
+
+def of_times(method, **means):
+    """L(t) of the states of dy/dt = r y, r = 1 before t = 1 and 3 from then on, and what its gradient by t has to be."""
+
+    def func(t, y, params):
+        return (1.0 if getval(t) < 1.0 else 3.0) * y
+
+    means = {"rtol": 1e-8, "atol": 1e-8, "options": options(method, jump_t=[1.0]), **means}
+
+    def loss(t):
+        return anp.sum(WEIGHTS * odeint(func, anp.array([1.2]), t, (), method=method, **means)[:, 0])
+
+    def expected(t):
+        forwards = t[-1] > t[0]
+        exponent = np.where(t < 1, t, 1.0) + 3 * np.where(t < 1, 0.0, t - 1)
+        states = 1.2 * np.exp(exponent - exponent[0])
+        # On the side from which the solve comes; at the beginning, to which it goes.
+        rates = np.where((t < 1) | ((t == 1) & forwards), 1.0, 3.0)
+        bars = WEIGHTS * rates * states
+        bars[0] = -rates[0] * np.sum(WEIGHTS[1:] * states[1:])
+        return bars
+
+    return loss, expected
+
+
+@pytest.mark.parametrize(
+    "method, means",
+    some_fast(
+        [(method, means) for method in (*ADAPTIVE, "rk4") for means in MEANS if method in DISCRETE or means is not MEANS[2]],
+        ("adams", MEANS[0]),
+        ("lsoda", MEANS[1]),
+        ("dopri5", MEANS[2]),
+        ("rk4", MEANS[0]),
+    ),
+    ids=str,
+)
+@pytest.mark.parametrize("t", [[0.0, 0.5, 2.0], [0.0, 1.0, 2.0], [2.0, 1.0, 0.0]], ids=str)
+def test_derivatives_by_every_time(t, method, means):
+    """dL/dt0 = -a(t0) . f(t0, y0) has no share of what func jumps by; at an output there, all ways take the same side."""
+    loss, expected = of_times(method, **means)
+    t, rtol = np.array(t), 1e-5
+    found = grad(loss)(t)
+    np.testing.assert_allclose(found, expected(t), rtol=rtol, atol=rtol)
+    if means is MEANS[2]:
+        return
+    forward = [make_jvp(loss)(t)(direction)[1] for direction in np.eye(3)]
+    np.testing.assert_allclose(forward, expected(t), rtol=rtol, atol=rtol)
+    # By t0 twice is -r of by t0 once: every state is y0 exp(-r t0) times what does not depend on t0.
+    rate = 3.0 if t[0] > 1 else 1.0
+    np.testing.assert_allclose(grad(lambda t: grad(loss)(t)[0])(t)[0], -rate * expected(t)[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["adams", "lsoda", "dopri5", "radau", "rk4"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_jump_beside_an_output_time_is_where_it_was_said(method, backwards):
+    """np.arange(7) * 0.1 has 0.30000000000000004 for 0.3: neither side of the jump is asked from the other."""
+    t = np.arange(7) * 0.1
+    assert t[3] != 0.3
+    asked = []
+
+    def func(t, y, params):
+        asked.append(float(getval(t)))
+        return anp.where(t < 0.3, 1.0, 3.0) * anp.ones_like(y)
+
+    def last(t, y0):
+        return odeint(func, y0, t, (), method=method, options=options(method, jump_t=[0.3]), rtol=1e-8, atol=1e-8)[-1, 0]
+
+    t = t[::-1] if backwards else t
+    value, (t_bar, y0_bar) = last(t, np.zeros(1)), grad(last, (0, 1))(t, np.zeros(1))
+    sign = -1.0 if backwards else 1.0
+    np.testing.assert_allclose(value, sign * 1.2, rtol=1e-12)
+    np.testing.assert_allclose([t_bar[0], t_bar[-1], y0_bar[0]], [-3.0, 1.0, 1.0] if backwards else [-1.0, 3.0, 1.0], rtol=1e-7)
+    assert not any(0.3 < time < t[3 if not backwards else -4] for time in asked)
+
+
+def test_jumps_of_the_adjoint_are_those_of_func():
+    with pytest.raises(ValueError, match=r"adjoint_options\['jump_t'\] must be times of options\['jump_t'\]"):
+        odeint(switched, [1.0], [0.0, 2.0], 0.5, adjoint_options={"jump_t": [1.0]})
+    odeint(switched, [1.0], [0.0, 2.0], 0.5, options={"jump_t": [1.0, 1.5]}, adjoint_options={"jump_t": [1.0]})

@@ -142,6 +142,26 @@ def test_same_steps_states_and_gradients_with_no_python_between(both, case, eval
     assert evaluations_by_python == []
 
 
+def switched(t, y, rates):
+    return tf.where(t < 1.0, rates[0], rates[1]) * y + t
+
+
+def test_slopes_at_jumps_and_cotangents_that_cancel(own_cache):
+    """dL/dt of the discrete adjoint: at a jump on the graph's side of it, and by t0 also where no adjoint is left to carry there."""
+    of_graph, of_native = (TensorFlowDynamics(switched, "float64", compiler=compiler) for compiler in ("graph", "native"))
+    means = {"method": "dopri5", "adjoint_method": "discrete", "options": {"jump_t": [1.0]}}
+    for t in (np.array([0.0, 1.0, 2.0]), np.array([2.0, 1.0, 0.0])):
+        given = {"t": t, "y0": (1.2,), "params": np.array([-0.5, -0.9]), **means}
+        assert_same(gradient(of_graph, **given), gradient(of_native, **given))
+
+    def difference(t, dynamics):
+        states = odeint(dynamics, np.array([1.0]), t, np.zeros(2), method="dopri5", adjoint_method="discrete")
+        return states[2, 0] - states[1, 0]
+
+    for dynamics in (of_graph, of_native, lambda t, y, rates: t * anp.ones_like(y)):
+        np.testing.assert_allclose(grad(difference)(np.array([0.0, 1.0, 2.0]), dynamics), [0.0, -1.0, 2.0], atol=1e-12)
+
+
 BY_PYTHON = {
     "stay_inside": {"options": {"stay_inside": True}},
     "stay_inside of lsoda": {"method": "lsoda", "options": {"stay_inside": True}},

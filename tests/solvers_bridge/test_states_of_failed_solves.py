@@ -38,6 +38,16 @@ def test_lsoda_in_one_call_at_any_row(fails_at):
     assert error.ts[-1] - 1e-9 <= error.t_reached <= 0.1 * fails_at + 0.05
 
 
+@pytest.mark.parametrize("sign", (1.0, -1.0))
+@pytest.mark.parametrize("options", ({}, {"stay_inside": True}), ids=str)
+def test_lsoda_that_says_it_has_succeeded_at_a_pole(options, sign):
+    """Without a limit its steps shrink until they are lost in the time, and it hands back rows that it has not reached."""
+    error = failure(t=sign * np.array([0.0, 0.5, 2.0]), func=lambda t, y, p: sign * y**2, method="lsoda", options=options)
+    np.testing.assert_array_equal(error.ts, sign * np.array([0.0, 0.5]))
+    np.testing.assert_allclose(error.ys, [1.0, 2.0], rtol=1e-5)
+    assert 0.9 < sign * error.t_reached < 1.1 and "func returned" in error.reason
+
+
 @pytest.mark.parametrize("method", FIXED)
 def test_states_on_a_fixed_grid(method):
     error = failure(func=lambda t, y, p: np.where(t < 0.6, -y, np.nan), method=method, options={"step_size": 0.01})

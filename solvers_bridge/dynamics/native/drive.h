@@ -239,7 +239,7 @@ struct Sweep {
   void* slope_binding;
   int64_t wants_t;
   int64_t n, p, count;
-  const double *t, *zs, *zs_bar;
+  const double *t, *slope_t, *zs, *zs_bar;  // slope_t: when to ask for the slope at t
   const uint8_t* is_close;  // (count): whether t[i] and t[i - 1] are one time
   int64_t vector_tolerances;
   const double *rtol, *atol;  // units of the gap, with which z(t) counts as found from gap_limit downwards
@@ -330,7 +330,7 @@ EXPORT int64_t sb_sweep(Binding* binding, Sweep* sweep_) {
     const double *z = sweep.zs + i * n, *z_next = z - n, *z_bar = sweep.zs_bar + i * n;
     double t_bar = 0;
     if (needs_slopes) {
-      sweep.slope(sweep.slope_binding, sweep.t[i], z, dz.data());
+      sweep.slope(sweep.slope_binding, sweep.slope_t[i], z, dz.data());
       for (int64_t j = 0; j < n; ++j) t_bar += z_bar[j] * (sweep.wants_t || is_finite(dz[j]) ? dz[j] : 0);
     }
     sweep.t_bars[i] = t_bar;
@@ -338,11 +338,6 @@ EXPORT int64_t sb_sweep(Binding* binding, Sweep* sweep_) {
     bool is_needed = any(a, n) || any(a + n, p);
     if (is_needed && sweep.steps != nullptr) {
       if (!through_steps(*binding, sweep, sweep.steps[i], a, a + n)) return i;
-      if (i == 1 && needs_slopes) {
-        sweep.slope(sweep.slope_binding, sweep.t[0], sweep.zs, dz.data());
-        t0_bar = 0;
-        for (int64_t j = 0; j < n; ++j) t0_bar -= a[j] * (sweep.wants_t || is_finite(dz[j]) ? dz[j] : 0);
-      }
     } else if (is_needed && !sweep.is_close[i]) {
       std::memcpy(s, z, n * sizeof(double));
       std::memcpy(states.data(), s, size * sizeof(double));
@@ -358,6 +353,11 @@ EXPORT int64_t sb_sweep(Binding* binding, Sweep* sweep_) {
       if (sweep.is_warm && outcome.steps) sweep.warm_step = std::abs(sweep.warm_from_last ? outcome.last_step : outcome.first_step);
       if (sweep.stops_where_lost && outcome.gap > sweep.gap_limit) return i;
       std::memcpy(s, &states[size], size * sizeof(double));
+    }
+    if (i == 1 && needs_slopes && sweep.steps != nullptr) {
+      sweep.slope(sweep.slope_binding, sweep.slope_t[0], sweep.zs, dz.data());
+      t0_bar = 0;
+      for (int64_t j = 0; j < n; ++j) t0_bar -= a[j] * (sweep.wants_t || is_finite(dz[j]) ? dz[j] : 0);
     }
     for (int64_t j = 0; j < n; ++j) a[j] += sweep.zs_bar[(i - 1) * n + j];
   }
