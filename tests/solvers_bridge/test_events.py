@@ -239,3 +239,20 @@ def test_exceptions_of_the_event_come_through():
     for method in ("adams", "lsoda", "dopri5", "radau"):
         with pytest.raises(KeyError, match="of the user"):
             odeint_event(ball, np.array([H, V]), T0, event, G, method=method)
+
+
+@pytest.mark.parametrize("method", ["adams", "dopri5", "rk4"])
+def test_derivative_by_the_start_where_func_jumps_on_the_way(method):
+    """The rate is 1 before t = 1 and 3 from then on: an event behind the jump comes a third as late as the start does."""
+    options = {"jump_t": [1.0], **({"step_size": 0.05} if method == "rk4" else {})}
+
+    def func(t, y, params):
+        return anp.where(t < 1.0, 1.0, 3.0) * anp.ones_like(y)
+
+    def time(t0, level, backwards):
+        event = lambda t, y, params: y[0] - level
+        return odeint_event(func, anp.ones(1), t0, event, method=method, options=options, reverse_time=backwards)[0]
+
+    for t0, level, backwards, at, rate in ((0.0, 3.0, False, 4 / 3, 1 / 3), (2.0, -3.0, True, 0.0, 3.0)):
+        assert time(t0, level, backwards) == pytest.approx(at, abs=1e-7)
+        assert grad(time)(t0, level, backwards) == pytest.approx(rate, rel=1e-6)
