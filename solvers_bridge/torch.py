@@ -31,7 +31,7 @@ from .torch_arguments import (
     checked_tolerance,
     warn_of_callbacks,
 )
-from .torch_primitive import FirstDerivatives, Solve, Solved, as_array
+from .torch_primitive import FirstDerivatives, Solve, Solved, as_array, through_steps
 
 THROUGH_STEPS = (*FIXED, "dopri5", "dop853")
 
@@ -159,13 +159,14 @@ def odeint_event(
     """
     t0 = t0.reshape(-1)
     t = torch.cat([t0, t0.detach() + (-1.0 if reverse_time else 1.0)])
-    event_t, solution = odeint_interface(func, y0, t, event_fn=event_fn, **kwargs)
+    events = _Events(event_fn)
+    event_t, solution = odeint_interface(func, y0, t, event_fn=events, **kwargs)
     _, state = checked_state(y0)
     parts = solution if state.is_tuple else (solution,)
     flat = torch.cat([part[-1].reshape(-1) for part in parts])
     time = event_t.detach().to(state.dtype)
-    value = torch.min(_signed(event_fn, t0[0], y0)(time, state.unpack(flat)))
-    slope, f = _slope_of(func, event_fn, time, flat.detach(), state, t0[0], y0)
+    value = events.first_of(time, state.unpack(flat))
+    slope, f = _slope_of(func, events, time, flat.detach(), state)
     # value is zero, but for rounding: what follows changes no number, and gives them their derivatives.
     shift = -(value - value.detach()) / slope
     event_t = FirstDerivatives.apply(event_t.detach() + shift.to(event_t.dtype))
@@ -175,23 +176,64 @@ def odeint_event(
     return event_t, solution if state.is_tuple else solution[0]
 
 
-def _signed(event_fn, t0, y0):
-    """event_fn with each entry positive at the start, so that the least of several is the first to change sign."""
-    with torch.no_grad():
-        signs = torch.sign(event_fn(t0, y0))
-    signs = torch.where(signs == 0, torch.ones_like(signs), signs)
-    return lambda t, y: event_fn(t, y) * signs
+class _Events:
+    """event_fn, and which of its entries, in flat order, was found to be the first to change sign."""
+
+    def __init__(self, event_fn):
+        self.event_fn, self.first = event_fn, None
+
+    def __call__(self, t, y):
+        return self.event_fn(t, y)
+
+    def first_of(self, t, y):
+        """The value of that entry."""
+        # Clones, into which event_fn may write.
+        clones = tuple(part.clone() for part in y) if isinstance(y, tuple) else y.clone()
+        entries = self.event_fn(t.clone(), clones).reshape(-1)
+        if self.first is None:
+            raise TypeError("odeint_interface must hand event_fn on as it is to odeint or odeint_adjoint of this module")
+        return entries[self.first]
 
 
-def _slope_of(func, event_fn, time, flat, state, t0, y0):
+class _FirstChange:
+    """Entries (m,) of an event as one number, which is positive until the first of them changes sign.
+
+    entries(t, z) -> (m,); doubts(t, z) -> (m,): how far each may be from zero where the solution, within tolerances, is at zero.
+    The sign of an entry is that with which it leaves its doubt at the start; until the end of the step in which it does, it plays
+    no part.
+    """
+
+    def __init__(self, entries, doubts):
+        self.entries, self.doubts = entries, doubts
+        self.signs, self.has_changed = None, False
+
+    def __call__(self, t, z):
+        """The least of the entries in the sense of their signs; 0.0 while none has one."""
+        entries = as_array(self.entries(t, z))
+        if not np.isfinite(entries).all():
+            return float(entries[~np.isfinite(entries)][0])
+        if self.signs is None:
+            self.signs, self.doubt = np.zeros(len(entries)), self.doubts(t, z)
+        self.has_changed = self.has_changed or bool(np.any((self.signs != 0) & (self.signs * entries <= 0)))
+        # From then on it is a root between two ends of steps that is looked for.
+        if not self.has_changed:
+            self.signs = np.where((self.signs == 0) & (np.abs(entries) > self.doubt), np.sign(entries), self.signs)
+        known = self.signs != 0
+        return float(np.min(self.signs[known] * entries[known])) if known.any() else 0.0
+
+    def first_at(self, t, z):
+        """The number of the entry that changes sign there."""
+        return int(np.argmin(np.where(self.signs == 0, np.inf, self.signs * as_array(self.entries(t, z)))))
+
+
+def _slope_of(func, events, time, flat, state):
     """(d event/dt along the solution, f there), without gradients."""
-    signed = _signed(event_fn, t0, y0)
     with torch.enable_grad():
-        time, flat = time.detach().requires_grad_(), flat.requires_grad_()
-        value = torch.min(signed(time, state.unpack(flat)))
-        bars = torch.autograd.grad(value, (time, flat), allow_unused=True) if value.requires_grad else (None, None)
+        at, z = time.detach().requires_grad_(), flat.clone().requires_grad_()
+        value = events.first_of(at, state.unpack(z))
+        bars = torch.autograd.grad(value, (at, z), allow_unused=True) if value.requires_grad else (None, None)
     with torch.no_grad():
-        f = _flat_function(func, state)(time, flat)
+        f = _flat_function(func, state)(time.clone(), flat.clone())
         t_bar, z_bar = (0.0 if bar is None else bar for bar in bars)
         return t_bar + torch.sum(z_bar * f), f
 
@@ -223,7 +265,7 @@ class _Asked:
     """
 
     def __init__(self, func, y0, rtol, atol, method, options, finds_params=False):
-        self.finds_params = finds_params
+        self.finds_params, self.constants = finds_params, []
         self.z0, self.state = checked_state(y0)
         state = self.state
         self.func, self.method = func, method
@@ -239,7 +281,8 @@ class _Asked:
         start = t[0].to(self.state.dtype)
         if self.grid is not None and self.grid.perturb:
             start = torch.nextafter(start, t[-1].to(start))
-        used = tensors_used_by(self.flat, start, self.z0.detach())
+        # Copies, into which func may write.
+        used, self.constants = tensors_used_by(self.flat, start.clone(), self.z0.detach().clone())
         of_module = self.func.parameters() if isinstance(self.func, torch.nn.Module) else ()
         known = {id(tensor) for tensor in used}
         return used + [param for param in of_module if param.requires_grad and id(param) not in known]
@@ -266,7 +309,7 @@ class _Asked:
     def _grid_of(self, t):
         """torchdiffeq's grid: steps of step_size from t[0], the last one shorter; t itself where nothing was said."""
         if self.grid.constructor is not None:
-            times = self.grid.constructor(self.func, self.state.unpack(self.z0), t).to(t)
+            times = self.grid.constructor(self.func, self.state.unpack(self.z0.clone()), t.clone()).to(t)
             if times[0] != t[0] or times[-1] != t[-1]:
                 raise ValueError("grid_constructor must return times from t[0] to t[-1]")
             return times
@@ -291,7 +334,9 @@ class _Asked:
         dtype = self.state.dtype
 
         def slopes(numbers):
-            return torch.stack([self.flat(times[i].to(dtype), states[i].to(dtype)) for i in numbers.tolist()])
+            # Copies, into which func may write.
+            ends = [(times[i].to(dtype, copy=True), states[i].to(dtype, copy=True)) for i in numbers.tolist()]
+            return torch.stack([self.flat(*end) for end in ends])
 
         f, f_next = h[:, None] * slopes(right - 1), h[:, None] * slopes(right)
         rise = y_next - y
@@ -326,11 +371,13 @@ class _Asked:
         try:
             if problem.discrete and self.grid is not None:
                 zs = torch.stack(solve_traced(problem, problem.dynamics.traced, z0, times, as_array))
+            elif problem.discrete and is_differentiated:
+                zs = through_steps(problem, z0, times, params)
             else:
                 if is_differentiated:
-                    from_steps = problem.discrete or (problem.reconstruction == "interpolate" and not len(inner))
+                    from_steps = problem.reconstruction == "interpolate" and not len(inner)
                     problem = problem._replace(keep=Kept(steps=from_steps))
-                zs = Solve.apply(Solved(problem, leaves, params), z0, times, *params)
+                zs = Solve.apply(Solved(problem, leaves, params, tuple(self.constants)), z0, times, *params)
         except SolverError as error:
             _tell_states(error, self.state, t)
             raise
@@ -345,25 +392,34 @@ class _Asked:
         if self.grid is not None:
             options = problem.solver.options._replace(step_size=self.grid.step_size)
             problem = problem._replace(solver=problem.solver._replace(options=options))
-        dynamics, start = problem.dynamics, float(t[0].detach())
-        signed = _signed(event_fn, t[0].to(self.state.dtype), self.state.unpack(self.z0.detach()))
+        dynamics, solver, start = problem.dynamics, problem.solver, float(t[0].detach())
 
-        def least(t, z):
-            return torch.min(signed(dynamics.time(t), self.state.unpack(z)))
+        def entries(t, z):
+            # A clone, into which event_fn may write.
+            return event_fn(dynamics.time(t), self.state.unpack(z.clone())).reshape(-1)
 
-        def value(t, z):
+        def values(t, z):
             with torch.no_grad():
-                return float(least(t, self._tensor(z)))
+                return entries(t, self._tensor(z))
 
-        def slope(t, z):
+        def doubts(t, z):
+            unit = np.broadcast_to(solver.atol + solver.rtol * np.abs(z), z.shape)
             with torch.enable_grad():
                 z = self._tensor(z).requires_grad_()
-                g = least(t, z)
-                (bar,) = torch.autograd.grad(g, z, allow_unused=True) if g.requires_grad else (None,)
-            return np.zeros(len(z)) if bar is None else as_array(bar)
+                parts = entries(t, z)
+                bars = [
+                    torch.autograd.grad(part, z, allow_unused=True, retain_graph=True)[0] if part.requires_grad else None
+                    for part in parts
+                ]
+            return np.array([0.0 if bar is None else np.abs(as_array(bar)) @ unit for bar in bars])
 
-        last = LAST_TIME if t[1] > t[0] else -LAST_TIME
-        return Search(problem, as_array(self.z0), leaves, value, slope).first_crossing(start, last, FIRST_HORIZON)[0]
+        change, last = _FirstChange(values, doubts), LAST_TIME if t[1] > t[0] else -LAST_TIME
+        # What doubt there is is in change.
+        search = Search(problem, as_array(self.z0), leaves, change, lambda t, z: np.zeros(len(z)))
+        event_t, z = search.first_crossing(start, last, FIRST_HORIZON)
+        if isinstance(event_fn, _Events):
+            event_fn.first = change.first_at(event_t, z)
+        return event_t
 
     def _tensor(self, z):
         return torch.tensor(z, dtype=self.state.dtype, device=self.state.device)
