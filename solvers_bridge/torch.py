@@ -17,7 +17,7 @@ except ImportError as error:
     raise ImportError("solvers_bridge.torch needs PyTorch: pip install 'neural-ode-repro[torch]'") from error
 
 from .arguments import check
-from .crossing import FIRST_HORIZON, LAST_TIME, Search
+from .crossing import LAST_TIME
 from .dynamics.torch import TorchDynamics, tensors_used_by
 from .solve import Kept, solve_traced, with_stored
 from .statistics import SolverError
@@ -31,7 +31,9 @@ from .torch_arguments import (
     checked_tolerance,
     warn_of_callbacks,
 )
-from .torch_primitive import FirstDerivatives, Solve, Solved, as_array, through_steps
+from .torch_events import Events, first_change, slope_along
+from .torch_primitive import FirstDerivatives, Solve, Solved, as_array
+from .torch_steps import through_steps
 
 THROUGH_STEPS = (*FIXED, "dopri5", "dop853")
 
@@ -159,14 +161,14 @@ def odeint_event(
     """
     t0 = t0.reshape(-1)
     t = torch.cat([t0, t0.detach() + (-1.0 if reverse_time else 1.0)])
-    events = _Events(event_fn)
+    events = Events(event_fn)
     event_t, solution = odeint_interface(func, y0, t, event_fn=events, **kwargs)
     _, state = checked_state(y0)
     parts = solution if state.is_tuple else (solution,)
     flat = torch.cat([part[-1].reshape(-1) for part in parts])
     time = event_t.detach().to(state.dtype)
     value = events.first_of(time, state.unpack(flat))
-    slope, f = _slope_of(func, events, time, flat.detach(), state)
+    slope, f = slope_along(_flat_function(func, state), events, time, flat.detach(), state)
     # value is zero, but for rounding: what follows changes no number, and gives them their derivatives.
     shift = -(value - value.detach()) / slope
     event_t = FirstDerivatives.apply(event_t.detach() + shift.to(event_t.dtype))
@@ -174,68 +176,6 @@ def odeint_event(
     ends = last if state.is_tuple else (last,)
     solution = tuple(torch.cat([part[:-1], end[None]]) for part, end in zip(parts, ends))
     return event_t, solution if state.is_tuple else solution[0]
-
-
-class _Events:
-    """event_fn, and which of its entries, in flat order, was found to be the first to change sign."""
-
-    def __init__(self, event_fn):
-        self.event_fn, self.first = event_fn, None
-
-    def __call__(self, t, y):
-        return self.event_fn(t, y)
-
-    def first_of(self, t, y):
-        """The value of that entry."""
-        # Clones, into which event_fn may write.
-        clones = tuple(part.clone() for part in y) if isinstance(y, tuple) else y.clone()
-        entries = self.event_fn(t.clone(), clones).reshape(-1)
-        if self.first is None:
-            raise TypeError("odeint_interface must hand event_fn on as it is to odeint or odeint_adjoint of this module")
-        return entries[self.first]
-
-
-class _FirstChange:
-    """Entries (m,) of an event as one number, which is positive until the first of them changes sign.
-
-    entries(t, z) -> (m,); doubts(t, z) -> (m,): how far each may be from zero where the solution, within tolerances, is at zero.
-    The sign of an entry is that with which it leaves its doubt at the start; until the end of the step in which it does, it plays
-    no part.
-    """
-
-    def __init__(self, entries, doubts):
-        self.entries, self.doubts = entries, doubts
-        self.signs, self.has_changed = None, False
-
-    def __call__(self, t, z):
-        """The least of the entries in the sense of their signs; 0.0 while none has one."""
-        entries = as_array(self.entries(t, z))
-        if not np.isfinite(entries).all():
-            return float(entries[~np.isfinite(entries)][0])
-        if self.signs is None:
-            self.signs, self.doubt = np.zeros(len(entries)), self.doubts(t, z)
-        self.has_changed = self.has_changed or bool(np.any((self.signs != 0) & (self.signs * entries <= 0)))
-        # From then on it is a root between two ends of steps that is looked for.
-        if not self.has_changed:
-            self.signs = np.where((self.signs == 0) & (np.abs(entries) > self.doubt), np.sign(entries), self.signs)
-        known = self.signs != 0
-        return float(np.min(self.signs[known] * entries[known])) if known.any() else 0.0
-
-    def first_at(self, t, z):
-        """The number of the entry that changes sign there."""
-        return int(np.argmin(np.where(self.signs == 0, np.inf, self.signs * as_array(self.entries(t, z)))))
-
-
-def _slope_of(func, events, time, flat, state):
-    """(d event/dt along the solution, f there), without gradients."""
-    with torch.enable_grad():
-        at, z = time.detach().requires_grad_(), flat.clone().requires_grad_()
-        value = events.first_of(at, state.unpack(z))
-        bars = torch.autograd.grad(value, (at, z), allow_unused=True) if value.requires_grad else (None, None)
-    with torch.no_grad():
-        f = _flat_function(func, state)(time.clone(), flat.clone())
-        t_bar, z_bar = (0.0 if bar is None else bar for bar in bars)
-        return t_bar + torch.sum(z_bar * f), f
 
 
 def _flat_function(func, state):
@@ -392,37 +332,8 @@ class _Asked:
         if self.grid is not None:
             options = problem.solver.options._replace(step_size=self.grid.step_size)
             problem = problem._replace(solver=problem.solver._replace(options=options))
-        dynamics, solver, start = problem.dynamics, problem.solver, float(t[0].detach())
-
-        def entries(t, z):
-            # A clone, into which event_fn may write.
-            return event_fn(dynamics.time(t), self.state.unpack(z.clone())).reshape(-1)
-
-        def values(t, z):
-            with torch.no_grad():
-                return entries(t, self._tensor(z))
-
-        def doubts(t, z):
-            unit = np.broadcast_to(solver.atol + solver.rtol * np.abs(z), z.shape)
-            with torch.enable_grad():
-                z = self._tensor(z).requires_grad_()
-                parts = entries(t, z)
-                bars = [
-                    torch.autograd.grad(part, z, allow_unused=True, retain_graph=True)[0] if part.requires_grad else None
-                    for part in parts
-                ]
-            return np.array([0.0 if bar is None else np.abs(as_array(bar)) @ unit for bar in bars])
-
-        change, last = _FirstChange(values, doubts), LAST_TIME if t[1] > t[0] else -LAST_TIME
-        # What doubt there is is in change.
-        search = Search(problem, as_array(self.z0), leaves, change, lambda t, z: np.zeros(len(z)))
-        event_t, z = search.first_crossing(start, last, FIRST_HORIZON)
-        if isinstance(event_fn, _Events):
-            event_fn.first = change.first_at(event_t, z)
-        return event_t
-
-    def _tensor(self, z):
-        return torch.tensor(z, dtype=self.state.dtype, device=self.state.device)
+        last = LAST_TIME if t[1] > t[0] else -LAST_TIME
+        return first_change(problem, self.state, as_array(self.z0), leaves, event_fn, float(t[0].detach()), last)
 
 
 def _tell_states(error, state, t):
