@@ -51,15 +51,17 @@ def odeint(
 ) -> Any:
     """Solve dy/dt = func(t, y), y(t[0]) = y0: a tensor (len(t), *shape), or a tuple of them, in the dtype of y0.
 
-    torchdiffeq 0.2.5's odeint. Gradients with respect to y0, t and everything that func uses: through the integrator's own steps
-    for dopri5, dop853 and fixed grids, as torchdiffeq's are (memory: the steps), by the adjoint method for all other methods.
-    Differentiable to any order; derivatives beyond the first are those of the adjoint equations, but on fixed grids.
+    torchdiffeq 0.2.5's odeint. Gradients with respect to y0, t and everything that func uses, to any order: through the
+    integrator's own steps for dopri5, dop853 and fixed grids, as torchdiffeq's are (memory: the steps), by the adjoint method for
+    all other methods, which evaluates func anew: it must not have changed by then, and where a tensor that it used at t[0] was
+    changed in place, backward raises RuntimeError.
 
     Parameters
     ----------
     func : function (t, y) or nn.Module; t is a scalar tensor, y shaped as y0 (a tuple if y0 is one). What it uses is found by
-        watching it once, at t[0]; the parameters of an nn.Module count as used. Where it uses another tensor later, backward
-        raises ValueError: such tensors have to be given to odeint_adjoint as adjoint_params.
+        watching it once, at t[0]; the parameters of an nn.Module count as used. Where it uses another tensor later, the adjoint
+        method's backward raises ValueError: such tensors have to be given to odeint_adjoint as adjoint_params. It may write into
+        its arguments.
     y0 : a tensor of float32 or float64, or a tuple of them on one device.
     t : strictly increasing or decreasing floating-point tensor.
     rtol, atol : numbers or tensors, or tuples of one for each tensor of y0.
@@ -69,8 +71,9 @@ def odeint(
         solvers_bridge.odeint knows; on fixed grids "step_size", "grid_constructor", "interp" ("linear" or "cubic") and
         "perturb", as in torchdiffeq. "norm" is refused: the integrators have their own.
     event_fn : function (t, y) -> tensor; with it, t must hold two times, the start and one that tells the direction, and
-        (t_event, y) comes back, where y holds y0 and the state at the first time at which an entry of event_fn changes sign. The
-        time of the event is known without a gradient: see odeint_event.
+        (t_event, y) comes back, where y holds y0 and the state at the first time at which an entry of event_fn changes sign. An
+        entry that is zero at the start, within what the tolerances leave open, has the sign with which it leaves zero. t_event
+        is known without a gradient: see odeint_event.
 
     Raises TypeError or ValueError for arguments that make no sense, SolverError where the solve does not reach its end.
     """
@@ -110,7 +113,8 @@ def odeint_adjoint(
         The states on a fixed grid are kept, and the reverse solve begins anew at each of them.
     adjoint_params : tensors for which gradients are wanted; by default the parameters of func.
 
-    Differentiable to any order.
+    Differentiable to any order. func is evaluated anew in backward and must not have changed by then; where one of adjoint_params
+    was changed in place, backward raises RuntimeError.
     """
     if adjoint_params is None and not isinstance(func, torch.nn.Module):
         raise ValueError(
@@ -147,7 +151,7 @@ def odeint_event(
     odeint_interface: Callable = odeint,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, Any]:
-    """(t_event, y): the first time after t0 at which event_fn(t, y) changes sign, and y0 and the state there, differentiable.
+    """(t_event, y): the first time after t0 at which an entry of event_fn changes sign; y0 and the state there. Differentiable.
 
     torchdiffeq 0.2.5's odeint_event. The event's time has the derivatives of the implicit function theorem (Chen, Amos and Nickel
     2021, equation 7), with respect to y0, t0, what func uses and what event_fn uses.
@@ -155,7 +159,7 @@ def odeint_event(
     Parameters
     ----------
     t0 : a tensor of one number. reverse_time : whether time runs backwards. event_fn, func, y0 : as for odeint.
-    odeint_interface : odeint or odeint_adjoint of this module; kwargs are its own.
+    odeint_interface : odeint or odeint_adjoint of this module, or what hands event_fn on to them; kwargs are its own.
 
     Raises SolverError where nothing is crossed within max_num_steps steps; RuntimeError for second derivatives, which it has not.
     """

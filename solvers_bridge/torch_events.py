@@ -23,9 +23,9 @@ class Events:
         # Clones, into which event_fn may write.
         clones = tuple(part.clone() for part in y) if isinstance(y, tuple) else y.clone()
         entries = self.event_fn(t.clone(), clones).reshape(-1)
-        if self.first is None:
+        if self.first is None and len(entries) > 1:
             raise TypeError("odeint_interface must hand event_fn on as it is to odeint or odeint_adjoint of this module")
-        return entries[self.first]
+        return entries[self.first or 0]
 
 
 class _FirstChange:

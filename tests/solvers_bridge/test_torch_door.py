@@ -283,6 +283,17 @@ def test_the_first_change_of_a_sign_is_the_event_where_entries_are_zero_at_the_s
             torch.autograd.grad(t_v, v)
 
 
+def test_an_interface_that_hands_on_another_event_fn():
+    def odeint(func, y0, t, event_fn):
+        return door.odeint(func, y0, t, event_fn=lambda t, y: event_fn(t, y))
+
+    problem = {"func": lambda t, y: -y, "y0": torch.ones(2), "t0": torch.tensor(0.0), "odeint_interface": odeint}
+    t, _ = door.odeint_event(**problem, event_fn=lambda t, y: y[0] - 0.5)
+    np.testing.assert_allclose(t, np.log(2), rtol=1e-6)
+    with pytest.raises(TypeError, match="event_fn on as it is"):
+        door.odeint_event(**problem, event_fn=lambda t, y: y - 0.5)
+
+
 class Decay(torch.nn.Module):
     """dy/dt = -w e y with an e that changes from solve to solve, and calls that are counted."""
 
