@@ -17,7 +17,7 @@ except ImportError as error:
     raise ImportError("solvers_bridge.torch needs PyTorch: pip install 'neural-ode-repro[torch]'") from error
 
 from .arguments import check
-from .crossing import FIRST_HORIZON, LAST_TIME, Search
+from .crossing import LAST_TIME
 from .dynamics.torch import TorchDynamics, tensors_used_by
 from .solve import Kept, solve_traced, with_stored
 from .statistics import SolverError
@@ -31,7 +31,9 @@ from .torch_arguments import (
     checked_tolerance,
     warn_of_callbacks,
 )
+from .torch_events import Events, first_change, slope_along
 from .torch_primitive import FirstDerivatives, Solve, Solved, as_array
+from .torch_steps import through_steps
 
 THROUGH_STEPS = (*FIXED, "dopri5", "dop853")
 
@@ -49,15 +51,17 @@ def odeint(
 ) -> Any:
     """Solve dy/dt = func(t, y), y(t[0]) = y0: a tensor (len(t), *shape), or a tuple of them, in the dtype of y0.
 
-    torchdiffeq 0.2.5's odeint. Gradients with respect to y0, t and everything that func uses: through the integrator's own steps
-    for dopri5, dop853 and fixed grids, as torchdiffeq's are (memory: the steps), by the adjoint method for all other methods.
-    Differentiable to any order; derivatives beyond the first are those of the adjoint equations, but on fixed grids.
+    torchdiffeq 0.2.5's odeint. Gradients with respect to y0, t and everything that func uses, to any order: through the
+    integrator's own steps for dopri5, dop853 and fixed grids, as torchdiffeq's are (memory: the steps), by the adjoint method for
+    all other methods, which evaluates func anew: it must not have changed by then, and where a tensor that it used at t[0] was
+    changed in place, backward raises RuntimeError.
 
     Parameters
     ----------
     func : function (t, y) or nn.Module; t is a scalar tensor, y shaped as y0 (a tuple if y0 is one). What it uses is found by
-        watching it once, at t[0]; the parameters of an nn.Module count as used. Where it uses another tensor later, backward
-        raises ValueError: such tensors have to be given to odeint_adjoint as adjoint_params.
+        watching it once, at t[0]; the parameters of an nn.Module count as used. Where it uses another tensor later, the adjoint
+        method's backward raises ValueError: such tensors have to be given to odeint_adjoint as adjoint_params. It may write into
+        its arguments.
     y0 : a tensor of float32 or float64, or a tuple of them on one device.
     t : strictly increasing or decreasing floating-point tensor.
     rtol, atol : numbers or tensors, or tuples of one for each tensor of y0.
@@ -67,8 +71,9 @@ def odeint(
         solvers_bridge.odeint knows; on fixed grids "step_size", "grid_constructor", "interp" ("linear" or "cubic") and
         "perturb", as in torchdiffeq. "norm" is refused: the integrators have their own.
     event_fn : function (t, y) -> tensor; with it, t must hold two times, the start and one that tells the direction, and
-        (t_event, y) comes back, where y holds y0 and the state at the first time at which an entry of event_fn changes sign. The
-        time of the event is known without a gradient: see odeint_event.
+        (t_event, y) comes back, where y holds y0 and the state at the first time at which an entry of event_fn changes sign. An
+        entry that is zero at the start, within what the tolerances leave open, has the sign with which it leaves zero. t_event
+        is known without a gradient: see odeint_event.
 
     Raises TypeError or ValueError for arguments that make no sense, SolverError where the solve does not reach its end.
     """
@@ -108,7 +113,8 @@ def odeint_adjoint(
         The states on a fixed grid are kept, and the reverse solve begins anew at each of them.
     adjoint_params : tensors for which gradients are wanted; by default the parameters of func.
 
-    Differentiable to any order.
+    Differentiable to any order. func is evaluated anew in backward and must not have changed by then; where one of adjoint_params
+    was changed in place, backward raises RuntimeError.
     """
     if adjoint_params is None and not isinstance(func, torch.nn.Module):
         raise ValueError(
@@ -145,7 +151,7 @@ def odeint_event(
     odeint_interface: Callable = odeint,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, Any]:
-    """(t_event, y): the first time after t0 at which event_fn(t, y) changes sign, and y0 and the state there, differentiable.
+    """(t_event, y): the first time after t0 at which an entry of event_fn changes sign; y0 and the state there. Differentiable.
 
     torchdiffeq 0.2.5's odeint_event. The event's time has the derivatives of the implicit function theorem (Chen, Amos and Nickel
     2021, equation 7), with respect to y0, t0, what func uses and what event_fn uses.
@@ -153,19 +159,20 @@ def odeint_event(
     Parameters
     ----------
     t0 : a tensor of one number. reverse_time : whether time runs backwards. event_fn, func, y0 : as for odeint.
-    odeint_interface : odeint or odeint_adjoint of this module; kwargs are its own.
+    odeint_interface : odeint or odeint_adjoint of this module, or what hands event_fn on to them; kwargs are its own.
 
     Raises SolverError where nothing is crossed within max_num_steps steps; RuntimeError for second derivatives, which it has not.
     """
     t0 = t0.reshape(-1)
     t = torch.cat([t0, t0.detach() + (-1.0 if reverse_time else 1.0)])
-    event_t, solution = odeint_interface(func, y0, t, event_fn=event_fn, **kwargs)
+    events = Events(event_fn)
+    event_t, solution = odeint_interface(func, y0, t, event_fn=events, **kwargs)
     _, state = checked_state(y0)
     parts = solution if state.is_tuple else (solution,)
     flat = torch.cat([part[-1].reshape(-1) for part in parts])
     time = event_t.detach().to(state.dtype)
-    value = torch.min(_signed(event_fn, t0[0], y0)(time, state.unpack(flat)))
-    slope, f = _slope_of(func, event_fn, time, flat.detach(), state, t0[0], y0)
+    value = events.first_of(time, state.unpack(flat))
+    slope, f = slope_along(_flat_function(func, state), events, time, flat.detach(), state)
     # value is zero, but for rounding: what follows changes no number, and gives them their derivatives.
     shift = -(value - value.detach()) / slope
     event_t = FirstDerivatives.apply(event_t.detach() + shift.to(event_t.dtype))
@@ -173,27 +180,6 @@ def odeint_event(
     ends = last if state.is_tuple else (last,)
     solution = tuple(torch.cat([part[:-1], end[None]]) for part, end in zip(parts, ends))
     return event_t, solution if state.is_tuple else solution[0]
-
-
-def _signed(event_fn, t0, y0):
-    """event_fn with each entry positive at the start, so that the least of several is the first to change sign."""
-    with torch.no_grad():
-        signs = torch.sign(event_fn(t0, y0))
-    signs = torch.where(signs == 0, torch.ones_like(signs), signs)
-    return lambda t, y: event_fn(t, y) * signs
-
-
-def _slope_of(func, event_fn, time, flat, state, t0, y0):
-    """(d event/dt along the solution, f there), without gradients."""
-    signed = _signed(event_fn, t0, y0)
-    with torch.enable_grad():
-        time, flat = time.detach().requires_grad_(), flat.requires_grad_()
-        value = torch.min(signed(time, state.unpack(flat)))
-        bars = torch.autograd.grad(value, (time, flat), allow_unused=True) if value.requires_grad else (None, None)
-    with torch.no_grad():
-        f = _flat_function(func, state)(time, flat)
-        t_bar, z_bar = (0.0 if bar is None else bar for bar in bars)
-        return t_bar + torch.sum(z_bar * f), f
 
 
 def _flat_function(func, state):
@@ -223,7 +209,7 @@ class _Asked:
     """
 
     def __init__(self, func, y0, rtol, atol, method, options, finds_params=False):
-        self.finds_params = finds_params
+        self.finds_params, self.constants = finds_params, []
         self.z0, self.state = checked_state(y0)
         state = self.state
         self.func, self.method = func, method
@@ -239,7 +225,8 @@ class _Asked:
         start = t[0].to(self.state.dtype)
         if self.grid is not None and self.grid.perturb:
             start = torch.nextafter(start, t[-1].to(start))
-        used = tensors_used_by(self.flat, start, self.z0.detach())
+        # Copies, into which func may write.
+        used, self.constants = tensors_used_by(self.flat, start.clone(), self.z0.detach().clone())
         of_module = self.func.parameters() if isinstance(self.func, torch.nn.Module) else ()
         known = {id(tensor) for tensor in used}
         return used + [param for param in of_module if param.requires_grad and id(param) not in known]
@@ -266,7 +253,7 @@ class _Asked:
     def _grid_of(self, t):
         """torchdiffeq's grid: steps of step_size from t[0], the last one shorter; t itself where nothing was said."""
         if self.grid.constructor is not None:
-            times = self.grid.constructor(self.func, self.state.unpack(self.z0), t).to(t)
+            times = self.grid.constructor(self.func, self.state.unpack(self.z0.clone()), t.clone()).to(t)
             if times[0] != t[0] or times[-1] != t[-1]:
                 raise ValueError("grid_constructor must return times from t[0] to t[-1]")
             return times
@@ -291,7 +278,9 @@ class _Asked:
         dtype = self.state.dtype
 
         def slopes(numbers):
-            return torch.stack([self.flat(times[i].to(dtype), states[i].to(dtype)) for i in numbers.tolist()])
+            # Copies, into which func may write.
+            ends = [(times[i].to(dtype, copy=True), states[i].to(dtype, copy=True)) for i in numbers.tolist()]
+            return torch.stack([self.flat(*end) for end in ends])
 
         f, f_next = h[:, None] * slopes(right - 1), h[:, None] * slopes(right)
         rise = y_next - y
@@ -328,11 +317,13 @@ class _Asked:
                 # Perturbed times are those of the grid, whatever they are moved to.
                 constant = None if len(perturbed) else torch.Tensor.detach
                 zs = torch.stack(solve_traced(problem, problem.dynamics.traced, z0, times, as_array, constant))
+            elif problem.discrete and is_differentiated:
+                zs = through_steps(problem, z0, times, params)
             else:
                 if is_differentiated:
-                    from_steps = problem.discrete or (problem.reconstruction == "interpolate" and not len(inner))
+                    from_steps = problem.reconstruction == "interpolate" and not len(inner)
                     problem = problem._replace(keep=Kept(steps=from_steps))
-                zs = Solve.apply(Solved(problem, leaves, params), z0, times, *params)
+                zs = Solve.apply(Solved(problem, leaves, params, tuple(self.constants)), z0, times, *params)
         except SolverError as error:
             _tell_states(error, self.state, t)
             raise
@@ -347,28 +338,8 @@ class _Asked:
         if self.grid is not None:
             options = problem.solver.options._replace(step_size=self.grid.step_size)
             problem = problem._replace(solver=problem.solver._replace(options=options))
-        dynamics, start = problem.dynamics, float(t[0].detach())
-        signed = _signed(event_fn, t[0].to(self.state.dtype), self.state.unpack(self.z0.detach()))
-
-        def least(t, z):
-            return torch.min(signed(dynamics.time(t), self.state.unpack(z)))
-
-        def value(t, z):
-            with torch.no_grad():
-                return float(least(t, self._tensor(z)))
-
-        def slope(t, z):
-            with torch.enable_grad():
-                z = self._tensor(z).requires_grad_()
-                g = least(t, z)
-                (bar,) = torch.autograd.grad(g, z, allow_unused=True) if g.requires_grad else (None,)
-            return np.zeros(len(z)) if bar is None else as_array(bar)
-
         last = LAST_TIME if t[1] > t[0] else -LAST_TIME
-        return Search(problem, as_array(self.z0), leaves, value, slope).first_crossing(start, last, FIRST_HORIZON)[0]
-
-    def _tensor(self, z):
-        return torch.tensor(z, dtype=self.state.dtype, device=self.state.device)
+        return first_change(problem, self.state, as_array(self.z0), leaves, event_fn, float(t[0].detach()), last)
 
 
 def _tell_states(error, state, t):

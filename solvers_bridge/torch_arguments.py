@@ -52,9 +52,12 @@ class State(NamedTuple):
 
     def unpack(self, flat, leading=()):
         """The tensor or the tuple of tensors of flat (*leading, n)."""
-        parts = flat.split([shape.numel() for shape in self.shapes], dim=-1)
-        parts = tuple(part.reshape((*leading, *shape)) for part, shape in zip(parts, self.shapes))
-        return parts if self.is_tuple else parts[0]
+        parts, start = [], 0
+        for shape in self.shapes:
+            # No split: into what it returns nobody may write.
+            parts.append(flat.narrow(-1, start, shape.numel()).reshape((*leading, *shape)))
+            start += shape.numel()
+        return tuple(parts) if self.is_tuple else parts[0]
 
 
 def checked_state(y0):

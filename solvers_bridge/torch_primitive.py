@@ -19,11 +19,12 @@ def as_array(tensor):
 
 
 class Solved(NamedTuple):
-    """A problem with the tensors its func uses, and their stand-ins."""
+    """A problem with the tensors its func uses, and their stand-ins; constants are those without a gradient, as far as known."""
 
     problem: Problem
     leaves: list
     params: tuple
+    constants: tuple = ()
 
 
 class Solve(torch.autograd.Function):
@@ -34,14 +35,14 @@ class Solve(torch.autograd.Function):
         zs = forward(solved.problem, as_array(z0), as_array(t), solved.leaves)
         zs = torch.as_tensor(zs, device=z0.device)
         ctx.solved = solved
-        # params too, so that PyTorch notices if they were changed in place.
-        ctx.save_for_backward(t, zs, *params)
+        # What func uses too, so that PyTorch notices if it was changed in place.
+        ctx.save_for_backward(t, zs, *params, *solved.constants)
         return zs
 
     @staticmethod
     def backward(ctx, zs_bar):
-        t, zs, *params = ctx.saved_tensors
         solved = ctx.solved
+        t, zs, *params = ctx.saved_tensors[: 2 + len(solved.params)]
         if torch.is_grad_enabled():
             z0_bar, t_bar, theta_bar = _traced_gradient(solved, t, zs, zs_bar)
         else:
@@ -55,7 +56,7 @@ class Solve(torch.autograd.Function):
 
 def _traced_gradient(solved, t, zs, zs_bar):
     """gradient in PyTorch's graph, for derivatives of derivatives: a sweep of reverse solves that are differentiated in turn."""
-    problem, leaves, params = solved
+    problem, leaves, params, constants = solved
     dynamics, augmented = problem.dynamics, Augmented(problem.layout.size, num_params(leaves))
     adjoint = adjoint_problem(problem._replace(discrete=False, reconstruction="solve", warm_restart=False), leaves)
     times = as_array(t)
@@ -64,7 +65,7 @@ def _traced_gradient(solved, t, zs, zs_bar):
         if are_close(times[i], times[i - 1]):
             return a, theta_bar, t0_bar
         s = torch.cat([zs[i], a, torch.as_tensor(theta_bar).to(a), torch.as_tensor(t0_bar).to(a).reshape(1)])
-        s = Solve.apply(Solved(adjoint, leaves, params), s, torch.stack([t[i], t[i - 1]]), *params)[-1]
+        s = Solve.apply(Solved(adjoint, leaves, params, constants), s, torch.stack([t[i], t[i - 1]]), *params)[-1]
         return augmented.split(s)[1:]
 
     def slope(t_i, z):

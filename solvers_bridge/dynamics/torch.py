@@ -50,7 +50,8 @@ class TorchDynamics(Dynamics):
 
     def traced(self, t, z):
         """f (n,) in float64 at tensors t and z (n,) of float64, in the graph of whatever is being differentiated."""
-        return self.func(self.time(t), z.to(self.torch_dtype)).to(torch.float64)
+        # Copies, into which func may write.
+        return self.func(self.time(t).clone(), z.to(self.torch_dtype, copy=True)).to(torch.float64)
 
     def time(self, t):
         """t, a number or a tensor of float64, as a scalar tensor for func."""
@@ -74,9 +75,10 @@ def _augmented_function(func, params, n, wants_t, is_complete):
         if not is_traced:
             t, z = t.detach().requires_grad_(wants_t), z.detach().requires_grad_()
         with torch.enable_grad():
-            f = func(t, z)
+            # Clones, into which func may write.
+            f = func(t.clone(), z.clone())
             inputs = (z, *params, t)
-            if is_complete and not is_traced and f.requires_grad and _other_leaves(f, inputs):
+            if is_complete and not is_traced and f.requires_grad and other_leaves(f, inputs):
                 _check_known(func, t, z, params)
             bars = [None] * len(inputs)
             if f.requires_grad:
@@ -95,17 +97,22 @@ def _augmented_function(func, params, n, wants_t, is_complete):
 
 
 def tensors_used_by(func, t, z):
-    """Tensors with a gradient that func(t, z) used and that were not made of t and z on the way; t and z themselves have none."""
-    with torch.enable_grad(), _Watch() as watch:
+    """(used, constants): tensors with and without a gradient that func(t, z) used and that were not made of t and z on the way.
+
+    t and z have no gradient themselves, and func may write into them. What else it writes into is no constant.
+    """
+    with torch.enable_grad(), _Watch(t, z) as watch:
         f = func(t, z)
     used = list(watch.found.values())
-    return used + [leaf for leaf in _other_leaves(f, used) if id(leaf) not in watch.made]
+    constants = [tensor for tensor, version in watch.constants.values() if tensor._version == version]
+    return used + [leaf for leaf in other_leaves(f, used) if id(leaf) not in watch.made], constants
 
 
 def _check_known(func, t, z, params):
     """ValueError where func(t, z) uses a tensor that is none of params and was not made in it."""
     known = {id(param) for param in params}
-    if any(id(tensor) not in known for tensor in tensors_used_by(func, t.detach(), z.detach())):
+    used, _ = tensors_used_by(func, t.detach().clone(), z.detach().clone())
+    if any(id(tensor) not in known for tensor in used):
         raise ValueError(
             f"func uses at t = {float(t):.6g} a tensor with a gradient that it did not use at the first time, so that its "
             "gradient would be missing: give all such tensors to odeint_adjoint as adjoint_params"
@@ -113,19 +120,27 @@ def _check_known(func, t, z, params):
 
 
 class _Watch(TorchFunctionMode):
-    """Sees the arguments of every PyTorch function; `found` are those that need a gradient and came from outside."""
+    """Sees the arguments of every PyTorch function; `found` are those that need a gradient and came from outside.
 
-    def __init__(self):
+    `constants` are the others from outside, each with its version before it was first used; own are what func is given.
+    """
+
+    def __init__(self, *own):
         super().__init__()
-        self.found, self.made = {}, {}
+        self.found, self.constants = {}, {}
+        self.made = {id(tensor): tensor for tensor in own}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        for tensor in _tensors((args, kwargs)):
+            if not (tensor.requires_grad or tensor.is_inference() or id(tensor) in self.made):
+                self.constants.setdefault(id(tensor), (tensor, tensor._version))
         value = func(*args, **(kwargs or {}))
         for tensor in _tensors((args, kwargs)):
             if tensor.requires_grad and id(tensor) not in self.made:
                 self.found[id(tensor)] = tensor
         # Kept, so that no later tensor has the same id.
-        self.made.update({id(tensor): tensor for tensor in _tensors(value) if id(tensor) not in self.found})
+        known = (self.found, self.constants)
+        self.made.update({id(tensor): tensor for tensor in _tensors(value) if not any(id(tensor) in ids for ids in known)})
         return value
 
 
@@ -139,7 +154,7 @@ def _tensors(tree):
         yield from _tensors(list(tree.values()))
 
 
-def _other_leaves(f, used):
+def other_leaves(f, used):
     """Leaves of the graph of f that are reached by none of used: what a function that is not PyTorch's own was given."""
     ends = {tensor.grad_fn for tensor in used if tensor.grad_fn is not None}
     known = {id(tensor) for tensor in used}
