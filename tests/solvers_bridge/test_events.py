@@ -104,6 +104,14 @@ def test_forward_mode():
     assert jvp == pytest.approx(grad(lambda h: fall_exactly(h, V, G, T0)[0])(H), rel=1e-6)
 
 
+def test_gradients_are_of_the_type_of_what_they_belong_to():
+    def time(y0, t0, g):
+        return odeint_event(ball, y0, t0, height, g, method="dopri5")[0]
+
+    bars = grad(time, argnum=(0, 1, 2))(np.array([H, V], np.float32), np.float32(T0), np.float32(G))
+    assert [bar.dtype for bar in bars] == [np.float32] * 3
+
+
 def test_an_event_that_holds_what_is_differentiated():
     def time(level):
         return odeint_event(ball, np.array([H, V]), T0, lambda t, y, g: y[0] - level, G)[0]

@@ -6,7 +6,7 @@ from math import prod
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from autograd import grad, hessian, jacobian
+from autograd import grad, hessian, jacobian, make_jvp
 from autograd.misc.flatten import flatten
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -235,6 +235,44 @@ def test_gradients_have_the_structure_and_types_of_params():
     rate = 2 * 2.0 / 1.5 / 3
     np.testing.assert_allclose(a_bar, -2 * np.exp(-rate) * rate / 2 * np.ones((2, 1)), rtol=1e-6)
     np.testing.assert_allclose(b_bar, -2 * np.exp(-rate) * rate / 2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    (
+        {},
+        {"method": "rk4", "adjoint_method": "discrete"},
+        {"method": "rk4", "adjoint_method": "discrete", "options": {"jump_t": [0.3]}},
+        {"method": "dopri5", "adjoint_method": "discrete"},
+    ),
+    ids=str,
+)
+def test_gradients_are_of_the_type_of_what_they_belong_to(kwargs):
+    """In one state with float64, too; and what is computed stays in double precision."""
+    seen = set()
+
+    def func(t, y, p):
+        seen.update(getattr(part, "_value", part).dtype for part in y.values())
+        return {"a": -p[0] * y["a"], "b": -p[1] * y["b"]}
+
+    def solve(a, b, t, p):
+        ys = odeint(func, {"a": a, "b": b}, t, p, **kwargs)
+        return anp.sum(ys["a"][-1]) + anp.sum(ys["b"][-1])
+
+    single = [np.ones(2, np.float32), np.array([0.0, 1.0], np.float32), [np.float32(0.5), np.ones((), np.float32)]]
+    double = [np.ones(2), np.array([0.0, 1.0]), [0.5, np.ones(())]]
+
+    def bars_of(a, t, p):
+        a_bar, b_bar, t_bar, p_bar = grad(solve, argnum=(0, 1, 2, 3))(a, np.ones(1), t, p)
+        return b_bar, a_bar, t_bar, *p_bar
+
+    b_bar, *bars = bars_of(*single)
+    assert b_bar.dtype == np.float64 and [bar.dtype for bar in bars] == [np.float32] * 4
+    assert seen == {np.dtype(np.float64)}
+    for bar, expected in zip((b_bar, *bars), bars_of(*double)):
+        np.testing.assert_allclose(bar, expected, rtol=1e-6)
+    tangent = make_jvp(lambda a: solve(a, np.ones(1), *double[1:]))
+    assert tangent(single[0])(np.ones(2, np.float32))[1] == pytest.approx(tangent(double[0])(np.ones(2))[1], rel=1e-6)
 
 
 @pytest.mark.parametrize("method", ADAPTIVE)
