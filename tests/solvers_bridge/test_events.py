@@ -105,11 +105,12 @@ def test_forward_mode():
 
 
 def test_gradients_are_of_the_type_of_what_they_belong_to():
-    def time(y0, t0, g):
-        return odeint_event(ball, y0, t0, height, g, method="dopri5")[0]
+    def time(y0, t0, g, level):
+        above = lambda t, y, p: y[0] - p[1]
+        return odeint_event(lambda t, y, p: ball(t, y, p[0]), y0, t0, above, (g, level), method="dopri5")[0]
 
-    bars = grad(time, argnum=(0, 1, 2))(np.array([H, V], np.float32), np.float32(T0), np.float32(G))
-    assert [bar.dtype for bar in bars] == [np.float32] * 3
+    arguments = [np.array(argument, np.float32) for argument in ([H, V], T0, G, 0.1)]
+    assert [grad(time, i)(*arguments).dtype for i in range(4)] == [np.float32] * 4
 
 
 def test_an_event_that_holds_what_is_differentiated():
