@@ -49,8 +49,9 @@ def odeint(
     Parameters
     ----------
     func : function (t, y, params) -> dy/dt in TensorFlow operations, or a TensorFlowDynamics. A function becomes one, of dtype
-        float32 if that is what all of y0 is of and float64 otherwise; it is kept for the next call with the same function. What
-        func uses besides t, y and params has no gradient: a variable or tensor that a tape watches must come through params.
+        float32 if that is what all of y0 is of and float64 otherwise; it is kept for the next call with the same function, and
+        Python values that func reads are frozen as in a tf.function. What func uses besides t, y and params has no gradient: a
+        variable or tensor that a tape watches must come through params.
     y0, params : any nesting of lists, tuples and dicts of tensors, variables, arrays and numbers.
     t : one or more times, increasing or decreasing; a tensor or an array.
     method, rtol, atol, options, adjoint_* : as for solvers_bridge.odeint, and not tensors.

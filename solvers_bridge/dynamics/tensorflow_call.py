@@ -7,7 +7,9 @@ without, more slowly.
 from __future__ import annotations
 
 import contextvars
-from concurrent.futures import ThreadPoolExecutor
+import ctypes
+import threading
+from concurrent.futures import Future
 
 import numpy as np
 import tensorflow as tf
@@ -49,8 +51,23 @@ def in_fresh_thread(function, *arguments):
     TensorFlow has tapes, accumulators, scopes and AutoGraph's status by the thread. Of a caller who has paused the tapes
     (tf.init_scope, a ForwardAccumulator), those in the graph would record nothing, and its gradients would be zero ever after.
     """
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(contextvars.copy_context().run, function, *arguments).result()
+    context, outcome = contextvars.copy_context(), Future()
+
+    def run():
+        try:
+            outcome.set_result(context.run(function, *arguments))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException as interrupt:  # Ctrl-C, which only this thread is told of
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(type(interrupt)))
+        thread.join()
+        raise
+    return outcome.result()
 
 
 def _input_tensor(size, dtype, device):

@@ -1,6 +1,9 @@
 """TensorFlow graphs as dynamics of odeint: states, gradients, devices, and what is refused."""
 
 import gc
+import os
+import signal
+import time
 import weakref
 from collections import namedtuple
 
@@ -371,6 +374,24 @@ def test_a_program_is_the_same_where_tapes_are_paused():
     with tf.init_scope():
         here = program(slope, specs)
     assert here.graph == program(slope, specs).graph
+
+
+def test_an_interrupt_while_a_graph_is_traced():
+    def func(t, y, p):
+        if not left:
+            os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(200):
+            left.append(1)
+            time.sleep(0.02)
+        return -y
+
+    left, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            odeint(TensorFlowDynamics(func), 1.0, [0.0, 1.0])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(left) < 200
 
 
 def test_convolutions_in_the_graph():
