@@ -19,7 +19,7 @@ from .arguments import check
 from .dynamics.base import Dynamics
 from .dynamics.tape import vjp
 from .dynamics.tensorflow import FLOAT_TYPES, TensorFlowDynamics
-from .dynamics.tensorflow_call import is_watched, may_record
+from .dynamics.tensorflow_call import has_tangent, is_watched, may_record
 from .integrators.fixed_grid import FixedGrid
 from .nested import Structure, flatten, flatten_state, is_differentiable
 from .odeint import odeint as odeint_of_autograd
@@ -44,7 +44,8 @@ def odeint(
 ) -> Any:
     """Solve dy/dt = func(t, y, params), y(t[0]) = y0, and return tensors of (len(t), *shape), nested as y0 and of its dtypes.
 
-    Differentiable under tf.GradientTape with respect to y0, t and params, to any order, eagerly and inside tf.function.
+    Differentiable under tf.GradientTape with respect to y0, t and params, to any order, eagerly and inside tf.function; under a
+    tf.autodiff.ForwardAccumulator eagerly.
 
     Parameters
     ----------
@@ -308,4 +309,9 @@ def _call(function, inputs, count):
 
     if all(hasattr(value, "numpy") for value in inputs):
         return [tf.constant(out) for out in on_arrays(*(value.numpy() for value in inputs))]
+    if has_tangent(inputs):
+        raise TypeError(
+            "a ForwardAccumulator follows a solve inside tf.function, where TensorFlow would make its derivative zero; forward "
+            "mode works eagerly, without tf.function"
+        )
     return tf.numpy_function(on_arrays, inputs, [tf.float64] * count, stateful=False)

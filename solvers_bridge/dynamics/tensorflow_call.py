@@ -137,6 +137,17 @@ def is_watched(tensors):
         return False
 
 
+def has_tangent(tensors):
+    """Whether an active ForwardAccumulator follows any of tensors. False where TensorFlow does not say."""
+    try:
+        from tensorflow.python import pywrap_tfe
+
+        _, tangents = pywrap_tfe.TFE_Py_PackJVPs(list(tensors))
+        return bool(tangents)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return False
+
+
 def may_record():
     """Whether a GradientTape or ForwardAccumulator is active. True where TensorFlow does not say."""
     try:

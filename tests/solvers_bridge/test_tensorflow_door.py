@@ -260,6 +260,24 @@ def test_forward_over_reverse():
     assert float(accumulator.jvp(slope)) == pytest.approx(np.exp(-0.5), rel=1e-6)
 
 
+@pytest.mark.parametrize("followed", ("rate", "weight"))
+def test_forward_mode_is_refused_in_a_function_which_would_make_it_zero(followed):
+    def slope(rate, weight):
+        of = {"rate": rate, "weight": weight}[followed]
+        with tf.autodiff.ForwardAccumulator(of, tf.ones_like(of)) as accumulator:
+            with tf.GradientTape() as tape:
+                tape.watch(rate)
+                end = weight * door.odeint(lambda t, y, rate: -rate * y, tf.ones(1, tf.float64), [0.0, 1.0], rate)[-1]
+            bar = tape.gradient(end, rate)
+        return accumulator.jvp(bar)
+
+    arguments = tf.constant(0.5, tf.float64), tf.constant(2.0, tf.float64)
+    expected = {"rate": 2.0 * np.exp(-0.5), "weight": -np.exp(-0.5)}[followed]
+    assert float(slope(*arguments)) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(TypeError, match="ForwardAccumulator follows a solve inside tf.function"):
+        tf.function(slope)(*arguments)
+
+
 # --- What has no gradient, and what fails.
 
 
