@@ -15,7 +15,7 @@ from .crossing import FIRST_HORIZON, LAST_TIME, Search
 from .dynamics.autograd import differentiable
 from .dynamics.base import Dynamics
 from .dynamics.tape import vjp
-from .odeint import odeint
+from .odeint import odeint, with_its_dtype
 
 
 def odeint_event(
@@ -80,6 +80,7 @@ def odeint_event(
         raise TypeError(f"event must be a function (t, y, params) -> number, got {type(event).__name__}")
     last = (-LAST_TIME if reverse_time else LAST_TIME) if end is None else end
     problem, y0_leaves, _, leaves, _ = check(func, y0, np.array([start, last]), params, **means)
+    t0, leaves = with_its_dtype(t0, np.float64), [with_its_dtype(leaf) for leaf in leaves]
     if not problem.solver.integrator.adaptive and problem.solver.options.step_size is None:
         raise ValueError(f"method {method!r} needs options['step_size'], where a plain solve would take one step to the end")
     event_of = _EventOf(problem, event)

@@ -20,9 +20,13 @@ if keras.backend.backend() != "tensorflow":
 import numpy as np
 import tensorflow as tf
 
+from .arguments import check, checked_times, checked_tolerance
 from .dynamics.tensorflow import FLOAT_TYPES, TensorFlowDynamics
+from .dynamics.tensorflow_call import in_fresh_thread
+from .nested import Layout
 from .tensorflow import odeint
 
+TOLERANCES = ("rtol", "atol", "adjoint_rtol", "adjoint_atol")
 MEANS = ("method", "rtol", "atol", "options", "adjoint_method", "adjoint_rtol", "adjoint_atol", "adjoint_options")
 
 
@@ -42,8 +46,12 @@ class ODEBlock(keras.layers.Layer):
     Metrics NAME_nfe_forward and NAME_nfe_backward, of which NAME is the layer's, are means over calls and over gradients of the
     evaluations that they took; Keras reports them with the model's own. A mask is passed on, and given to func if it takes one.
 
-    Raises TypeError for a func that updates variables of its own while it runs, as batch normalisation and dropout do: a solver
-    evaluates it as often as it likes, at times in no order. ValueError for a dtype other than float32 and float64.
+    func is traced once, and what it reads besides t, y and its variables (attributes of Python, say) keeps its value of then. It
+    is called as in inference, never with training=True.
+
+    Raises TypeError for a func that updates variables of its own in training, as batch normalisation and dropout do at any depth:
+    a solver evaluates it as often as it likes, at times in no order. ValueError for a dtype other than float32 and float64;
+    ValueError and TypeError for times, methods, tolerances and options as solvers_bridge.odeint, when the layer is made.
     """
 
     def __init__(
@@ -65,16 +73,18 @@ class ODEBlock(keras.layers.Layer):
         super().__init__(**kwargs)
         if not callable(func):
             raise TypeError(f"func must be a Keras layer or a function (t, y) -> dy/dt, got {type(func).__name__}")
-        times = np.asarray(t, np.float64)
-        if times.ndim != 1 or len(times) < 2:
+        times = checked_times(np.asarray(t))
+        if len(times) < 2:
             raise ValueError(f"t must hold two or more times, got {t!r}")
         if self.compute_dtype not in FLOAT_TYPES:
             raise ValueError(f"dtype must be one of {', '.join(FLOAT_TYPES)}, got {self.compute_dtype!r}")
         self.func: Any = func
         self.t, self.return_sequences = times.tolist(), bool(return_sequences)
         given = (method, rtol, atol, options, adjoint_method, adjoint_rtol, adjoint_atol, adjoint_options)
+        means = dict(zip(MEANS, given))
+        _check_means(times, means)
         # Kept out of Keras's tracking, which would wrap the dicts.
-        self._means = _Held(dict(zip(MEANS, given)))
+        self._means = _Held(means)
         self._dynamics = _Held(_Counted(self._evaluate, self.compute_dtype))
         self.supports_masking = True
         self.supports_jit = False  # the integrators are no graph
@@ -100,15 +110,8 @@ class ODEBlock(keras.layers.Layer):
         t = tf.constant(self.t[0], self.compute_dtype)
         if not self.func.built:
             self.func(*self._arguments(t, y))
-        held = [variable.value for variable in self.func.non_trainable_variables]
-        training = {"training": True} if "training" in inspect.signature(self.func.call).parameters else {}
-        variables = [variable.value for variable in self.func.trainable_variables]
-        _, after = self.func.stateless_call(variables, held, *self._arguments(t, y), **training)
-        changed = [
-            variable.path
-            for variable, old, new in zip(self.func.non_trainable_variables, held, after)
-            if new is not old and not np.array_equal(old, new)
-        ]
+        # In a thread of its own, since Keras keeps `training` by the thread: the layers around this one are not to hear of it.
+        changed = in_fresh_thread(_updated_in_training, self.func, self._arguments(t, y))
         if changed:
             raise TypeError(
                 f"func must not update variables while it runs, as batch normalisation and dropout do: {', '.join(changed)}; a "
@@ -176,18 +179,25 @@ class ODEBlock(keras.layers.Layer):
         return None if self.return_sequences else previous_mask
 
     def get_config(self) -> dict:
-        func = keras.saving.serialize_keras_object(self.func)
-        return {
-            **super().get_config(),
-            "func": func,
-            "t": self.t,
-            "return_sequences": self.return_sequences,
-            **self._means.value,
+        serialized = {
+            name: keras.saving.serialize_keras_object(value) for name, value in {"func": self.func, **self._means.value}.items()
         }
+        return {**super().get_config(), "t": self.t, "return_sequences": self.return_sequences, **serialized}
 
     @classmethod
     def from_config(cls, config: dict) -> ODEBlock:
-        return cls(**{**config, "func": keras.saving.deserialize_keras_object(config["func"])})
+        serialized = [name for name in ("func", *MEANS) if name in config]
+        return cls(**{**config, **{name: keras.saving.deserialize_keras_object(config[name]) for name in serialized}})
+
+
+def _check_means(times, means):
+    """What odeint would refuse, but for the shapes of tolerances, which are those of states to come."""
+    for name in TOLERANCES:
+        if means[name] is not None or name in ("rtol", "atol"):
+            for part in keras.tree.flatten(means[name]):
+                checked_tolerance(part, Layout.of([np.asarray(part)]), name)
+    stand_ins = {"rtol": 1e-3, "atol": 1e-3, "adjoint_rtol": None, "adjoint_atol": None}
+    check(lambda t, y, params: -y, np.ones(1), times, (), **{**means, **stand_ins})
 
 
 def _map_shapes(function, shape):
@@ -197,6 +207,26 @@ def _map_shapes(function, shape):
     if isinstance(shape, (list, tuple)) and any(isinstance(part, (list, tuple, dict)) for part in shape):
         return type(shape)(_map_shapes(function, part) for part in shape)
     return function(shape)
+
+
+def _updated_in_training(func, arguments):
+    """Paths of the variables that func, a layer, changes when it is called in training."""
+    with keras.StatelessScope() as scope:
+        _Around(func)(arguments, training=True)
+    after = [(variable, scope.get_current_value(variable)) for variable in func.non_trainable_variables]
+    return [variable.path for variable, new in after if new is not None and not np.array_equal(variable.value, new)]
+
+
+class _Around(keras.layers.Layer):
+    """A layer around func that names `training`, which the layers in func then know, whether or not func names it."""
+
+    def __init__(self, func):
+        super().__init__(dtype=func.dtype_policy)
+        self.func = func
+        self.built = True
+
+    def call(self, arguments, training=None):
+        return self.func(*arguments)
 
 
 class _Held:

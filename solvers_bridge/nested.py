@@ -6,7 +6,7 @@ from math import prod
 from typing import NamedTuple
 
 import numpy as np
-from autograd.tracer import getval
+from autograd.tracer import getval, isbox
 
 
 class Structure(NamedTuple):
@@ -146,6 +146,13 @@ def _holds_array(tree):
     return isinstance(value, dict) or np.ndim(value) > 0
 
 
+def bare(tree):
+    """tree out of autograd's boxes, those of nested traces too."""
+    while isbox(tree):
+        tree = getval(tree)
+    return tree
+
+
 def is_differentiable(leaf):
     """Whether a leaf is floating-point: integers and booleans are handed to the dynamics with no gradient."""
     dtype = getattr(getval(leaf), "dtype", None)
@@ -172,22 +179,36 @@ def _open_like(tree, structure, leaves, where):
 
 
 def _open(tree, leaves, where):
-    # Boxed containers are opened by indexing the box, so that autograd sees which item was used.
-    value = getval(tree)
+    value = bare(tree)
     if isinstance(value, dict):
-        children = tuple(_open(tree[key], leaves, f"{where}[{key!r}]") for key in value)
+        children = tuple(_open(_item(tree, value, key), leaves, f"{where}[{key!r}]") for key in value)
         return Structure(dict, tuple(value), children, sum(child.count for child in children))
     if isinstance(value, (list, tuple)):
-        children = tuple(_open(tree[i], leaves, f"{where}[{i}]") for i in range(len(value)))
+        children = tuple(_open(_item(tree, value, i), leaves, f"{where}[{i}]") for i in range(len(value)))
         return Structure(type(value), len(value), children, sum(child.count for child in children))
     array = np.asarray(value)
-    if array.dtype.kind == "f" or (array.dtype.kind in "iub" and not isinstance(value, (int, np.integer, np.bool_))):
+    if array.dtype.kind == "f":
         leaves.append(tree)
+        return LEAF
+    if array.dtype.kind in "iub" and not isinstance(value, (int, np.integer, np.bool_)):
+        leaves.append(value)
         return LEAF
     if array.dtype.kind in "iub":
         return Structure("constant", _Constant((array.dtype.str, array.shape, array.tobytes()), value), (), 0)
     hint = "; pass real and imaginary parts as two arrays" if array.dtype.kind == "c" else ""
     raise TypeError(f"{where} must be real numbers or an array of them, got {type(value).__name__} of dtype {array.dtype}{hint}")
+
+
+def _item(tree, value, key):
+    """tree[key], of a container that is value out of its boxes: through them, so that autograd sees which item was used.
+
+    Integers and booleans come without: autograd would add up gradients for them, which they cannot hold.
+    """
+    if tree is value:
+        return tree[key]
+    item = bare(value[key])
+    nested = isinstance(item, (dict, list, tuple))
+    return item if not nested and np.asarray(item).dtype.kind in "iub" else tree[key]
 
 
 def _build(structure, leaves):

@@ -7,7 +7,7 @@ from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
-from autograd.extend import defjvp_argnums, defvjp_argnums, primitive
+from autograd.extend import defjvp, defjvp_argnums, defvjp, defvjp_argnums, primitive
 from autograd.tracer import getval, isbox
 
 from .adjoint import Augmented, reverse_sweep
@@ -16,7 +16,7 @@ from .dynamics.autograd import differentiable
 from .dynamics.base import Dynamics, leaf_tuple, num_params, unpack_like
 from .dynamics.tape import vjp
 from .integrators.dop import Dop
-from .nested import Layout, is_differentiable
+from .nested import Layout, bare, is_differentiable
 from .reverse import gradient, lost_gap
 from .solve import Kept, Warm, adjoint_problem, are_close, forward, slope_time, solve_traced, with_stored
 from .statistics import SolverError
@@ -84,6 +84,8 @@ def odeint(
     problem, y0_leaves, t, leaves, stored = check(
         func, y0, t, params, method, rtol, atol, options, adjoint_method, adjoint_rtol, adjoint_atol, adjoint_options
     )
+    y0_leaves, t = [with_its_dtype(leaf, np.float64) for leaf in y0_leaves], with_its_dtype(t, np.float64)
+    leaves = [with_its_dtype(leaf) for leaf in leaves]
     z0 = problem.layout.pack(y0_leaves, anp.reshape, anp.concatenate)
     is_differentiated = any(isbox(value) for value in (z0, t, *leaves))
     if is_differentiated:
@@ -111,6 +113,23 @@ def _states(problem, z0, t, leaves, stored):
         return solve(problem, z0, t, *leaves)
     zs = solve(problem, z0, anp.concatenate([t, inner])[order], *leaves)
     return zs[np.flatnonzero(order < len(getval(t)))]
+
+
+def with_its_dtype(leaf, dtype=None):
+    """leaf, computed with in dtype where one is given; its cotangent comes in its own, whatever traces it in between."""
+    own = getattr(bare(leaf), "dtype", None)
+    if not isbox(leaf) or own is None or own.kind != "f" or own == np.float64:
+        return leaf
+    return _cast(leaf, own if dtype is None else dtype)
+
+
+@primitive
+def _cast(x, dtype):
+    return np.asarray(x, dtype)
+
+
+defvjp(_cast, lambda y, x, dtype: lambda bar: _cast(bar, bare(x).dtype), None)
+defjvp(_cast, lambda x_dot, y, x, dtype: _cast(x_dot, dtype), None)
 
 
 @primitive
@@ -165,8 +184,8 @@ def _tangent(problem, z0, t, leaves, v, t_dot, w, zs):
 
 def _slopes(problem, f, t, leaves):
     """(t, z) -> f at an output time of t, traced; where func jumps there, on the side of slope_time."""
-    times, options = _value(t), problem.solver.options
-    return lambda t_i, z: f(t_i + (slope_time(_value(t_i), times, options) - _value(t_i)), z, *leaves)
+    times, options = bare(t), problem.solver.options
+    return lambda t_i, z: f(t_i + (slope_time(bare(t_i), times, options) - bare(t_i)), z, *leaves)
 
 
 def _tangent_problem(problem, count):
@@ -219,14 +238,14 @@ def _sweep_of_traced_solves(problem, zs, zs_bar, t, leaves, p):
 
     def segment(i, a, theta_bar, t0_bar):
         nonlocal step
-        if are_close(_value(t[i]), _value(t[i - 1])):
+        if are_close(bare(t[i]), bare(t[i - 1])):
             return a, theta_bar, t0_bar
         s = augmented.join(zs[i], a, theta_bar, t0_bar, anp)
         warm = Warm(step) if is_warm else None
         s = _odeint(adjoint._replace(warm=warm), s, anp.array((t[i], t[i - 1])), *leaves)[-1]
         step = warm and warm.step
         z, *bars = augmented.split(s)
-        if problem.reconstruction == "auto" and _is_lost(problem, _value(z), _value(zs[i - 1])):
+        if problem.reconstruction == "auto" and _is_lost(problem, bare(z), bare(zs[i - 1])):
             raise _Lost
         return bars
 
@@ -243,13 +262,6 @@ def _is_lost(problem, z, stored):
         return False
     gap = np.sqrt(np.mean(((z - stored) / (solver.atol + solver.rtol * np.abs(stored))) ** 2))
     return not gap <= lost_gap(solver)
-
-
-def _value(x):
-    """The array inside all boxes of nested traces."""
-    while isbox(x):
-        x = getval(x)
-    return x
 
 
 @primitive
@@ -276,12 +288,12 @@ def _along(problem, zs_bar, z0, t, leaves, v, t_dot, w, wants_t):
     floats = [leaf for leaf in leaves if is_differentiable(leaf)]
     _, pullback = vjp(inner, zs_bar, z0, *([t] if wants_t else []), *floats)
     zs_bar_bar, z0_bar, *bars = pullback(1.0)
-    return zs_bar_bar, z0_bar, *([] if wants_t else [np.zeros(len(_value(t)))]), *bars
+    return zs_bar_bar, z0_bar, *([] if wants_t else [np.zeros(len(bare(t)))]), *bars
 
 
 def _pullback_vjp(argnums, bars, args, kwargs):
     problem, wants_t, zs_bar, z0, t, *leaves = args
-    n, count = problem.layout.size, len(_value(t))
+    n, count = problem.layout.size, len(bare(t))
     floats = [leaf for leaf in leaves if is_differentiable(leaf)]
 
     def vjp_of_pullback(direction):
@@ -323,4 +335,4 @@ def _in_dtype_of(value, bar):
 def _solve_traced(problem, z0, t, *leaves):
     """Fixed grid with autograd's tape through every step (adjoint_method="discrete"): memory O(steps)."""
     f = differentiable(problem.dynamics, problem.layout, problem.structure)
-    return anp.stack(solve_traced(problem, lambda t_i, z: f(t_i, z, *leaves), z0, t, _value, _value))
+    return anp.stack(solve_traced(problem, lambda t_i, z: f(t_i, z, *leaves), z0, t, bare, bare))

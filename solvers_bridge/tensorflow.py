@@ -19,7 +19,7 @@ from .arguments import check
 from .dynamics.base import Dynamics
 from .dynamics.tape import vjp
 from .dynamics.tensorflow import FLOAT_TYPES, TensorFlowDynamics
-from .dynamics.tensorflow_call import is_watched, may_record
+from .dynamics.tensorflow_call import has_tangent, is_watched, may_record
 from .integrators.fixed_grid import FixedGrid
 from .nested import Structure, flatten, flatten_state, is_differentiable
 from .odeint import odeint as odeint_of_autograd
@@ -44,29 +44,31 @@ def odeint(
 ) -> Any:
     """Solve dy/dt = func(t, y, params), y(t[0]) = y0, and return tensors of (len(t), *shape), nested as y0 and of its dtypes.
 
-    Differentiable under tf.GradientTape with respect to y0, t and params, to any order, eagerly and inside tf.function.
+    Differentiable under tf.GradientTape with respect to y0, t and params, to any order, eagerly and inside tf.function; under a
+    tf.autodiff.ForwardAccumulator eagerly.
 
     Parameters
     ----------
     func : function (t, y, params) -> dy/dt in TensorFlow operations, or a TensorFlowDynamics. A function becomes one, of dtype
-        float32 if that is what all of y0 is of and float64 otherwise; it is kept for the next call with the same function. What
-        func uses besides t, y and params has no gradient: a variable or tensor that a tape watches must come through params.
+        float32 if that is what all of y0 is of and float64 otherwise; it is kept for the next call with the same function, and
+        Python values that func reads are frozen as in a tf.function. What func uses besides t, y and params has no gradient: a
+        variable or tensor that a tape watches must come through params.
     y0, params : any nesting of lists, tuples and dicts of tensors, variables, arrays and numbers.
     t : one or more times, increasing or decreasing; a tensor or an array.
     method, rtol, atol, options, adjoint_* : as for solvers_bridge.odeint, and not tensors.
 
     Raises what solvers_bridge.odeint raises; inside tf.function, when the graph runs, TensorFlow makes an UnknownError or
     InvalidArgumentError of it that holds the message. TypeError: func uses what a tape watches, or, inside tf.function, a
-    trainable variable or a tensor of the function around it.
+    trainable variable, a tensor of the function around it, or what a tape outside watches while the function is traced.
     """
     y0, t, params = (tf.nest.map_structure(_read, tree) for tree in (y0, t, params))
     y0_leaves, structure_of_y0 = flatten_state(y0)
-    y0_leaves = [_as_tensor(leaf) for leaf in y0_leaves]
+    y0_leaves = [_real(_as_tensor(leaf), "y0") for leaf in y0_leaves]
     _, structure = flatten(tf.nest.map_structure(_stand_in, params))
     leaves = [_as_tensor(leaf) for leaf in structure.leaves_of(params)]
     dynamics = func if isinstance(func, Dynamics) else _dynamics_of(func, _dtype_of(y0_leaves))
     t_may_vary = any(tf.is_tensor(part) for part in tf.nest.flatten(t))
-    t = tf.cast(_as_tensor(t), tf.float64)
+    t = tf.cast(_real(_as_tensor(t), "t"), tf.float64)
     if isinstance(dynamics, TensorFlowDynamics):
         _refuse_captured(dynamics, t, structure_of_y0.unflatten(y0_leaves), structure.unflatten(leaves))
     means = {
@@ -99,6 +101,18 @@ def _as_tensor(leaf):
     return tf.constant(np.asarray(leaf))
 
 
+def _real(tensor, name):
+    """tensor. TypeError where a cast to floats would drop something, or make numbers of what are none."""
+    dtype = tensor.dtype
+    if dtype.is_complex and name == "y0":
+        raise TypeError(
+            "y0 must be real; for a complex state pass tf.stack([tf.math.real(y0), tf.math.imag(y0)]) and give func the same form"
+        )
+    if not (dtype.is_floating or dtype.is_integer or (dtype.is_bool and name == "y0")):
+        raise TypeError(f"{name} must be an array of real numbers, got dtype {dtype.name}")
+    return tensor
+
+
 def _stand_in(leaf):
     """An array of a tensor's kind, for its place in a nesting."""
     return np.zeros(1, leaf.dtype.as_numpy_dtype) if tf.is_tensor(leaf) else leaf
@@ -111,7 +125,8 @@ def _in_float64(leaf):
 def _states_like(leaf, part, t):
     """The states (T, *shape) of one leaf of y0, from its columns of zs."""
     states = tf.reshape(part, tf.concat([[-1], tf.shape(leaf)], 0))
-    states.set_shape([t.shape[0] if t.shape.rank == 1 else None, *leaf.shape])
+    if leaf.shape.rank is not None:
+        states.set_shape([t.shape[0] if t.shape.rank == 1 else None, *leaf.shape])
     return tf.cast(states, leaf.dtype) if leaf.dtype.is_floating else states
 
 
@@ -150,8 +165,11 @@ def _refuse_captured(dynamics, t, y0, params):
             lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype) if tf.is_tensor(leaf) else leaf, (t[0], y0, params)
         )
         graph = tf.function(lambda *args: dynamics.func(*_cast(args, dynamics.dtype))).get_concrete_function(*arguments).graph
-        around = [outer for outer, _ in graph.captures if not isinstance(outer, tf.__internal__.EagerTensor)]
-        used = bool(graph.trainable_variables) or any(outer.dtype != tf.resource for outer in around)
+        captured = [outer for outer, _ in graph.captures]
+        eager = [outer for outer in captured if isinstance(outer, tf.__internal__.EagerTensor)]
+        around = [outer for outer in captured if not isinstance(outer, tf.__internal__.EagerTensor)]
+        # Of an eager tensor, a tape that begins to watch it once the graph is there cannot be known.
+        used = bool(graph.trainable_variables) or is_watched(eager) or any(outer.dtype != tf.resource for outer in around)
     if used:
         raise TypeError(
             "func uses a variable or a tensor that it was not given, and its gradient would be lost; pass it in params, through "
@@ -291,4 +309,9 @@ def _call(function, inputs, count):
 
     if all(hasattr(value, "numpy") for value in inputs):
         return [tf.constant(out) for out in on_arrays(*(value.numpy() for value in inputs))]
+    if has_tangent(inputs):
+        raise TypeError(
+            "a ForwardAccumulator follows a solve inside tf.function, where TensorFlow would make its derivative zero; forward "
+            "mode works eagerly, without tf.function"
+        )
     return tf.numpy_function(on_arrays, inputs, [tf.float64] * count, stateful=False)

@@ -8,6 +8,7 @@ from autograd.extend import defvjp_argnums, primitive
 from autograd.tracer import isbox
 
 from .dynamics.tensorflow import FLOAT_TYPES, checked_device
+from .dynamics.tensorflow_call import away_from_tapes
 from .nested import flatten
 
 
@@ -118,13 +119,13 @@ class _LeafPrimitive:
 # One primitive for all functions: autograd keeps every primitive, with all that it refers to, for ever.
 @primitive
 def _evaluate(function, call, *leaves):
-    return function.evaluate(call, leaves)
+    return away_from_tapes(function.evaluate, call, leaves)
 
 
 def _evaluate_vjp(argnums, outputs, args, kwargs):
     function, call, *leaves = args
     wanted = tuple(argnum - 2 for argnum in argnums)
-    return lambda outputs_bar: function.pullback(call, leaves, wanted, outputs_bar)
+    return lambda outputs_bar: away_from_tapes(function.pullback, call, leaves, wanted, outputs_bar)
 
 
 defvjp_argnums(_evaluate, _evaluate_vjp)

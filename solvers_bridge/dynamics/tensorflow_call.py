@@ -6,6 +6,11 @@ without, more slowly.
 
 from __future__ import annotations
 
+import contextvars
+import ctypes
+import threading
+from concurrent.futures import Future
+
 import numpy as np
 import tensorflow as tf
 
@@ -25,7 +30,7 @@ class StateGraph:
                 return tf.cast(function(tz[num_sent], tz[:num_sent], list(leaves)), tf.float64)
 
         specs = [tf.TensorSpec([num_sent + 1], dtype), *(tf.TensorSpec(*spec) for spec in leaf_specs)]
-        self.evaluate = _compiled(graph, specs, device.startswith("CPU"))
+        self.evaluate = in_fresh_thread(_compiled, graph, specs, device.startswith("CPU"))
 
     def bind(self, leaves):
         """call(t, z) -> float64 array, for leaves that are tensors on the device."""
@@ -38,6 +43,31 @@ class StateGraph:
             return evaluate(tf.constant(tz) if tensor is None else tensor, leaves)
 
         return bound
+
+
+def in_fresh_thread(function, *arguments):
+    """function(*arguments), called in a thread of its own, for graphs that are kept.
+
+    TensorFlow has tapes, accumulators, scopes and AutoGraph's status by the thread. Of a caller who has paused the tapes
+    (tf.init_scope, a ForwardAccumulator), those in the graph would record nothing, and its gradients would be zero ever after.
+    """
+    context, outcome = contextvars.copy_context(), Future()
+
+    def run():
+        try:
+            outcome.set_result(context.run(function, *arguments))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException as interrupt:  # Ctrl-C, which only this thread is told of
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(type(interrupt)))
+        thread.join()
+        raise
+    return outcome.result()
 
 
 def _input_tensor(size, dtype, device):
@@ -107,6 +137,17 @@ def is_watched(tensors):
         return False
 
 
+def has_tangent(tensors):
+    """Whether an active ForwardAccumulator follows any of tensors. False where TensorFlow does not say."""
+    try:
+        from tensorflow.python import pywrap_tfe
+
+        _, tangents = pywrap_tfe.TFE_Py_PackJVPs(list(tensors))
+        return bool(tangents)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return False
+
+
 def may_record():
     """Whether a GradientTape or ForwardAccumulator is active. True where TensorFlow does not say."""
     try:
@@ -115,6 +156,17 @@ def may_record():
         return not pywrap_tfe.TFE_Py_TapeSetIsEmpty()
     except (ImportError, AttributeError, TypeError):
         return True
+
+
+def away_from_tapes(function, *arguments):
+    """function(*arguments), which has tapes of its own; in a fresh thread where this one has others, active or paused."""
+    try:
+        from tensorflow.python import pywrap_tfe
+
+        alone = pywrap_tfe.TFE_Py_TapeSetIsEmpty() and not pywrap_tfe.TFE_Py_TapeSetIsStopped()
+    except (ImportError, AttributeError, TypeError):
+        alone = False
+    return function(*arguments) if alone else in_fresh_thread(function, *arguments)
 
 
 def _has_operation(graph, name):

@@ -104,6 +104,15 @@ def test_forward_mode():
     assert jvp == pytest.approx(grad(lambda h: fall_exactly(h, V, G, T0)[0])(H), rel=1e-6)
 
 
+def test_gradients_are_of_the_type_of_what_they_belong_to():
+    def time(y0, t0, g, level):
+        above = lambda t, y, p: y[0] - p[1]
+        return odeint_event(lambda t, y, p: ball(t, y, p[0]), y0, t0, above, (g, level), method="dopri5")[0]
+
+    arguments = [np.array(argument, np.float32) for argument in ([H, V], T0, G, 0.1)]
+    assert [grad(time, i)(*arguments).dtype for i in range(4)] == [np.float32] * 4
+
+
 def test_an_event_that_holds_what_is_differentiated():
     def time(level):
         return odeint_event(ball, np.array([H, V]), T0, lambda t, y, g: y[0] - level, G)[0]

@@ -237,6 +237,40 @@ def test_gradients_have_the_structure_and_types_of_params():
     np.testing.assert_allclose(b_bar, -2 * np.exp(-rate) * rate / 2.0, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "kwargs",
+    (
+        {},
+        {"method": "rk4", "adjoint_method": "discrete"},
+        {"method": "rk4", "adjoint_method": "discrete", "options": {"jump_t": [0.3]}},
+        {"method": "dopri5", "adjoint_method": "discrete"},
+    ),
+    ids=str,
+)
+def test_gradients_are_of_the_type_of_what_they_belong_to(kwargs):
+    """In one state with float64, too; and what is computed stays in double precision."""
+    seen = set()
+
+    def func(t, y, p):
+        seen.update(getattr(part, "_value", part).dtype for part in y.values())
+        return {"a": -p[0] * y["a"], "b": -p[1] * y["b"]}
+
+    def solve(a, b, t, p, q):
+        ys = odeint(func, {"a": a, "b": b}, t, (p, q), **kwargs)
+        return anp.sum(ys["a"][-1]) + anp.sum(ys["b"][-1])
+
+    double = [np.ones(2), np.ones(1), np.array([0.0, 1.0]), np.array(0.5), np.ones(1)]
+    single = [argument.astype(np.float32) for argument in double]
+    for i in range(5):
+        # One at a time: autograd casts the gradients of several itself.
+        bar, expected = grad(solve, i)(*double[:i], single[i], *double[i + 1 :]), grad(solve, i)(*double)
+        assert bar.dtype == np.float32 and expected.dtype == np.float64
+        np.testing.assert_allclose(bar, expected, rtol=1e-6)
+    assert seen == {np.dtype(np.float64)}
+    tangent = make_jvp(lambda a: solve(a, *double[1:]))
+    assert tangent(single[0])(np.ones(2, np.float32))[1] == pytest.approx(tangent(double[0])(np.ones(2))[1], rel=1e-6)
+
+
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_a_gradient_step_works_with_integers_inside_params(method):
     """grad with respect to the whole nesting of floats, the integer exponent closed in beside them."""

@@ -1,5 +1,8 @@
 """solvers_bridge.keras.ODEBlock: fit, evaluate, save and load; metrics, masks, summary; the gradients of solvers_bridge.odeint."""
 
+import copy
+import pickle
+
 import autograd.numpy as anp
 import keras
 import numpy as np
@@ -163,12 +166,87 @@ def test_a_func_that_updates_variables_is_refused(layer):
         ODEBlock(keras.Sequential([layer]))(tf.ones((2, 3)))
 
 
+class Inside(keras.layers.Layer):
+    """A layer whose call does not name `training`."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.dense, self.layer = keras.layers.Dense(3), layer
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.layer.build(shape)
+        self.built = True
+
+    def call(self, y):
+        return self.layer(self.dense(y))
+
+
+@pytest.mark.parametrize("layer", [keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)])
+def test_a_layer_inside_a_func_that_updates_variables_is_refused(layer):
+    with pytest.raises(TypeError, match="must not update variables"):
+        keras.Sequential([keras.Input((3,)), ODEBlock(Inside(Inside(layer)))])
+
+
+def test_layers_behind_do_not_hear_that_func_was_tried_in_training():
+    class Heard(keras.layers.Layer):
+        def call(self, y, training=None):
+            heard.append(training)
+            return y
+
+    class Around(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.block, self.behind = ODEBlock(Inside(keras.layers.Activation("tanh"))), Heard()
+
+        def build(self, shape):
+            """Nothing: the block is built where it is called."""
+
+        def call(self, y):
+            return self.behind(self.block(y))
+
+    heard = []
+    Around()(np.ones((2, 3), "float32"), training=False)
+    Around()(np.ones((2, 3), "float32"))
+    assert len(heard) == 2 and True not in heard
+
+
+@keras.saving.register_keras_serializable(package="test_keras_door")
+def slope_of_decay(t, y, params):
+    return -(1 + t) * np.eye(2)
+
+
+@pytest.mark.parametrize(
+    "means",
+    [
+        {"atol": np.array([1e-3, 1e-5])},
+        {"options": {"jump_t": np.array([0.3])}, "adjoint_rtol": np.float32(1e-3)},
+        {"method": "lsoda", "options": {"jacobian": "finite_difference", "bands": (1, 1)}},
+        {"method": "bdf", "options": {"jacobian": slope_of_decay}},
+    ],
+    ids=str,
+)
+def test_settings_of_any_kind_are_saved_and_copied(means, tmp_path):
+    model, x = keras.Sequential([keras.Input((2,)), ODEBlock(decay, dtype="float64", **means)]), np.array([[1.0, -2.0]])
+    model.save(tmp_path / "model.keras")
+    others = [keras.models.load_model(tmp_path / "model.keras"), copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    for other in (*others, keras.models.clone_model(model)):
+        np.testing.assert_array_equal(other(x), model(x))
+
+
 @pytest.mark.parametrize(
     "kind, match, arguments",
     [
         (TypeError, "func must be a Keras layer", {"func": 3}),
         (ValueError, "t must hold two or more times", {"t": [0.0]}),
         (ValueError, "dtype must be one of float32, float64", {"dtype": "mixed_float16"}),
+        (ValueError, "t must be increasing or decreasing", {"t": [0, 1, 0.5]}),
+        (ValueError, "t must be finite", {"t": [0, np.nan]}),
+        (ValueError, "method must be one of", {"method": "foo"}),
+        (ValueError, "rtol must be positive", {"rtol": {"a": 1e-3, "b": np.array([1e-3, -1.0])}}),
+        (TypeError, "adjoint_atol must be a positive number", {"adjoint_atol": "small"}),
+        (ValueError, "unknown 'step'", {"options": {"step": 1}}),
+        (ValueError, "adjoint_options", {"adjoint_options": {"norm": "max"}}),
     ],
 )
 def test_what_makes_no_sense_is_refused(kind, match, arguments):

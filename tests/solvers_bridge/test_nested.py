@@ -184,6 +184,22 @@ def test_boxed_containers_are_opened():
     )
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["the whole", "item by item"])
+def test_integer_arrays_are_passed_on_where_the_nesting_is_differentiated(again):
+    def final(params):
+        params = {"rates": params["rates"], "which": params["which"], "on": params["on"]} if again else params
+        assert flatten(params)[0][1] is which and flatten(params)[0][2] is on[0]
+        return odeint(lambda t, y, p: -p["rates"][p["which"][1]] * p["on"][0][1] * y, 1.0, [0.0, 1.0], params)[-1]
+
+    which, on = np.array([1, 0]), [np.array([False, True])]
+    params = {"rates": np.array([0.5, 0.7]), "which": which, "on": on}
+    bars = grad(final)(params)
+    np.testing.assert_allclose(bars["rates"], [-np.exp(-0.5), 0.0], rtol=1e-6)
+    assert not bars["which"].any() and not bars["on"][0].any()
+    slopes = grad(lambda params: grad(final)(params)["rates"][0])(params)
+    assert slopes["rates"][0] == pytest.approx(np.exp(-0.5), rel=1e-6)
+
+
 def test_containers_built_during_a_trace():
     def final(a):
         params = box_dict({"rates": box_list([a, box_tuple((2 * a,))])})

@@ -9,6 +9,7 @@ from autograd import grad, hessian
 import solvers_bridge
 from solvers_bridge import SolverError, TensorFlowDynamics, record_solves
 from solvers_bridge import tensorflow as door
+from solvers_bridge.dynamics import native
 
 rng = np.random.default_rng(0)
 W, S, Y0, T = rng.normal(size=(3, 3)), 0.7, np.array([1.0, -0.4, 0.5]), np.array([0.0, 0.5, 1.2])
@@ -98,6 +99,20 @@ def test_states_and_shapes_in_a_graph_with_an_unknown_batch():
 
     for batch in (1, 4):
         np.testing.assert_allclose(solve(tf.ones([batch, 2]))[1], np.full((batch, 2), np.exp(-1)), rtol=1e-4)
+
+
+def test_states_of_unknown_rank():
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.float64)])
+    def solve(y0):
+        with tf.GradientTape() as tape:
+            tape.watch(y0)
+            ys = door.odeint(lambda t, y, p: -p * y, y0, [0.0, 1.0], tf.constant(1.0, tf.float64))
+        return ys, tape.gradient(ys, y0)
+
+    for shape in ((), (2,), (2, 3)):
+        ys, bars = solve(tf.ones(shape, tf.float64))
+        assert ys.shape == (2, *shape) and bars.shape == shape
+        np.testing.assert_allclose(bars, np.full(shape, 1.0 + np.exp(-1)), rtol=1e-6)
 
 
 def test_one_reverse_sweep_without_autograd():
@@ -216,6 +231,53 @@ def test_jacobians():
     np.testing.assert_allclose(tape.jacobian(end, y0), np.diag(np.exp([-1.0, -2.0, -3.0])), atol=1e-6)
 
 
+@pytest.mark.parametrize("compiler", ("graph", "native"))
+def test_forward_mode_and_reverse_mode_after_it(compiler):
+    if compiler == "native":
+        try:
+            native.check_tensorflow()
+            native.cpp_compiler()
+        except native.NativeError as error:
+            pytest.skip(str(error))
+    func = TensorFlowDynamics(lambda t, y, rate: -rate * y, "float64", compiler=compiler)
+    rate, y0 = tf.constant(0.5, tf.float64), tf.ones(1, tf.float64)
+    with tf.autodiff.ForwardAccumulator(rate, tf.ones_like(rate)) as accumulator:
+        end = door.odeint(func, y0, [0.0, 1.0], rate)[-1]
+    assert float(accumulator.jvp(end)[0]) == pytest.approx(-np.exp(-0.5), rel=1e-6)
+    with tf.GradientTape() as tape:
+        tape.watch(rate)
+        end = door.odeint(func, y0, [0.0, 1.0], rate)[-1]
+    assert float(tape.gradient(end, rate)) == pytest.approx(-np.exp(-0.5), rel=1e-6)
+
+
+def test_forward_over_reverse():
+    rate = tf.constant(0.5, tf.float64)
+    with tf.autodiff.ForwardAccumulator(rate, tf.ones_like(rate)) as accumulator:
+        with tf.GradientTape() as tape:
+            tape.watch(rate)
+            end = door.odeint(lambda t, y, rate: -rate * y, tf.ones(1, tf.float64), [0.0, 1.0], rate)[-1]
+        slope = tape.gradient(end, rate)
+    assert float(accumulator.jvp(slope)) == pytest.approx(np.exp(-0.5), rel=1e-6)
+
+
+@pytest.mark.parametrize("followed", ("rate", "weight"))
+def test_forward_mode_is_refused_in_a_function_which_would_make_it_zero(followed):
+    def slope(rate, weight):
+        of = {"rate": rate, "weight": weight}[followed]
+        with tf.autodiff.ForwardAccumulator(of, tf.ones_like(of)) as accumulator:
+            with tf.GradientTape() as tape:
+                tape.watch(rate)
+                end = weight * door.odeint(lambda t, y, rate: -rate * y, tf.ones(1, tf.float64), [0.0, 1.0], rate)[-1]
+            bar = tape.gradient(end, rate)
+        return accumulator.jvp(bar)
+
+    arguments = tf.constant(0.5, tf.float64), tf.constant(2.0, tf.float64)
+    expected = {"rate": 2.0 * np.exp(-0.5), "weight": -np.exp(-0.5)}[followed]
+    assert float(slope(*arguments)) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(TypeError, match="ForwardAccumulator follows a solve inside tf.function"):
+        tf.function(slope)(*arguments)
+
+
 # --- What has no gradient, and what fails.
 
 
@@ -256,6 +318,24 @@ def test_captured_tensors_are_refused():
         solve(rate)
 
 
+@pytest.mark.parametrize("size", (1, 500))
+@pytest.mark.parametrize("derived", (False, True))
+def test_captured_tensors_that_a_tape_outside_watches_are_refused_in_a_function(size, derived):
+    rates = tf.fill([size], tf.constant(0.5, tf.float64))
+    used = rates
+
+    def solve(y0):
+        return door.odeint(lambda t, y, p: -used * y, y0, [0.0, 1.0])
+
+    y0 = tf.ones(size, tf.float64)
+    with tf.GradientTape() as tape:
+        np.testing.assert_allclose(tf.function(solve)(y0)[1], np.full(size, np.exp(-0.5)), rtol=1e-6)
+        tape.watch(rates)
+        used = 1.0 * rates if derived else rates
+        with pytest.raises(TypeError, match="pass it in params"):
+            tf.function(solve)(y0)
+
+
 @pytest.mark.parametrize("what", ("y0", "t", "params", "a variable"))
 def test_autograds_door_refuses_what_a_tape_watches(what):
     dynamics = TensorFlowDynamics(lambda t, y, p: -p["k"] * y, "float64")
@@ -278,6 +358,11 @@ def test_autograds_door_refuses_what_a_tape_watches(what):
         ({"t": [0.0, 2.0, 1.0]}, ValueError, "t must be increasing or decreasing"),
         ({"method": "dopri"}, ValueError, "method must be one of"),
         ({"y0": tf.constant([1.0, np.nan], tf.float64)}, ValueError, "y0 must be finite"),
+        ({"y0": tf.constant([1.0 + 2.0j])}, TypeError, "y0 must be real"),
+        ({"y0": {"a": tf.ones(1), "b": np.array([1j])}}, TypeError, "y0 must be real"),
+        ({"y0": tf.constant(["text"])}, TypeError, "y0 must be an array of real numbers, got dtype string"),
+        ({"t": tf.constant([False, True])}, TypeError, "t must be an array of real numbers, got dtype bool"),
+        ({"t": np.array([0.0, 1.0j])}, TypeError, "t must be an array of real numbers, got dtype complex128"),
         ({"params": tf.constant("text")}, TypeError, "params must be real numbers"),
         ({"rtol": 0}, ValueError, "rtol must be positive"),
     ),

@@ -1,6 +1,9 @@
 """TensorFlow graphs as dynamics of odeint: states, gradients, devices, and what is refused."""
 
 import gc
+import os
+import signal
+import time
 import weakref
 from collections import namedtuple
 
@@ -13,6 +16,7 @@ from autograd.core import primitive_vjps
 
 from solvers_bridge import SolverError, TensorFlowDynamics, odeint, record_solves, tensorflow_primitive
 from solvers_bridge.dynamics import tensorflow_call
+from solvers_bridge.dynamics.native.build import program
 from tests.helpers import FIXED, every_family, run_script, some_fast
 
 T = np.array([0.0, 0.3, 1.0])
@@ -338,6 +342,56 @@ def test_gradient_of_a_gradient(in_float64):
     (of_w1, of_y0), (w1_expected, y0_expected) = curvature(in_float64), curvature(in_autograd)
     np.testing.assert_allclose(of_w1(ARGUMENTS[2], Y0), w1_expected(ARGUMENTS[2], Y0), rtol=1e-7, atol=1e-7)
     np.testing.assert_allclose(of_y0(Y0), y0_expected(Y0), rtol=1e-7, atol=1e-7)
+
+
+def test_a_first_gradient_where_tapes_are_paused():
+    dynamics = TensorFlowDynamics(lambda t, y, p: -p * y, "float64")
+    means = {"method": "bdf", "options": {"jacobian": "autodiff"}, "rtol": 1e-9, "atol": 1e-9}
+    slope = grad(lambda p: odeint(dynamics, 1.0, [0.0, 1.0], p, **means)[-1])
+    with tf.init_scope(), record_solves() as before:
+        assert slope(0.5) == pytest.approx(-np.exp(-0.5), rel=1e-6)
+    with record_solves() as after:
+        assert slope(0.5) == pytest.approx(-np.exp(-0.5), rel=1e-6)
+    assert [solve.nfe for solve in before] == [solve.nfe for solve in after]
+
+
+@pytest.mark.parametrize("compiled", (False, True))
+def test_a_primitive_where_tapes_are_paused(compiled):
+    half = tensorflow_primitive(lambda x: 0.5 * tf.reduce_sum(x * x), compiled=compiled)
+    with tf.init_scope():
+        np.testing.assert_array_equal(grad(half)(np.array([1.0, 2.0])), [1.0, 2.0])
+    np.testing.assert_array_equal(grad(half)(np.array([1.0, 2.0])), [1.0, 2.0])
+
+
+def test_a_program_is_the_same_where_tapes_are_paused():
+    def slope(z):
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = z**2
+        return tape.gradient(value, z, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    specs = [tf.TensorSpec([2], tf.float64)]
+    with tf.init_scope():
+        here = program(slope, specs)
+    assert here.graph == program(slope, specs).graph
+
+
+def test_an_interrupt_while_a_graph_is_traced():
+    def func(t, y, p):
+        if not left:
+            os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(200):
+            left.append(1)
+            time.sleep(0.02)
+        return -y
+
+    left, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            odeint(TensorFlowDynamics(func), 1.0, [0.0, 1.0])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(left) < 200
 
 
 def test_convolutions_in_the_graph():

@@ -13,7 +13,7 @@ from autograd import grad
 from tensorflow.python import pywrap_tfe
 from tensorflow.python.framework import ops
 
-from solvers_bridge import TensorFlowDynamics, odeint, record_solves
+from solvers_bridge import TensorFlowDynamics, odeint, record_solves, tensorflow_primitive
 from solvers_bridge import tensorflow as door
 
 Y0, WEIGHTS = np.array([[0.3, -0.7]]), np.array([[0.5, -0.4], [0.9, 0.2]])
@@ -116,3 +116,12 @@ def test_a_tape_that_cannot_be_asked_is_followed(monkeypatch):
     np.testing.assert_array_equal(odeint(DECAY, tf.constant(Y0), [0.0, 1.0]), odeint(DECAY, Y0, [0.0, 1.0]))
     for value, one in zip(solve_and_differentiate(), wanted):
         np.testing.assert_array_equal(value, one)
+
+
+def test_primitives_and_functions_where_tapes_cannot_be_asked(monkeypatch):
+    take_away(monkeypatch, pywrap_tfe)
+    half = tensorflow_primitive(lambda x: 0.5 * tf.reduce_sum(x * x))
+    with tf.init_scope():
+        np.testing.assert_array_equal(grad(half)(Y0), Y0)
+    states = tf.function(lambda y0: door.odeint(DECAY, y0, [0.0, 1.0]))(tf.constant(Y0))
+    np.testing.assert_array_equal(states, odeint(DECAY, Y0, [0.0, 1.0]))

@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from ..tensorflow_call import in_fresh_thread
+
 SOURCES = Path(__file__).parent
 # What header and stand-ins know; anything else is refused by name.
 THUNKS = {"Kernel", "Dot", "Copy", "Conditional", "While", "Call"}
@@ -63,7 +65,7 @@ def program(function, specs):
     """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    concrete = tf.function(function).get_concrete_function(*specs)
+    concrete = in_fresh_thread(tf.function(function).get_concrete_function, *specs)
     if concrete.variables or any(value.dtype == tf.resource for value in concrete.captured_inputs):
         raise NativeError("func uses a tf.Variable, whose value would be frozen when compiled; pass it in params")
     frozen = convert_variables_to_constants_v2(concrete)
