@@ -46,10 +46,9 @@ class Interpolant:
         self.ends.append(direction * (t_end + origin))
         self.pieces.append((piece, origin))
 
-    def clear(self):
-        """Forget all steps."""
-        self.pieces.clear()
-        self.ends.clear()
+    def __delitem__(self, steps):
+        """Forget some steps, given as a slice."""
+        del self.pieces[steps], self.ends[steps]
 
     def __len__(self):
         return len(self.pieces)

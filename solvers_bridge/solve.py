@@ -270,6 +270,7 @@ def _solve_piece(solver, rhs, jacobian, ts, zs, inside, wanted):
     divides by tolerances, came out as next to nothing: with a part of the interval.
     """
     call = _new_call(solver, rhs, jacobian, ts, zs, inside, wanted)
+    kept = [(of_solve, len(of_solve)) for of_solve in (wanted.interpolant, wanted.tape) if of_solve is not None]
     try:
         return _run(solver.integrator, call)
     except Exception as error:
@@ -280,9 +281,9 @@ def _solve_piece(solver, rhs, jacobian, ts, zs, inside, wanted):
         elif _could_not_begin(error, call):
             again = {"first_step": FIRST_PART * abs(float(ts[-1] - ts[0]))}
         if again is not None:
-            for kept in (wanted.interpolant, wanted.tape):
-                if kept is not None:
-                    kept.clear()
+            # What the pieces before this one have left stays.
+            for of_solve, count in kept:
+                del of_solve[count:]
             solver = solver._replace(options=solver.options._replace(**again))
             return _solve_piece(solver, rhs, jacobian, ts, zs, inside, wanted)
         if isinstance(error, SolverError) and error.statistics is call.statistics and wanted.direction == "forward":

@@ -259,3 +259,20 @@ def test_jumps_of_the_adjoint_are_those_of_func():
     with pytest.raises(ValueError, match=r"adjoint_options\['jump_t'\] must be times of options\['jump_t'\]"):
         odeint(switched, [1.0], [0.0, 2.0], 0.5, adjoint_options={"jump_t": [1.0]})
     odeint(switched, [1.0], [0.0, 2.0], 0.5, options={"jump_t": [1.0, 1.5]}, adjoint_options={"jump_t": [1.0]})
+
+
+@pytest.mark.parametrize(
+    "method, means", [("dopri5", MEANS[1]), ("lsoda", MEANS[1]), ("dopri5", MEANS[2]), ("dop853", MEANS[2])], ids=str
+)
+def test_a_piece_that_is_solved_again_leaves_those_before_it(method, means):
+    """Behind the jump the integrator's guess of a first step is next to nothing, and that piece begins anew with another."""
+
+    def func(t, s, rate):
+        y = s[0]
+        return anp.array([rate * y, 0.0]) if t < 1.0 else anp.array([0.0, 1e150 * y])
+
+    def last(rate):
+        solver = {"method": method, "options": {"jump_t": [1.0]}, "rtol": 1e-8, "atol": 1e-8, **means}
+        return odeint(func, np.array([1.0, 0.0]), [0.0, 2.0], rate, **solver)[-1, 1] / 1e150
+
+    np.testing.assert_allclose([last(0.5), grad(last)(0.5)], np.exp(0.5), rtol=1e-5)

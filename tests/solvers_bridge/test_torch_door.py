@@ -472,3 +472,26 @@ def test_that_torchdiffeqs_own_tests_are_asked_for_by_name(capsys, monkeypatch):
     monkeypatch.delenv("TORCHDIFFEQ_TESTS", raising=False)
     assert torchdiffeq_own_tests.main([]) == 2 and "not at hand" in capsys.readouterr().out
     assert "torchdiffeq" not in sys.modules or hasattr(sys.modules["torchdiffeq"], "odeint")
+
+
+@pytest.mark.parametrize("way", [door.odeint, door.odeint_adjoint])
+@pytest.mark.parametrize("method", ["dopri5", "adams"])
+@pytest.mark.parametrize("times", [[0.0, 0.5, 2.0], [0.0, 1.0, 2.0], [2.0, 1.0, 0.0]], ids=str)
+def test_derivatives_by_times_around_a_jump(times, method, way):
+    """dy/dt = r y, r = 1 before t = 1 and 3 from then on: the start's has no share of the jump, an output's there is of its side."""
+
+    class Switched(torch.nn.Module):
+        def forward(self, t, y):
+            return torch.where(t < 1.0, 1.0, 3.0) * y
+
+    t = torch.tensor(times, dtype=torch.float64, requires_grad=True)
+    weights, y0 = torch.tensor([0.3, 0.7, -0.4], dtype=torch.float64), torch.tensor([1.2], dtype=torch.float64)
+    means = {"method": method, "rtol": 1e-9, "atol": 1e-9, "options": {"jump_t": torch.tensor([1.0])}}
+    states = way(Switched(), y0, t, **means)[:, 0]
+    (bars,) = torch.autograd.grad(weights @ states, t, create_graph=True)
+    (by_start,) = torch.autograd.grad(bars[0], t)
+    rates = [1.0 if time < 1 or time == 1 and times[0] < 1 else 3.0 for time in times]
+    want = weights * torch.tensor(rates, dtype=torch.float64) * states.detach()
+    want[0] = -rates[0] * (weights[1:] @ states.detach()[1:])
+    torch.testing.assert_close(bars.detach(), want, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(by_start[0], -rates[0] * want[0], rtol=1e-5, atol=1e-8)
