@@ -80,6 +80,8 @@ class Dop(Integrator):
             if i > 1 and options.max_step:
                 # The Fortran leaves there the step that it would take next, and holds no first step below the greatest.
                 integrator.work[FIRST_STEP] = np.clip(integrator.work[FIRST_STEP], -options.max_step, options.max_step)
+            # The last step's end may differ from the time that was asked for, by rounding.
+            accepted = float(ts[i - 1])
             if stages is not None:
                 stages.begin(zs[i - 1])
             answer = callbacks.call(integrator.run, f, None, zs[i - 1].copy(), float(ts[i - 1]), float(ts[i]), (), ())

@@ -82,6 +82,19 @@ def test_recorded_steps_add_up(method, backwards):
     assert all(1 <= order <= HIGHEST_ORDER[method] for order in record.orders)
 
 
+@pytest.mark.parametrize("method", ["dopri5", "dop853"])
+def test_a_step_that_ends_beside_its_output_time_is_one_step(method):
+    """The Fortran's last step is t_out - t long, and t + (t_out - t) is not always t_out: no step leads from there to t_out."""
+    rng = np.random.default_rng(0)
+    for _ in range(80):
+        t = np.sort(rng.uniform(size=4) * [0.05, 0.3, 1.0, 2.0])
+        with record_solves(steps=True) as solves:
+            odeint(lambda t, y, p: -1.3 * y * (1 + y), np.array([1.0, 0.5]), t, (), method=method, rtol=1e-3, atol=1e-3)
+        with record_solves() as counted:
+            odeint(lambda t, y, p: -1.3 * y * (1 + y), np.array([1.0, 0.5]), t, (), method=method, rtol=1e-3, atol=1e-3)
+        assert np.abs(solves[0].step_sizes).min() > 1e-9 and counted[0].steps == solves[0].steps == len(solves[0].step_sizes)
+
+
 @pytest.mark.parametrize("method, steps", (*STEPWISE, ("rk4", True)))
 def test_the_reverse_sweep_is_a_record_a_segment(method, steps):
     with record_solves(steps=steps) as solves:

@@ -152,6 +152,7 @@ static bool solve_hairer(Binding& binding, const Plan& plan, const double* ts, i
     // The Fortran leaves there the step that it would take next, and holds no first step below the greatest.
     if (i > 1 && plan.max_step > 0) next_step = std::min(std::max(next_step, -plan.max_step), plan.max_step);
     double t = ts[i - 1], t_out = ts[i], *z = zs + i * n;
+    binding.steps.end = t;  // the last step's may differ from it by rounding
     std::memcpy(z, z - n, n * sizeof(double));
     if (binding.recording) binding.recording->begin_interval();
     reinterpret_cast<Dopri>(plan.routine)(&size, reinterpret_cast<void*>(sb_rhs), &t, z, &t_out, plan.rtol, plan.atol, &itol,
