@@ -18,7 +18,7 @@ from .dynamics.tape import vjp
 from .integrators.dop import Dop
 from .nested import Layout, bare, is_differentiable
 from .reverse import gradient, lost_gap
-from .solve import Kept, Warm, adjoint_problem, are_close, forward, slope_time, solve_traced, with_stored
+from .solve import Kept, Warm, adjoint_problem, are_close, at_slope_time, forward, solve_traced, with_stored
 from .statistics import SolverError
 
 
@@ -185,7 +185,7 @@ def _tangent(problem, z0, t, leaves, v, t_dot, w, zs):
 def _slopes(problem, f, t, leaves):
     """(t, z) -> f at an output time of t, traced; where func jumps there, on the side of slope_time."""
     times, options = bare(t), problem.solver.options
-    return lambda t_i, z: f(t_i + (slope_time(bare(t_i), times, options) - bare(t_i)), z, *leaves)
+    return lambda t_i, z: f(at_slope_time(t_i, bare(t_i), times, options), z, *leaves)
 
 
 def _tangent_problem(problem, count):

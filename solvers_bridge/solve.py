@@ -180,8 +180,7 @@ def solve_traced(problem, f, z0, t, value, constant):
             integrate_on_grid(name, watched, z, piece, options.step_size, after_step, states.append, value)
             z = states[-1]
             if is_at_jump:
-                beside_jump = piece[-1] + (slope_time(times[last], times, options) - times[last])
-                states[-1] = z + (t[last] - piece[-1]) * f(beside_jump, z)
+                states[-1] = z + (t[last] - piece[-1]) * f(at_slope_time(piece[-1], times[last], times, options), z)
         return states
     finally:
         statistics.wall_seconds = time.perf_counter() - start
@@ -250,6 +249,11 @@ def slope_time(t, times, options):
     At times[0] that is the side to which the solve goes.
     """
     return beside(t, times[-1] if are_close(t, times[0]) else times[0], options)
+
+
+def at_slope_time(t, time, times, options):
+    """A traced output time t, whose value is `time`, moved to its slope_time: the same number where func does not jump."""
+    return t + (slope_time(time, times, options) - time)
 
 
 class _Wanted(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from .adjoint import Augmented, reverse_sweep
 from .dynamics.base import num_params, unpack_like
 from .reverse import gradient
-from .solve import Problem, adjoint_problem, are_close, forward, slope_time
+from .solve import Problem, adjoint_problem, are_close, at_slope_time, forward
 
 
 def as_array(tensor):
@@ -69,8 +69,7 @@ def _traced_gradient(solved, t, zs, zs_bar):
         return augmented.split(s)[1:]
 
     def slope(t_i, z):
-        time = float(t_i.detach())
-        return dynamics.traced(t_i + (slope_time(time, times, problem.solver.options) - time), z)
+        return dynamics.traced(at_slope_time(t_i, float(t_i.detach()), times, problem.solver.options), z)
 
     from_slope = problem.discrete or bool(problem.solver.options.jump_t)
     bars = reverse_sweep(segment, slope, t, zs, zs_bar, augmented.p, lambda a, theta_bar: False, _Torch, t0_from_slope=from_slope)

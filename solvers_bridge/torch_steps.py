@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from .dynamics.torch import other_leaves
-from .solve import Kept, beside, inside_of, slope_time, solve
+from .solve import Kept, at_slope_time, beside, inside_of, solve
 from .torch_primitive import as_array
 
 
@@ -33,7 +33,7 @@ def through_steps(problem, z0, t, params):
             z = _linked_step(problem, evaluations, step, end, inside, z, bounds[i - 1 : i + 1])
         states.append(z)
         if t.requires_grad and at_jump[i]:
-            slope = problem.dynamics.traced(bounds[i] + (slope_time(times[i], times, options) - times[i]), z)
+            slope = problem.dynamics.traced(at_slope_time(bounds[i], times[i], times, options), z)
             states[-1] = z + (t[i] - bounds[i]) * slope
     statistics.nfe += len(evaluations.made) - found
     return torch.stack(states)
