@@ -162,6 +162,16 @@ def test_the_noise_at_which_we_would_have_the_papers_errors_is_interpolated():
     assert "the paper's errors are those" not in questions.markdown([records[0], with_errors(0.2, 0.2542, 0.2402, 0.1)])
 
 
+def test_networks_tuned_alike_have_a_sentence_beside_the_papers_errors():
+    metrics = {f"rmse_{model}_{size}_noisy": 0.5 for model in ("latent_ode", "rnn") for size in questions.SIZES}
+    tuned = table2(0.12, seed=3, options="-noise=0.12-tuned=yes", **metrics)
+    text = questions.markdown([with_errors(0.1, 0.1, 0.1, 0.1), tuned])
+    words = (
+        "noise 0.12: 0.5000, 0.5000, 0.5000 (RNN: 0.5000, 0.5000, 0.5000); the paper's are 0.1642, 0.1502, 0.1346 (RNN: 0.3937,"
+    )
+    assert words in answer(text, "What RMSE") and "noise 0.12" not in questions.markdown([with_errors(0.1, 0.1, 0.1, 0.1)])
+
+
 def test_means_have_a_deviation_from_two_records_on():
     records = [record for _, record in (table2(0.1, rmse=0.1), table2(0.1, rmse=0.2))]
     assert over_seeds(records, "rmse") == "0.1500 ± 0.0707"
