@@ -275,6 +275,21 @@ def full_command(command, settings, places):
     return " ".join(["python -m experiments", command, *(f"{flag} {shlex.quote(str(value))}" for flag, value in chosen)])
 
 
+def portable(command):
+    """A record's command without the options that name folders of the machine it ran on: what one would type on another."""
+    words = shlex.split(command)
+    kept = [
+        word
+        for word, before, after in zip(words, ["", *words], [*words[1:], ""])
+        if not _is_folder_of(before, word) and not _is_folder_of(word, after)
+    ]
+    return shlex.join(kept)
+
+
+def _is_folder_of(flag, value):
+    return flag.startswith("--") and os.path.isabs(value)
+
+
 def versions():
     """Versions of Python and of those of our dependencies that are installed."""
     found = {"python": platform.python_version()}

@@ -3,6 +3,8 @@
 import os
 import re
 
+from ..harness.records import portable
+
 
 def markdown(figures, section, runs, out):
     """Parts of Markdown. figures: paths; runs: [(path, record)] of the experiment; links are relative to the folder `out`.
@@ -25,7 +27,7 @@ def markdown(figures, section, runs, out):
 def caption(path, section, runs):
     """What a figure shows, in a sentence, and the command of the record whose name is in the figure's, if there is one."""
     of_figure = [(run.stem, record) for run, record in runs if run.stem in path.name]
-    command = f" From `{max(of_figure, key=lambda pair: len(pair[0]))[1]['command']}`." if of_figure else ""
+    command = f" From `{portable(max(of_figure, key=lambda pair: len(pair[0]))[1]['command'])}`." if of_figure else ""
     return section.captions.get(_key(path, section), path.stem) + command
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from experiments import Section
+from experiments.harness.records import portable
 from experiments.report import figures
 
 SECTION = Section("Figure 9", captions={"": "The fit.", "wide": "The same, wide.", "gif": "The fit moving."})
@@ -46,6 +47,14 @@ def test_the_command_is_that_of_the_longest_name():
     runs = [record("paper-seed0", "run"), record("paper-seed0-noise=0.2", "run --noise 0.2")]
     assert figures.caption(Path("figures/fits-paper-seed0-noise=0.2.png"), SECTION, runs).endswith("From `run --noise 0.2`.")
     assert figures.caption(Path("figures/fits-paper-noise.png"), SECTION, runs) == "The fit."
+
+
+def test_commands_of_the_report_name_no_folder_of_the_machine_that_ran_them():
+    command = "run --preset paper --checkpoints '/home/my self/kept' --data mnist --seed 1 --out /tmp/out"
+    runs = [record("paper-seed1", command)]
+    said = figures.caption(Path("figures/fits-paper-seed1.png"), SECTION, runs)
+    assert said.endswith("From `run --preset paper --data mnist --seed 1`.")
+    assert portable("run --checkpoints below/here") == "run --checkpoints below/here"
 
 
 def test_a_figure_without_a_caption_has_its_name():
