@@ -148,7 +148,7 @@ def _odeint_vjp(argnums, zs, args, kwargs):
         else:
             z0_bar, t_bar, theta_bar = gradient(problem, t, zs, zs_bar, leaves, wants_t)
         bars = [None, z0_bar, t_bar, *unpack_like(theta_bar, leaves, anp.reshape)]
-        return [_in_dtype_of(args[argnum], bars[argnum]) for argnum in argnums]
+        return [bars[argnum] for argnum in argnums]
 
     return pullback
 
@@ -324,12 +324,6 @@ def _pullback_jvp(argnums, directions, bars, args, kwargs):
 
 defvjp_argnums(_pullback, _pullback_vjp)
 defjvp_argnums(_pullback, _pullback_jvp)
-
-
-def _in_dtype_of(value, bar):
-    """bar in the floating-point type of the value that it is the cotangent of; integers have cotangents of float64."""
-    dtype = getattr(value, "dtype", np.float64)
-    return bar if dtype == np.float64 or np.dtype(dtype).kind != "f" else bar.astype(dtype)
 
 
 def _solve_traced(problem, z0, t, *leaves):
