@@ -148,6 +148,8 @@ class _EventOf:
     def __call__(self, t, z, leaves):
         """The event's value at a flat state, traced if anything is."""
         problem = self.problem
+        # Into its argument event may write.
+        z = z if isbox(z) else np.array(z)
         value = self.event(t, problem.layout.unpack(z, anp.reshape), problem.structure.unflatten(leaves))
         if isinstance(value, (list, tuple)):
             value = anp.array(value)
