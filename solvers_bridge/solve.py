@@ -181,7 +181,8 @@ def solve_traced(problem, f, z0, t, value, constant):
             integrate_on_grid(name, watched, z, piece, options.step_size, after_step, states.append, value)
             z = states[-1]
             if is_at_jump:
-                states[-1] = z + (t[last] - piece[-1]) * f(at_slope_time(piece[-1], times[last], times, options), z)
+                slope = watched(at_slope_time(piece[-1], times[last], times, options), z)
+                states[-1] = z + (t[last] - piece[-1]) * slope
         return states
     finally:
         statistics.wall_seconds = time.perf_counter() - start
