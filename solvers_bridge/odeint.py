@@ -17,7 +17,7 @@ from .dynamics.base import Dynamics, leaf_tuple, num_params, unpack_like
 from .dynamics.tape import vjp
 from .integrators.dop import Dop
 from .nested import Layout, bare, is_differentiable
-from .reverse import gradient, lost_gap
+from .reverse import gradient, is_lost, reconstruction
 from .solve import Kept, Warm, adjoint_problem, are_close, at_slope_time, forward, solve_traced, with_stored
 from .statistics import SolverError
 
@@ -250,7 +250,7 @@ def _sweep_of_traced_solves(problem, zs, zs_bar, t, leaves, p):
         s = _odeint(adjoint._replace(warm=warm), s, anp.array((t[i], t[i - 1])), *leaves)[-1]
         step = warm and warm.step
         z, *bars = augmented.split(s)
-        if problem.reconstruction == "auto" and _is_lost(problem, bare(z), bare(zs[i - 1])):
+        if problem.reconstruction == "auto" and _is_lost(problem, bare(z), bare(zs[i - 1]), bare(zs[i])):
             raise _Lost
         return bars
 
@@ -261,12 +261,9 @@ def _sweep_of_traced_solves(problem, zs, zs_bar, t, leaves, p):
     return reverse_sweep(segment, slope, t, zs, zs_bar, p, is_zero, anp, t0_from_slope=has_jumps)
 
 
-def _is_lost(problem, z, stored):
+def _is_lost(problem, z, stored, end):
     solver = problem.adjoint_solver
-    if not solver.integrator.adaptive:
-        return False
-    gap = np.sqrt(np.mean(((z - stored) / (solver.atol + solver.rtol * np.abs(stored))) ** 2))
-    return not gap <= lost_gap(solver)
+    return solver.integrator.adaptive and is_lost(solver, *reconstruction(solver, z, stored, end))
 
 
 @primitive
