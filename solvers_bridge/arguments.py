@@ -13,7 +13,7 @@ from .integrators import INTEGRATORS, Integrator, Options
 from .integrators.dop import Dop
 from .integrators.fixed_grid import FixedGrid
 from .integrators.quiet import ignore_scipy_warnings
-from .nested import LEAF, Layout, flatten, flatten_state
+from .nested import LEAF, Layout, bare, flatten, flatten_state
 from .solve import Problem, Solver, are_close
 from .statistics import warn_user
 
@@ -32,6 +32,9 @@ def check(func, y0, t, params, method, rtol, atol, options, adjoint_method, adjo
     """
     for name, tree in (("y0", y0), ("t", t), ("params", params)):
         _refuse_watched(tree, name)
+        _refuse_masked(tree, name)
+    for name, tree in (("rtol", rtol), ("atol", atol), ("adjoint_rtol", adjoint_rtol), ("adjoint_atol", adjoint_atol)):
+        _refuse_masked(tree, name)
     dynamics = checked_dynamics(func)
     y0_leaves, layout = checked_state(y0)
     t = checked_times(t)
@@ -98,6 +101,19 @@ def _refuse_watched(tree, where):
                 f"a GradientTape watches a tensor in {where}, and odeint's gradients are autograd's; "
                 "solvers_bridge.tensorflow.odeint takes tensors and is differentiable under the tape"
             )
+
+
+def _refuse_masked(tree, where):
+    """TypeError for a masked array, whose mask would be lost and the numbers under it computed with."""
+    tree = bare(tree)
+    if isinstance(tree, (dict, list, tuple)):
+        for item in tree.values() if isinstance(tree, dict) else tree:
+            _refuse_masked(item, where)
+    elif isinstance(tree, np.ma.MaskedArray):
+        raise TypeError(
+            f"{where} must not be or hold a masked array, whose mask would be ignored; give its numbers as a plain array, by "
+            "array.filled(value) say"
+        )
 
 
 def _checkpoints(count, times):

@@ -46,7 +46,21 @@ class Search:
         return float(np.sum(np.abs(self.gradient(t, z)) * (solver.atol + solver.rtol * np.abs(z))))
 
     def first_crossing(self, start, end, horizon):
-        """(t, z) at the first crossing between start and end, of which as much as horizon is looked at first, and then more."""
+        """(t, z) at the first crossing between start and end, of which as much as horizon is looked at first, and then more.
+
+        Of a SolverError, ts and ys are the start alone: no other time was asked for.
+        """
+        layout = self.problem.layout
+        try:
+            return self._first_crossing(start, end, horizon)
+        except SolverError as error:
+            if error.statistics is None and error.layout is None:
+                error.layout = layout
+            if error.layout is layout:
+                error.ts, error.ys = np.array([start]), self.z0[None].copy()
+            raise
+
+    def _first_crossing(self, start, end, horizon):
         t, z, direction = start, self.z0, math.copysign(1.0, end - start)
         g, self.doubt = self.value(t, z), self._doubt(t, z)
         self.side = math.copysign(1.0, g) if abs(g) > self.doubt else 0.0
@@ -81,7 +95,8 @@ class Search:
 
         jacobian = jacobian_of(self.problem, self.leaves, self.sent)
         try:
-            zs, _ = solve(solver, self.f, z_start, times, "forward", jacobian, after_step=after_step)
+            layout = self.problem.layout
+            zs, _ = solve(solver, self.f, z_start, times, "forward", jacobian, layout=layout, after_step=after_step)
             after_step(end, zs[-1])
         except _Crossed as crossed:
             return self._between(*crossed.args, jacobian), None
@@ -100,7 +115,8 @@ class Search:
         """The root between two states on both sides of it, on the interpolant of the steps between them."""
         interpolant = Interpolant()
         times = np.array([before[0], after[0]])
-        solve(self.problem.solver, self.f, before[1], times, "forward", jacobian, kept=Kept(interpolant=interpolant))
+        solver, layout, kept = self.problem.solver, self.problem.layout, Kept(interpolant=interpolant)
+        solve(solver, self.f, before[1], times, "forward", jacobian, layout=layout, kept=kept)
 
         def value(t):
             return self.side * self.value(t, interpolant(t))

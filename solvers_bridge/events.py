@@ -15,7 +15,8 @@ from .crossing import FIRST_HORIZON, LAST_TIME, Search
 from .dynamics.autograd import differentiable
 from .dynamics.base import Dynamics
 from .dynamics.tape import vjp
-from .odeint import odeint, with_its_dtype
+from .odeint import odeint, tell_states, with_its_dtype
+from .statistics import SolverError
 
 
 def odeint_event(
@@ -84,7 +85,12 @@ def odeint_event(
     if not problem.solver.integrator.adaptive and problem.solver.options.step_size is None:
         raise ValueError(f"method {method!r} needs options['step_size'], where a plain solve would take one step to the end")
     event_of = _EventOf(problem, event)
-    t_event, z_event = event_of.search(y0_leaves, leaves).first_crossing(start, last, FIRST_HORIZON if end is None else math.inf)
+    search, horizon = event_of.search(y0_leaves, leaves), FIRST_HORIZON if end is None else math.inf
+    try:
+        t_event, z_event = search.first_crossing(start, last, horizon)
+    except SolverError as error:
+        tell_states(error, problem.layout, [start])
+        raise
     slope = event_of.slope(t_event, z_event, leaves)
     # event itself may hold what is differentiated.
     may_be_traced = (*y0_leaves, t0, *leaves, event_of(t_event, z_event, [getval(leaf) for leaf in leaves]))
@@ -148,6 +154,8 @@ class _EventOf:
     def __call__(self, t, z, leaves):
         """The event's value at a flat state, traced if anything is."""
         problem = self.problem
+        # Into its argument event may write.
+        z = z if isbox(z) else np.array(z)
         value = self.event(t, problem.layout.unpack(z, anp.reshape), problem.structure.unflatten(leaves))
         if isinstance(value, (list, tuple)):
             value = anp.array(value)

@@ -17,7 +17,8 @@ def jacobian_of(problem, leaves, sent):
     n, params = problem.layout.size, problem.structure.unflatten(leaves)
 
     def jacobian(t, z):
-        matrix = np.asarray(options.jacobian(t, problem.layout.unpack(z, np.reshape), params), dtype=np.float64)
+        # Copies: the function may write into its argument, and return one buffer each time.
+        matrix = np.array(options.jacobian(t, problem.layout.unpack(np.array(z), np.reshape), params), dtype=np.float64)
         banded = None if options.bands is None else (sum(options.bands) + 1, n)
         if matrix.shape not in ((n, n), banded):
             right = f"({n}, {n})" if banded is None else f"({n}, {n}), or {banded} packed by bands,"

@@ -94,10 +94,7 @@ def odeint(
     try:
         zs = _states(problem, z0, t, leaves, stored)
     except SolverError as error:
-        if error.ts is not None and error.ys.ndim == 2 and error.ys.shape[1] == problem.layout.size:
-            wanted = np.isin(error.ts, getval(t))
-            error.ts, ys = error.ts[wanted], error.ys[wanted]
-            error.ys = problem.layout.unpack(ys, np.reshape, leading=(len(ys),))
+        tell_states(error, problem.layout, bare(t))
         raise
     return problem.layout.unpack(zs, anp.reshape, leading=(len(t),))
 
@@ -113,6 +110,14 @@ def _states(problem, z0, t, leaves, stored):
         return solve(problem, z0, t, *leaves)
     zs = solve(problem, z0, anp.concatenate([t, inner])[order], *leaves)
     return zs[np.flatnonzero(order < len(getval(t)))]
+
+
+def tell_states(error, layout, t):
+    """Leave in a SolverError of the solve of layout those of the times t that were reached, and the states there, like y0."""
+    if error.layout is layout and error.ts is not None:
+        wanted = np.isin(error.ts, t)
+        error.ts, ys = error.ts[wanted], error.ys[wanted]
+        error.ys = layout.unpack(ys, np.reshape, leading=(len(ys),))
 
 
 def with_its_dtype(leaf, dtype=None):

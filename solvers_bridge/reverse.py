@@ -160,10 +160,10 @@ class _Reverse:
             rhs = self._until_lost(i) if way == "auto" else self.f_augmented
             s = self._solve(self.adjoint.solver, rhs, s, i, jacobian)
         except Exception as error:
-            statistics = getattr(error, "statistics", None)
-            if statistics is not None:
-                statistics.reconstruction_gap = np.inf
-                self.spend(statistics.nfe)
+            # Not that of a solve inside func.
+            if getattr(error, "layout", None) is self.adjoint.layout:
+                error.statistics.reconstruction_gap = np.inf
+                self.spend(error.statistics.nfe)
             if way == "solve":
                 raise
             return self.with_known_state(i, a, theta_bar, t0_bar)
@@ -202,7 +202,8 @@ class _Reverse:
     def _solve(self, solver, rhs, s, i, jacobian):
         """s at t[i - 1] from s at t[i], with the step size of the segment before if restarts are warm."""
         self.has_solved = solver.integrator.adaptive
-        states, self.statistics = solve(solver, rhs, s, self.t[[i, i - 1]], "backward", jacobian, warm=self.warm)
+        t, layout = self.t[[i, i - 1]], self.adjoint.layout
+        states, self.statistics = solve(solver, rhs, s, t, "backward", jacobian, layout=layout, warm=self.warm)
         return states[-1]
 
     def with_known_state(self, i, a, theta_bar, t0_bar):
@@ -250,7 +251,8 @@ class _Reverse:
             return kept.interpolant
         kept, solver = Kept(interpolant=Interpolant()), self.problem.solver
         jacobian = jacobian_of(self.problem, self.leaves, self.sent)
-        solve(solver, self.f, self.zs[i - 1], self.t[[i - 1, i]], "recomputed", jacobian, kept=kept)
+        t, layout = self.t[[i - 1, i]], self.problem.layout
+        solve(solver, self.f, self.zs[i - 1], t, "recomputed", jacobian, layout=layout, kept=kept)
         return kept.interpolant
 
     def through_steps(self, i, a, theta_bar, t0_bar):

@@ -92,15 +92,16 @@ def forward(problem, z0, t, leaves):
     kept = problem.keep or Kept()
     kept.interpolant = Interpolant() if kept.steps and not problem.discrete else None
     kept.tape = [] if kept.steps and problem.discrete else None
-    return solve(problem.solver, rhs, z0, t, problem.direction, jacobian, warm=problem.warm, kept=kept)[0]
+    layout, direction = problem.layout, problem.direction
+    return solve(problem.solver, rhs, z0, t, direction, jacobian, layout=layout, warm=problem.warm, kept=kept)[0]
 
 
-def solve(solver, rhs, z0, t, direction, jacobian=None, *, warm=None, kept=None, after_step=None):
+def solve(solver, rhs, z0, t, direction, jacobian=None, *, layout, warm=None, kept=None, after_step=None):
     """(states (T, n), SolveStatistics of the last integrator call) at times t (T,), which may repeat.
 
     One call of the integrator, or one for each piece between times at which func jumps. Raises SolverError where the end is not
     reached, with the times and states that were. kept, a Kept, takes up what it asks for. after_step(t, z) is told of the end of
-    every step, and may end the solve by an exception.
+    every step, and may end the solve by an exception. layout is the problem's, and marks the errors that are this solve's.
     """
     t = np.asarray(t, dtype=np.float64)
     wants_first_step = warm is not None and not solver.integrator.restart_from_last_step
@@ -113,14 +114,14 @@ def solve(solver, rhs, z0, t, direction, jacobian=None, *, warm=None, kept=None,
     statistics = new_statistics(direction, solver.integrator.name, z0.size)
     kept = Kept() if kept is None else kept
     kept.nfe, intervals = 0, None if kept.tape is None else []
-    wanted = _Wanted(direction, wants_first_step, kept.interpolant, intervals, after_step)
+    wanted = _Wanted(direction, layout, wants_first_step, kept.interpolant, intervals, after_step)
     for start, end in pieces(ts, solver.options):
         inside, options = inside_of(ts[start], ts[end], solver.options)
         piece = slice(start, end + 1)
         try:
             statistics = _solve_piece(solver._replace(options=options), rhs, jacobian, ts[piece], zs[piece], inside, wanted)
         except SolverError as error:
-            if error.ts is not None:
+            if error.layout is layout and error.ts is not None:
                 reached = row < start + len(error.ts)
                 error.ts, error.ys = t[reached], zs[row[reached]]
             raise
@@ -180,7 +181,8 @@ def solve_traced(problem, f, z0, t, value, constant):
             integrate_on_grid(name, watched, z, piece, options.step_size, after_step, states.append, value)
             z = states[-1]
             if is_at_jump:
-                states[-1] = z + (t[last] - piece[-1]) * f(at_slope_time(piece[-1], times[last], times, options), z)
+                slope = watched(at_slope_time(piece[-1], times[last], times, options), z)
+                states[-1] = z + (t[last] - piece[-1]) * slope
         return states
     finally:
         statistics.wall_seconds = time.perf_counter() - start
@@ -260,6 +262,7 @@ class _Wanted(NamedTuple):
     """What of a solve is to be told or kept."""
 
     direction: str
+    layout: Layout
     first_step: bool
     interpolant: Interpolant | None
     tape: list | None
@@ -290,8 +293,10 @@ def _solve_piece(solver, rhs, jacobian, ts, zs, inside, wanted):
                 del of_solve[count:]
             solver = solver._replace(options=solver.options._replace(**again))
             return _solve_piece(solver, rhs, jacobian, ts, zs, inside, wanted)
-        if isinstance(error, SolverError) and error.statistics is call.statistics and wanted.direction == "forward":
-            error.ts, error.ys = ts[: call.done], zs[: call.done]
+        if isinstance(error, SolverError) and error.statistics is call.statistics:
+            error.layout = wanted.layout
+            if wanted.direction == "forward":
+                error.ts, error.ys = ts[: call.done], zs[: call.done]
         raise
 
 
@@ -341,8 +346,8 @@ def _run(integrator, call):
             call.done = int(np.argmin(np.isfinite(call.zs).all(axis=1)))
             raise SolverError(reason, t_reached=rhs.last_t)
     except SolverError as error:
-        # One that has statistics already comes from a solve inside func, and goes on unchanged.
-        if error.statistics is None:
+        # One that has statistics or a layout already comes from a solve inside func, and goes on unchanged.
+        if error.statistics is None and error.layout is None:
             error.statistics = statistics
             error.t_reached = float(call.ts[0]) + rhs.origin if error.t_reached is None else error.t_reached
         raise

@@ -76,6 +76,8 @@ class SolverError(RuntimeError):
         self.statistics = statistics
         self.ts: np.ndarray | None = None
         self.ys: Any = None
+        # That of the problem whose solve raised this: by its identity a solve knows its own errors from those of one inside func.
+        self.layout: Any = None
 
     def __str__(self) -> str:
         if self.statistics is None:

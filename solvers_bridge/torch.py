@@ -325,7 +325,7 @@ class _Asked:
                     problem = problem._replace(keep=Kept(steps=from_steps))
                 zs = Solve.apply(Solved(problem, leaves, params, tuple(self.constants)), z0, times, *params)
         except SolverError as error:
-            _tell_states(error, self.state, t)
+            _tell_states(error, problem.layout, self.state, t)
             raise
         return zs[np.flatnonzero(order < len(t))] if len(inner) else zs
 
@@ -339,12 +339,16 @@ class _Asked:
             options = problem.solver.options._replace(step_size=self.grid.step_size)
             problem = problem._replace(solver=problem.solver._replace(options=options))
         last = LAST_TIME if t[1] > t[0] else -LAST_TIME
-        return first_change(problem, self.state, as_array(self.z0), leaves, event_fn, float(t[0].detach()), last)
+        try:
+            return first_change(problem, self.state, as_array(self.z0), leaves, event_fn, float(t[0].detach()), last)
+        except SolverError as error:
+            _tell_states(error, problem.layout, self.state, t[:1])
+            raise
 
 
-def _tell_states(error, state, t):
-    """Leave in a SolverError the times asked for that were reached, and the states there, shaped as y."""
-    if error.ts is not None and error.ys.ndim == 2 and error.ys.shape[1] == sum(shape.numel() for shape in state.shapes):
+def _tell_states(error, layout, state, t):
+    """Leave in a SolverError of the solve of layout the times asked for that were reached, and the states there, shaped as y."""
+    if error.layout is layout and error.ts is not None:
         wanted = np.isin(error.ts, as_array(t))
         error.ts, ys = error.ts[wanted], torch.as_tensor(error.ys[wanted], dtype=state.dtype)
         error.ys = state.unpack(ys, (len(ys),))

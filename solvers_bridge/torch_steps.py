@@ -20,7 +20,8 @@ def through_steps(problem, z0, t, params):
     times, kept = as_array(t), Kept()
     kept.tape = []
     evaluations = _Evaluations(problem.dynamics, params, t.requires_grad)
-    zs, statistics = solve(problem.solver, evaluations, as_array(z0), times, problem.direction, kept=kept)
+    layout = problem.layout
+    zs, statistics = solve(problem.solver, evaluations, as_array(z0), times, problem.direction, layout=layout, kept=kept)
     found = len(evaluations.made)
     options, states, z = problem.solver.options, [z0], z0
     # func jumps when it does, wherever the output time there is moved.

@@ -132,12 +132,17 @@ def differentiable(dynamics, layout, structure):
     if isinstance(dynamics, AutogradDynamics):
 
         def f(t, z, *leaves):
-            dy = dynamics.func(t, layout.unpack(z, anp.reshape), structure.unflatten(leaves))
-            return layout.pack(_traced_derivative(dy, layout), anp.reshape, anp.concatenate)
+            dy = dynamics.func(t, layout.unpack(_own(z), anp.reshape), structure.unflatten(leaves))
+            return _own(layout.pack(_traced_derivative(dy, layout), anp.reshape, anp.concatenate))
 
         return f
     evaluations = _Evaluations(dynamics, layout, structure)
     return lambda t, z, *leaves: _evaluate(evaluations, t, z, *leaves)
+
+
+def _own(z):
+    """z; of a bare array, which func may write into now or later, a copy. Into autograd's boxes nobody can write."""
+    return z if isbox(z) else np.array(z)
 
 
 class _Evaluations:

@@ -202,3 +202,25 @@ def test_func_that_is_no_function(func):
 def test_bad_params(params, where):
     with refused(TypeError, f"{where}.*must be real numbers"):
         solve(never, params=params)
+
+
+MASKED = np.ma.masked_array([1.0, 2.0], mask=[False, True])
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    (
+        ("y0", MASKED),
+        ("y0", [np.ones(2), {"a": MASKED}]),
+        ("params", MASKED),
+        ("params", {"a": [MASKED, 1.0]}),
+        ("t", MASKED),
+        ("rtol", MASKED),
+    ),
+    ids=str,
+)
+def test_masked_arrays(name, value):
+    """Before any work: func is not asked."""
+    arguments = {"y0": np.ones(2), "t": [0.0, 1.0], "params": (), name: value}
+    with pytest.raises(TypeError, match=f"^{name} must not be or hold a masked array"):
+        odeint(lambda t, y, params: 1 / 0, **arguments)

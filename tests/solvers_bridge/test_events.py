@@ -265,3 +265,16 @@ def test_derivative_by_the_start_where_func_jumps_on_the_way(method):
     for t0, level, backwards, at, rate in ((0.0, 3.0, False, 4 / 3, 1 / 3), (2.0, -3.0, True, 0.0, 3.0)):
         assert time(t0, level, backwards) == pytest.approx(at, abs=1e-7)
         assert grad(time)(t0, level, backwards) == pytest.approx(rate, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ("adams", "dopri5", "radau"))
+def test_event_may_write_into_the_state(method):
+    """And does not move the solution of y'' = -y, which is at zero after a quarter."""
+
+    def event(t, y, p):
+        y -= 0.3
+        return y[0] + 0.3
+
+    quarter = lambda t, y, p: anp.array([y[1], -y[0]])
+    t_event, y_event = odeint_event(quarter, [1.0, 0.0], 0.0, event, method=method, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose([t_event, *y_event], [np.pi / 2, 0.0, -1.0], atol=1e-6)

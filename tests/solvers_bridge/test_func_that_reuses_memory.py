@@ -1,11 +1,13 @@
 """func may write into its argument, return the same buffer each time, or any sequence of real numbers."""
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
-from autograd import grad
+from autograd import grad, make_jvp
+from autograd.tracer import isbox
 
 from solvers_bridge import record_solves
-from tests.helpers import IMPLICIT, STEPWISE, Y0, T, assert_decays, error_of, every_family, solve
+from tests.helpers import FIXED, IMPLICIT, STEPWISE, Y0, T, assert_decays, error_of, every_family, solve
 
 buffer = np.empty(2)
 
@@ -88,3 +90,51 @@ def test_gradient_of_func_that_returns_a_list(method):
         return solve(lambda t, y, params: [-y[0], -y[1]], y0, method=method)[-1, 1]
 
     np.testing.assert_allclose(grad(loss)(Y0), [0, np.exp(-1)], rtol=error_of(method), atol=1e-9)
+
+
+@pytest.mark.parametrize("func", (writes_item, writes_in_place, writes_after_use, same_buffer))
+@pytest.mark.parametrize("method", (*FIXED, "rk4_38"))
+def test_func_may_reuse_memory_in_a_traced_fixed_grid(method, func):
+    """adjoint_method="discrete", in a plain call: the same states as without it, to rounding, and the first of them y0."""
+    means = {"method": method, "options": {"step_size": 0.1}}
+    with record_solves(dense=True) as solves:
+        states = solve(func, adjoint_method="discrete", **means)
+    np.testing.assert_array_equal(states[0], Y0)
+    np.testing.assert_allclose(states, solve(**means), rtol=1e-12)
+    # The interpolant asks func at the ends of steps, in between.
+    np.testing.assert_allclose(solves[0].dense_output(0.5), states[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", ("midpoint", "rk4"))
+def test_gradients_where_func_writes_into_what_nobody_traces(method):
+    """With respect to params and t, y comes as a bare array at first."""
+
+    def writes(t, y, k):
+        if not isbox(y):
+            y *= 0.5
+            return -2.0 * k * y
+        return -k * y
+
+    def loss(k, t, func):
+        means = {"method": method, "options": {"step_size": 0.1}, "adjoint_method": "discrete"}
+        return anp.sum(solve(func, t=t, params=k, **means)[1:])
+
+    clean = lambda t, y, k: -k * y
+    for argnum in (0, 1):
+        bars = grad(loss, argnum)(1.0, T, writes)
+        np.testing.assert_allclose(bars, grad(loss, argnum)(1.0, T, clean), rtol=1e-12)
+
+
+def test_tangents_of_times_where_func_writes():
+    """dL/dt in forward mode asks for slopes at states that nobody traces."""
+
+    def writes(t, y, params):
+        if isbox(y):
+            return -(y**2)
+        y *= 0.5
+        return -4.0 * y**2
+
+    states, along = make_jvp(lambda t: solve(writes, t=t, method="dopri5"))(T)(np.ones(3))
+    np.testing.assert_allclose(states, Y0 / (1 + T[:, None] * Y0), rtol=1e-6)
+    # Of a func that does not depend on t, the solution moves with its times.
+    np.testing.assert_allclose(along, np.zeros((3, 2)), atol=1e-6)

@@ -190,3 +190,16 @@ def test_bands_of_the_adjoint_system(reconstruction):
 
     bands = {"jacobian": "finite_difference", "bands": (n - 1, n - 1), "reconstruction": reconstruction}
     assert grad(loss)(1.0, adjoint_options=bands) == pytest.approx(grad(loss)(1.0), rel=1e-3)
+
+
+@every_method
+@pytest.mark.parametrize("steps", (False, True))
+def test_it_may_write_into_the_state_and_into_one_buffer(method, steps):
+    buffer = np.empty((N, N))
+
+    def jacobian(t, y, params):
+        buffer[:] = its_jacobian(t, y, params)
+        y[:] = 7.0
+        return buffer
+
+    np.testing.assert_array_equal(solve(method, jacobian, steps)[0], solve(method, its_jacobian, steps)[0])

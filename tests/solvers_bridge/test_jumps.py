@@ -7,7 +7,7 @@ from autograd import grad, make_jvp, value_and_grad
 from autograd.test_util import check_grads
 from autograd.tracer import getval
 
-from solvers_bridge import TensorFlowDynamics, odeint, record_solves
+from solvers_bridge import SolverError, TensorFlowDynamics, odeint, record_solves
 from tests.helpers import ADAPTIVE, FAMILIES, FIXED, some_fast
 
 METHODS = ADAPTIVE + FIXED
@@ -276,3 +276,15 @@ def test_a_piece_that_is_solved_again_leaves_those_before_it(method, means):
         return odeint(func, np.array([1.0, 0.0]), [0.0, 2.0], rate, **solver)[-1, 1] / 1e150
 
     np.testing.assert_allclose([last(0.5), grad(last)(0.5)], np.exp(0.5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", (*FIXED, "rk4_38"))
+def test_discrete_counts_and_watches_the_slope_at_a_jump(method):
+    means = {"method": method, "adjoint_method": "discrete", "options": {"step_size": 0.25, "jump_t": [0.5]}}
+    asked = []
+    with record_solves() as solves:
+        odeint(lambda t, y, p: asked.append(t) or -y, 1.0, [0.0, 1.0, 1.7], **means)
+    assert solves[0].nfe == len(asked)
+    # Of Euler's, no other evaluation is there.
+    with pytest.raises(SolverError, match="not finite"):
+        odeint(lambda t, y, p: np.nan if 0.49 < t < 0.5 else 1.0, 1.0, [0.0, 1.0, 1.7], **means)

@@ -4,9 +4,10 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd import grad
+from autograd.tracer import isbox
 
-from solvers_bridge import SolverError, odeint, record_solves
-from tests.helpers import ADAPTIVE, FIXED, blow_up
+from solvers_bridge import SolverError, odeint, odeint_event, record_solves
+from tests.helpers import ADAPTIVE, ADAPTIVE_FAMILIES, FIXED, blow_up
 
 T = np.array([0.0, 0.25, 0.5, 0.75, 1.5, 2.0])  # y' = y**2 from 1 has its pole at 1
 
@@ -190,3 +191,67 @@ def test_a_stiff_reverse_solve_of_radau():
 
 def odeint_at(k):
     return odeint(lambda t, y, k: -k * (y**3 - np.cos(t)), 1.2, [0.0, 3.0], k, method="lsoda", rtol=1e-11, atol=1e-11)[-1]
+
+
+# --- a solve inside func.
+
+
+def raises_inside():
+    """func = -y, until t > 0.5, when a solve inside it fails; and what is in that one's error."""
+    said = {}
+
+    def func(t, y, p):
+        if t > 0.5:
+            try:
+                odeint(blow_up, [1.0, 1.0], [0.0, 0.3, 0.6, 0.9, 2.0], method="dopri5", options={"max_num_steps": 100})
+            except SolverError as error:
+                said.update(vars(error))
+                raise
+        return -y
+
+    return func, said
+
+
+@pytest.mark.parametrize("outer", (*ADAPTIVE_FAMILIES, "rk4"))
+@pytest.mark.parametrize("size", (1, 2))
+def test_an_error_of_a_solve_inside_func_comes_through_unchanged(outer, size):
+    """Of as many unknowns as the outer one, and of more."""
+    func, said = raises_inside()
+    error = failure(np.ones(size), [0.0, 0.2, 0.7, 0.8, 0.9, 1.0], func=func, method=outer)
+    assert all(getattr(error, name) is value for name, value in said.items())
+    np.testing.assert_array_equal(error.ts, [0.0, 0.3, 0.6, 0.9])
+    np.testing.assert_allclose(error.ys, np.stack([1 / (1 - error.ts)] * 2, axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("reconstruction", ("solve", "interpolate"))
+def test_an_error_of_a_solve_inside_a_reverse_solve_comes_through_unchanged(reconstruction):
+    func, said = raises_inside()
+    with pytest.raises(SolverError) as info, np.errstate(all="ignore"):
+        means = {"method": "dopri5", "adjoint_options": {"reconstruction": reconstruction}}
+        grad(lambda y0: anp.sum(odeint(lambda t, y, p: func(t if isbox(y) else 0.0, y, p), y0, [0.0, 1.0], **means)))(np.ones(2))
+    assert all(getattr(info.value, name) is value for name, value in said.items())
+    assert info.value.statistics.direction == "forward" and info.value.statistics.reconstruction_gap is None
+    np.testing.assert_array_equal(info.value.ts, [0.0, 0.3, 0.6, 0.9])
+
+
+def test_an_event_that_is_not_found_inside_func_comes_through_unchanged():
+    def func(t, y, p):
+        odeint_event(lambda t, y, p: 1.0, 0.0, 0.0, lambda t, y, p: y + 1.0, t_max=0.5, method="dopri5")
+
+    error = failure([1.0, 2.0], func=func, method="dopri5")
+    assert "event did not cross zero" in str(error) and error.statistics is None and error.t_reached == 0.5
+
+
+@pytest.mark.parametrize("y0", (np.ones((2, 2)), {"a": np.ones(3), "b": [np.ones((1, 2))]}), ids=("array", "nested"))
+@pytest.mark.parametrize("t_max", (None, 0.5))
+def test_of_an_event_states_are_the_start(y0, t_max):
+    """Whether the solution has its pole before the event, at 5 after many horizons, or the end comes."""
+    leaf = lambda y: y if isinstance(y0, np.ndarray) else y["a"]
+    square = lambda y: {"a": 0.2 * y["a"] ** 2, "b": [0.2 * y["b"][0] ** 2]} if isinstance(y, dict) else 0.2 * y**2
+    with pytest.raises(SolverError) as info, np.errstate(all="ignore"):
+        event = lambda t, y, p: anp.sum(leaf(y)) + 1.0
+        odeint_event(lambda t, y, p: square(y), y0, 0.25, event, t_max=t_max, method="dopri5", options={"max_num_steps": 500})
+    np.testing.assert_array_equal(info.value.ts, [0.25])
+    np.testing.assert_array_equal(leaf(info.value.ys), leaf(y0)[None])
+    if isinstance(y0, dict):
+        np.testing.assert_array_equal(info.value.ys["b"][0], y0["b"][0][None])

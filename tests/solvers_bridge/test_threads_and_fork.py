@@ -7,7 +7,30 @@ import numpy as np
 import pytest
 from autograd import grad
 
+from solvers_bridge import record_solves
 from tests.helpers import FIXED, HANG, Y0, assert_decays, run_script, solve, some_fast
+
+
+def test_threads_share_a_dense_output():
+    with record_solves(dense=True) as solves:
+        solve(method="dop853")
+    interpolant, times = solves[0].dense_output, np.linspace(0.0, 1.0, 200)
+    want, wrong, interval = [interpolant(t) for t in times], [], sys.getswitchinterval()
+
+    def work(order):
+        for _ in range(30):
+            wrong.extend(i for i in order if not np.array_equal(interpolant(times[i]), want[i]))
+
+    threads = [threading.Thread(target=work, args=(range(200)[::sign],), daemon=True) for sign in (1, -1)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(HANG)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong and not any(thread.is_alive() for thread in threads)
 
 
 def test_threads_of_mixed_methods_and_gradients():
