@@ -314,4 +314,7 @@ def _call(function, inputs, count):
             "a ForwardAccumulator follows a solve inside tf.function, where TensorFlow would make its derivative zero; forward "
             "mode works eagerly, without tf.function"
         )
-    return tf.numpy_function(on_arrays, inputs, [tf.float64] * count, stateful=False)
+    # Without a state of its own, a solve whose result nobody uses is pruned; but of constants alone it would be folded, while the
+    # graph around it is locked. What may be fed is no constant.
+    fed = tf.raw_ops.PlaceholderWithDefault(input=inputs[0], shape=inputs[0].shape)
+    return tf.numpy_function(on_arrays, [fed, *inputs[1:]], [tf.float64] * count, stateful=False)
