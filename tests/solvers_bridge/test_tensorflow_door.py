@@ -406,6 +406,19 @@ def test_bad_arguments(kwargs, kind, message):
         door.odeint(**arguments)
 
 
+@pytest.mark.parametrize("t", (0.5, [], [[0.0, 1.0]]), ids=str)
+def test_times_that_are_no_vector(t):
+    def solve(y0, t):
+        return door.odeint(lambda t, y, p: -y, y0, t)
+
+    y0 = tf.ones(2, tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch(y0)
+        for way in (solve, tf.function(solve)):
+            with pytest.raises(ValueError, match="t must be one-dimensional with at least one time, got shape"):
+                way(y0, tf.constant(t, tf.float64))
+
+
 def test_failures_eagerly_and_in_a_graph():
     def solve():
         return door.odeint(lambda t, y, p: y**2, tf.ones([], tf.float64), [0.0, 0.5, 2.0], options={"max_num_steps": 500})
