@@ -161,7 +161,8 @@ def odeint_event(
     t0 : a tensor of one number. reverse_time : whether time runs backwards. event_fn, func, y0 : as for odeint.
     odeint_interface : odeint or odeint_adjoint of this module, or what hands event_fn on to them; kwargs are its own.
 
-    Raises SolverError where nothing is crossed within max_num_steps steps; RuntimeError for second derivatives, which it has not.
+    Raises SolverError where nothing is crossed within max_num_steps steps; RuntimeError for second derivatives, which it has not;
+    ValueError where a gradient is asked for and event_fn has no slope along the solution; TypeError for booleans.
     """
     t0 = t0.reshape(-1)
     t = torch.cat([t0, t0.detach() + (-1.0 if reverse_time else 1.0)])
@@ -173,6 +174,13 @@ def odeint_event(
     time = event_t.detach().to(state.dtype)
     value = events.first_of(time, state.unpack(flat))
     slope, f = slope_along(_flat_function(func, state), events, time, flat.detach(), state)
+    if slope == 0 or not torch.isfinite(slope):
+        if any(tensor.requires_grad for tensor in (value, flat, t0)):
+            raise ValueError(
+                f"event_fn has no derivative at its crossing at t = {float(event_t):.6g}: along the solution its slope there is "
+                f"{float(slope)!r}"
+            )
+        return event_t, solution
     # value is zero, but for rounding: what follows changes no number, and gives them their derivatives.
     shift = -(value - value.detach()) / slope
     event_t = FirstDerivatives.apply(event_t.detach() + shift.to(event_t.dtype))

@@ -283,6 +283,22 @@ def test_the_first_change_of_a_sign_is_the_event_where_entries_are_zero_at_the_s
             torch.autograd.grad(t_v, v)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_an_event_that_stays_at_zero_lies_where_it_comes_there(dtype):
+    k = torch.tensor(2.0, dtype=dtype, requires_grad=True)
+
+    def crossing(event_fn):
+        y0, t0 = torch.ones(1, dtype=dtype), torch.tensor(0.0, dtype=dtype)
+        return door.odeint_event(lambda t, y: -k + 0.0 * y, y0, t0, event_fn=event_fn)
+
+    t, _ = crossing(lambda t, y: torch.relu(y))
+    np.testing.assert_allclose([t.item(), torch.autograd.grad(t, k)[0].item()], [0.5, -0.25], rtol=1e-6)
+    with pytest.raises(ValueError, match="no derivative at its crossing at t = 0.5"):
+        crossing(lambda t, y: (y > 0).to(dtype))
+    with torch.no_grad():
+        np.testing.assert_allclose(crossing(lambda t, y: (y > 0).to(dtype))[0], 0.5, rtol=1e-6)
+
+
 def test_an_interface_that_hands_on_another_event_fn():
     def odeint(func, y0, t, event_fn):
         return door.odeint(func, y0, t, event_fn=lambda t, y: event_fn(t, y))
@@ -424,6 +440,7 @@ def test_the_gradient_of_an_output_time_on_the_grid_is_the_slope_of_the_interpol
         ({"func": lambda t, y: y[:1]}, ValueError, "shape of y, \\(2,\\), got \\(1,\\)"),
         ({"func": lambda t, y: None}, TypeError, "func must return dy/dt"),
         ({"method": "rk4", "options": {"step_size": 0.1, "grid_constructor": len}}, ValueError, "exclude"),
+        ({"event_fn": lambda t, y: y > 0}, TypeError, "event_fn must return numbers that change their sign, got booleans"),
         ({"event_fn": lambda t, y: y.sum(), "t": torch.tensor([0.0, 1.0, 2.0])}, ValueError, "len\\(t\\) == 2"),
     ],
 )
