@@ -113,8 +113,9 @@ def odeint_adjoint(
         The states on a fixed grid are kept, and the reverse solve begins anew at each of them.
     adjoint_params : tensors for which gradients are wanted; by default the parameters of func.
 
-    Differentiable to any order. func is evaluated anew in backward and must not have changed by then; where one of adjoint_params
-    was changed in place, backward raises RuntimeError.
+    Differentiable to any order; but where z(t) is lost on the way back, derivatives of derivatives with respect to t raise
+    NotImplementedError, and with "interpolate" those with respect to t solve z(t) backwards. func is evaluated anew in backward
+    and must not have changed by then; where one of adjoint_params was changed in place, backward raises RuntimeError.
     """
     if adjoint_params is None and not isinstance(func, torch.nn.Module):
         raise ValueError(
