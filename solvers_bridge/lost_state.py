@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .reverse import lost_gap
+from .reverse import is_lost, reconstruction
 from .solve import Problem
 from .statistics import warn_user
 
@@ -18,29 +18,28 @@ class Watch:
 
     def __init__(self, problem: Problem) -> None:
         self.heals, self.solver = problem.reconstruction != "solve", problem.adjoint_solver
-        self.greatest_gap = 0.0
+        self.greatest_part = self.gap = 0.0
         self.at: tuple[float, float] | None = None
 
-    def check(self, z: np.ndarray, stored: np.ndarray, start: float, end: float) -> None:
-        """Of a segment from time start back to end, where z was found and is to be stored."""
+    def check(self, z: np.ndarray, stored: np.ndarray, origin: np.ndarray, start: float, end: float) -> None:
+        """Of a segment from time start, where z is origin, back to end, where z was found and is to be stored."""
         solver = self.solver
         if not solver.integrator.adaptive:
             return
-        gap = np.sqrt(np.mean(((z - stored) / (solver.atol + solver.rtol * np.abs(stored))) ** 2))
-        if gap <= lost_gap(solver):
+        gap, part = reconstruction(solver, z, stored, origin)
+        if not is_lost(solver, gap, part):
             return
         if self.heals:
             raise Lost(f"the reverse solve of {solver.integrator.name} lost z(t) between t = {float(start)!r} and {float(end)!r}")
-        gap = float(gap) if np.isfinite(gap) else np.inf
-        if gap > self.greatest_gap:
-            self.greatest_gap, self.at = gap, (float(start), float(end))
+        if part > self.greatest_part:
+            self.greatest_part, self.gap, self.at = part, gap, (float(start), float(end))
 
     def tell(self) -> None:
         """Warn of what was lost and not healed."""
         if self.at is not None:
             warn_user(
                 f"the reverse solve of {self.solver.integrator.name} lost z(t) between t = {self.at[0]!r} and {self.at[1]!r}: it "
-                f"ended {self.greatest_gap:.1e} tolerances away from the stored state, so the gradient, which is being "
+                f"ended {self.gap:.1e} tolerances away from the stored state, so the gradient, which is being "
                 "differentiated in its turn, may be wrong. adjoint_options={'reconstruction': 'auto'} or 'interpolate' takes "
                 "z(t) from the forward solve instead; 'checkpoint': K helps where the loss is slow."
             )

@@ -243,7 +243,7 @@ def _sweep_of_traced_solves(problem, zs, zs_bar, t, leaves, p):
         s = _odeint(adjoint._replace(warm=warm), s, anp.array((t[i], t[i - 1])), *leaves)[-1]
         step = warm and warm.step
         z, *bars = augmented.split(s)
-        watch.check(bare(z), bare(zs[i - 1]), bare(t[i]), bare(t[i - 1]))
+        watch.check(bare(z), bare(zs[i - 1]), bare(zs[i]), bare(t[i]), bare(t[i - 1]))
         return bars
 
     def is_zero(a, theta_bar):

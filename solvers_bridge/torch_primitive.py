@@ -102,7 +102,7 @@ def _sweep_of_traced_solves(solved, t, zs, zs_bar, wants_t):
         s = Solve.apply(of_segment, s, torch.stack([t[i], t[i - 1]]), *params)[-1]
         step = warm and warm.step
         z, *bars = augmented.split(s)
-        watch.check(as_array(z), as_array(zs[i - 1]), times[i], times[i - 1])
+        watch.check(as_array(z), as_array(zs[i - 1]), as_array(zs[i]), times[i], times[i - 1])
         return bars
 
     def slope(t_i, z):

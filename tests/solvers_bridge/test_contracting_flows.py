@@ -371,6 +371,48 @@ def test_auto_heals_only_the_segments_that_were_lost():
     assert [solve.direction for solve in solves] == ["forward", "forward", "backward", "recomputed", "backward", "backward"]
 
 
+def falling(t, y, p):
+    """y_0 falls onto 1 from 1.5, y_1 = p int y_0^2 dt; further components stay."""
+    return anp.concatenate([anp.array([-10.0 * (y[0] - 1.0), p * y[0] ** 2]), 0.0 * y[2:]])
+
+
+def falling_derivative(end):
+    return end + 0.1 * (1 - np.exp(-10 * end)) + 0.0125 * (1 - np.exp(-20 * end))
+
+
+LOOSE = {"rtol": 1e-3, "atol": 1e-3}
+LOOSE_FOR_Z = {"rtol": 1e-10, "atol": 1e-3}
+
+
+@pytest.mark.parametrize(
+    "method, end, idle, tolerances",
+    [
+        ("adams", 0.9, 0, LOOSE),
+        ("bdf", 0.8, 0, LOOSE),
+        ("lsoda", 1.1, 0, LOOSE),
+        ("dopri5", 1.2, 0, LOOSE),
+        ("adams", 1.6, 0, LOOSE_FOR_Z),
+        ("lsoda", 1.8, 0, LOOSE_FOR_Z),
+        ("dop853", 1.8, 0, LOOSE_FOR_Z),
+        ("radau", 2.0, 0, LOOSE_FOR_Z),
+        ("adams", 1.7, 1000, {}),
+        ("dopri5", 1.7, 1000, {}),
+    ],
+)
+def test_a_component_that_is_lost_counts_at_loose_tolerances_and_among_many(method, end, idle, tolerances):
+    def derivative(way):
+        options = {"reconstruction": way}
+        y0 = np.concatenate([[1.5, 0.0], np.ones(idle)])
+        return grad(lambda p: odeint(falling, y0, [0.0, end], p, method=method, adjoint_options=options, **tolerances)[-1, 1])(
+            1.0
+        )
+
+    assert derivative("auto") == pytest.approx(falling_derivative(end), rel=0.02)
+    with pytest.warns(GradientWarning, match="lost z"):
+        wrong = derivative("solve")
+    assert abs(wrong / falling_derivative(end) - 1) > 0.05
+
+
 def test_checkpoints_with_interpolation_keep_one_segment_at_a_time():
     """Each is solved forwards again when its turn comes."""
     with record_solves() as solves:

@@ -248,6 +248,17 @@ def test_lost_states_are_healed_as_through_the_graph(both, method, restart):
         assert got.nfe == wanted.nfe if is_failed else told(got) == told(wanted)
 
 
+@pytest.mark.parametrize("method, end", some_fast([("adams", 0.8), ("lsoda", 1.2), ("dopri5", 0.8)], ("dopri5", 0.8)))
+def test_a_component_lost_at_a_loose_tolerance_is_healed_as_through_the_graph(both, method, end):
+    case = {"t": np.array([0.0, end]), "y0": (1.0, 2.0, 0.5), "params": decay([10.0, 1.0, 2.0]), "method": method}
+    of_graph, of_native = (gradient(dynamics, rtol=1e-3, atol=1e-3, **case) for dynamics in both)
+    assert [solve.direction for solve in of_native[2]] == [solve.direction for solve in of_graph[2]]
+    attempt = next(solve for solve in of_native[2] if solve.direction == "backward")
+    assert len(of_native[2]) == 4 and attempt.reconstruction_gap < 100 / np.sqrt(1e-3)
+    for bar, wanted in zip(tree_leaves(of_native[1]), tree_leaves(of_graph[1]), strict=True):
+        np.testing.assert_allclose(bar, wanted, rtol=1e-6, atol=1e-9)
+
+
 def test_lost_states_are_told_where_nobody_heals_them(both):
     for dynamics in both:
         with pytest.warns(GradientWarning, match=r"lost z\(t\) between t = 0.5 and 0.0"):

@@ -33,7 +33,7 @@ struct Plan {
 // What one solve cost.
 struct Outcome {
   int64_t evaluations, steps, jacobians, last_order, beside, solved;
-  double last_step, first_step, seconds, gap;
+  double last_step, first_step, seconds, gap, part;
 };
 
 using Dvode = void (*)(void*, int*, double*, double*, double*, int*, const double*, const double*, int*, int*, int*, double*, int*,
@@ -245,7 +245,7 @@ struct Sweep {
   int64_t vector_tolerances;
   const double *rtol, *atol;  // units of the gap, with which z(t) counts as found from gap_limit downwards
   double grid_unit;           // of a fixed grid: this part of the greatest component
-  double gap_limit;
+  double gap_limit, part_limit;
   int64_t stops_where_lost;
   double blown_up;
   int64_t is_warm, warm_from_last;
@@ -293,24 +293,27 @@ static bool through_steps(Binding& binding, Sweep& sweep, const TakenSteps& step
   return true;
 }
 
-static double gap(const Sweep& sweep, const double* z, const double* stored) {
-  double sum = 0, greatest = 0;
-  for (int64_t j = 0; j < sweep.n; ++j) greatest = std::max(greatest, std::abs(stored[j]));
-  for (int64_t j = 0; j < sweep.n; ++j) {
-    int64_t k = sweep.vector_tolerances ? j : 0;
-    double unit = sweep.atol[k] + sweep.rtol[k] * std::abs(stored[j]);
-    if (sweep.grid_unit > 0) unit = std::max(sweep.grid_unit * greatest, 2.2250738585072014e-308);
-    double difference = (z[j] - stored[j]) / unit;
-    sum += difference * difference;
-  }
-  double root = std::sqrt(sum / sweep.n);
-  return is_finite(root) ? root : __builtin_inf();
-}
-
 static double greatest_of(const double* x, int64_t n) {
   double greatest = 0;
   for (int64_t i = 0; i < n; ++i) greatest = std::max(greatest, std::abs(x[i]));
   return greatest;
+}
+
+// How far z is from the stored state (reverse.reconstruction).
+static void compare(const Sweep& sweep, const double* z, const double* stored, const double* end, Outcome& outcome) {
+  constexpr double tiny = 2.2250738585072014e-308;
+  double sum = 0, greatest_error = 0, greatest = std::max(greatest_of(stored, sweep.n), tiny);
+  double of_grid = std::max(sweep.grid_unit * greatest, tiny);
+  for (int64_t j = 0; j < sweep.n; ++j) {
+    int64_t k = sweep.vector_tolerances ? j : 0;
+    double unit = sweep.grid_unit > 0 ? of_grid : sweep.atol[k] + sweep.rtol[k] * std::abs(stored[j]);
+    double error = std::abs(z[j] - stored[j]);
+    greatest_error = std::max(greatest_error, error);
+    sum += error / unit * (error / unit);
+  }
+  outcome.gap = std::sqrt(sum / sweep.n);
+  outcome.part = greatest_error / std::max(greatest, greatest_of(end, sweep.n));
+  if (!is_finite(outcome.gap)) outcome.gap = outcome.part = __builtin_inf();
 }
 
 // From t[sweep.i] on as far as goes: 0 at the beginning, else the i of the segment that is left to Python.
@@ -350,9 +353,9 @@ EXPORT int64_t sb_sweep(Binding* binding, Sweep* sweep_) {
       double ts[2] = {sweep.t[i], sweep.t[i - 1]};
       Outcome& outcome = sweep.outcomes[i];
       if (!solve(*binding, plan, ts, 2, states.data(), size, outcome)) return i;
-      outcome.gap = gap(sweep, &states[size], z_next);
+      compare(sweep, &states[size], z_next, z, outcome);
       if (sweep.is_warm && outcome.steps) sweep.warm_step = std::abs(sweep.warm_from_last ? outcome.last_step : outcome.first_step);
-      if (sweep.stops_where_lost && outcome.gap > sweep.gap_limit) return i;
+      if (sweep.stops_where_lost && (outcome.gap > sweep.gap_limit || outcome.part > sweep.part_limit)) return i;
       std::memcpy(s, &states[size], size * sizeof(double));
     }
     if (i == 1 && needs_slopes && sweep.steps != nullptr) {
