@@ -14,6 +14,8 @@ from .statistics import SolverError
 
 # Where no end is given: the time looked at first, by how much it grows each time, and where it ends.
 FIRST_HORIZON, GROWTH, LAST_TIME = 1.0, 10.0, 1e100
+# A boolean is zero on one side, which is no side to come from.
+INSTEAD_OF_BOOLEAN = "for y[0] > 1.0 return y[0] - 1.0"
 
 
 class _Crossed(Exception):
@@ -122,9 +124,28 @@ class Search:
             return self.side * self.value(t, interpolant(t))
 
         # Where a root is as near to an end as the tolerance, this solve may have it beyond that end.
-        if value(after[0]) >= 0:
+        if value(after[0]) > 0:
             return after
         if value(before[0]) <= 0:
             return before
-        t = brentq(value, *times, xtol=4 * np.spacing(np.abs(times).max()))
-        return t, interpolant(t)
+        latest = np.abs(times).max()
+        xtol, rounding = 4 * np.spacing(latest), 16 * np.finfo(self.problem.solver.options.time_dtype).eps * latest
+        t = _first_of_zeros(value, before[0], brentq(value, *times, xtol=xtol), rounding, xtol)
+        return after if t == after[0] else (t, interpolant(t))
+
+
+def _first_of_zeros(value, start, root, rounding, xtol):
+    """root; where value has been zero for longer than rounding before it, the time after start, to xtol, at which it comes there.
+
+    Of the two sides of that time it is the one on which value is positive: there the event still has its slope.
+    """
+    zero = root - math.copysign(rounding, root - start)
+    if not min(start, root) < zero < max(start, root) or value(zero) != 0:
+        return root
+    while abs(zero - start) > xtol:
+        middle = start + (zero - start) / 2
+        if value(middle) > 0:
+            start = middle
+        else:
+            zero = middle
+    return start

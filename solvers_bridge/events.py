@@ -11,7 +11,7 @@ import numpy as np
 from autograd.tracer import getval, isbox
 
 from .arguments import check
-from .crossing import FIRST_HORIZON, LAST_TIME, Search
+from .crossing import FIRST_HORIZON, INSTEAD_OF_BOOLEAN, LAST_TIME, Search
 from .dynamics.autograd import differentiable
 from .dynamics.base import Dynamics
 from .dynamics.tape import vjp
@@ -49,7 +49,8 @@ def odeint_event(
     t0 : the time of y0, a number.
     event : function (t, y, params) -> one real number, in autograd.numpy whatever func is written in; y is nested and shaped as
         y0. For the first of several events, return their product. It is looked at where the integrator's steps end: to be sure of
-        two crossings that lie close together, set options["max_step"].
+        two crossings that lie close together, set options["max_step"]. One that comes to zero and stays there, as
+        maximum(y[0], 0.0), has its event where it comes there.
     t_max : the time at which to give up; earlier than t0, and time runs backwards. Without it the solve goes on until it has
         taken max_num_steps steps (default 50,000).
     reverse_time : whether time runs backwards where there is no t_max to say so.
@@ -160,7 +161,9 @@ class _EventOf:
         if isinstance(value, (list, tuple)):
             value = anp.array(value)
         array = np.asarray(getval(value))
-        if array.dtype.kind not in "fiub":
+        if array.dtype.kind == "b":
+            raise TypeError(f"event must return a number that changes its sign, got a boolean; {INSTEAD_OF_BOOLEAN}")
+        if array.dtype.kind not in "fiu":
             raise TypeError(f"event must return one real number, got {type(value).__name__} of dtype {array.dtype}")
         if array.size != 1:
             raise ValueError(f"event must return one real number, got shape {array.shape}; for several events, their product")

@@ -16,8 +16,9 @@ from .dynamics.autograd import differentiable
 from .dynamics.base import Dynamics, leaf_tuple, num_params, unpack_like
 from .dynamics.tape import vjp
 from .integrators.dop import Dop
+from .lost_state import Lost, Watch
 from .nested import Layout, bare, is_differentiable
-from .reverse import gradient, is_lost, reconstruction
+from .reverse import gradient
 from .solve import Kept, Warm, adjoint_problem, are_close, at_slope_time, forward, solve_traced, with_stored
 from .statistics import SolverError
 
@@ -179,7 +180,7 @@ def _tangent(problem, z0, t, leaves, v, t_dot, w, zs):
         slope = _slopes(problem, f, t, leaves)
         # The state at a moved t0 is still z0: the flow from there is that of a start moved back along f.
         v = v - t_dot[0] * slope(t[0], z0)
-    both = _tangent_problem(problem, len(leaves) + len(w))
+    both = tangent_problem(problem, len(leaves) + len(w))
     zs_dot = _odeint(both, anp.concatenate([z0, v]), t, *leaves, *w)[:, n:]
     if t_dot is None:
         return zs_dot
@@ -193,7 +194,7 @@ def _slopes(problem, f, t, leaves):
     return lambda t_i, z: f(at_slope_time(t_i, bare(t_i), times, options), z, *leaves)
 
 
-def _tangent_problem(problem, count):
+def tangent_problem(problem, count):
     """The tangent system [z, v] of problem as a problem of its own, with z and v under the same tolerances."""
 
     def doubled(solver):
@@ -224,7 +225,7 @@ def _traced_gradient(problem, zs, zs_bar, z0, t, leaves, wants_t):
     if problem.reconstruction != "interpolate" and not problem.discrete:
         try:
             return _sweep_of_traced_solves(problem, zs, zs_bar, t, leaves, p)
-        except (_Lost, SolverError):
+        except (Lost, SolverError):
             if problem.reconstruction == "solve":
                 raise
     bars = _pullback(problem, wants_t, zs_bar, z0, t, *leaves)
@@ -232,13 +233,10 @@ def _traced_gradient(problem, zs, zs_bar, z0, t, leaves, wants_t):
     return bars[:n], bars[n : n + count], bars[n + count :]
 
 
-class _Lost(Exception):
-    """A traced reverse solve has lost z(t)."""
-
-
 def _sweep_of_traced_solves(problem, zs, zs_bar, t, leaves, p):
     adjoint, augmented = adjoint_problem(problem, leaves), Augmented(problem.layout.size, p)
     f_traced = differentiable(problem.dynamics, problem.layout, problem.structure)
+    watch = Watch(problem)
     step, is_warm = problem.warm and problem.warm.step, problem.warm_restart and problem.adjoint_solver.integrator.adaptive
 
     def segment(i, a, theta_bar, t0_bar):
@@ -250,20 +248,16 @@ def _sweep_of_traced_solves(problem, zs, zs_bar, t, leaves, p):
         s = _odeint(adjoint._replace(warm=warm), s, anp.array((t[i], t[i - 1])), *leaves)[-1]
         step = warm and warm.step
         z, *bars = augmented.split(s)
-        if problem.reconstruction == "auto" and _is_lost(problem, bare(z), bare(zs[i - 1]), bare(zs[i])):
-            raise _Lost
+        watch.check(bare(z), bare(zs[i - 1]), bare(zs[i]), bare(t[i]), bare(t[i - 1]))
         return bars
 
     def is_zero(a, theta_bar):
         return not (isbox(a) or isbox(theta_bar) or np.any(a) or np.any(theta_bar))
 
     slope, has_jumps = _slopes(problem, f_traced, t, leaves), bool(problem.solver.options.jump_t)
-    return reverse_sweep(segment, slope, t, zs, zs_bar, p, is_zero, anp, t0_from_slope=has_jumps)
-
-
-def _is_lost(problem, z, stored, end):
-    solver = problem.adjoint_solver
-    return solver.integrator.adaptive and is_lost(solver, *reconstruction(solver, z, stored, end))
+    bars = reverse_sweep(segment, slope, t, zs, zs_bar, p, is_zero, anp, t0_from_slope=has_jumps)
+    watch.tell()
+    return bars
 
 
 @primitive

@@ -68,7 +68,7 @@ def odeint(
     leaves = [_as_tensor(leaf) for leaf in structure.leaves_of(params)]
     dynamics = func if isinstance(func, Dynamics) else _dynamics_of(func, _dtype_of(y0_leaves))
     t_may_vary = any(tf.is_tensor(part) for part in tf.nest.flatten(t))
-    t = tf.cast(_real(_as_tensor(t), "t"), tf.float64)
+    t = _one_dimensional(tf.cast(_real(_as_tensor(t), "t"), tf.float64))
     if isinstance(dynamics, TensorFlowDynamics):
         _refuse_captured(dynamics, t, structure_of_y0.unflatten(y0_leaves), structure.unflatten(leaves))
     means = {
@@ -111,6 +111,13 @@ def _real(tensor, name):
     if not (dtype.is_floating or dtype.is_integer or (dtype.is_bool and name == "y0")):
         raise TypeError(f"{name} must be an array of real numbers, got dtype {dtype.name}")
     return tensor
+
+
+def _one_dimensional(t):
+    """t. ValueError where its shape, as far as it is known, is not (T,) with T at least 1."""
+    if t.shape.rank not in (None, 1) or t.shape.num_elements() == 0:
+        raise ValueError(f"t must be one-dimensional with at least one time, got shape {t.shape}")
+    return t
 
 
 def _stand_in(leaf):
@@ -314,4 +321,7 @@ def _call(function, inputs, count):
             "a ForwardAccumulator follows a solve inside tf.function, where TensorFlow would make its derivative zero; forward "
             "mode works eagerly, without tf.function"
         )
-    return tf.numpy_function(on_arrays, inputs, [tf.float64] * count, stateful=False)
+    # Without a state of its own, a solve whose result nobody uses is pruned; but of constants alone it would be folded, while the
+    # graph around it is locked. What may be fed is no constant.
+    fed = tf.raw_ops.PlaceholderWithDefault(input=inputs[0], shape=inputs[0].shape)
+    return tf.numpy_function(on_arrays, [fed, *inputs[1:]], [tf.float64] * count, stateful=False)

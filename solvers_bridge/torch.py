@@ -113,8 +113,9 @@ def odeint_adjoint(
         The states on a fixed grid are kept, and the reverse solve begins anew at each of them.
     adjoint_params : tensors for which gradients are wanted; by default the parameters of func.
 
-    Differentiable to any order. func is evaluated anew in backward and must not have changed by then; where one of adjoint_params
-    was changed in place, backward raises RuntimeError.
+    Differentiable to any order; but where z(t) is lost on the way back, derivatives of derivatives with respect to t raise
+    NotImplementedError, and with "interpolate" those with respect to t solve z(t) backwards. func is evaluated anew in backward
+    and must not have changed by then; where one of adjoint_params was changed in place, backward raises RuntimeError.
     """
     if adjoint_params is None and not isinstance(func, torch.nn.Module):
         raise ValueError(
@@ -161,7 +162,8 @@ def odeint_event(
     t0 : a tensor of one number. reverse_time : whether time runs backwards. event_fn, func, y0 : as for odeint.
     odeint_interface : odeint or odeint_adjoint of this module, or what hands event_fn on to them; kwargs are its own.
 
-    Raises SolverError where nothing is crossed within max_num_steps steps; RuntimeError for second derivatives, which it has not.
+    Raises SolverError where nothing is crossed within max_num_steps steps; RuntimeError for second derivatives, which it has not;
+    ValueError where a gradient is asked for and event_fn has no slope along the solution; TypeError for booleans.
     """
     t0 = t0.reshape(-1)
     t = torch.cat([t0, t0.detach() + (-1.0 if reverse_time else 1.0)])
@@ -173,6 +175,13 @@ def odeint_event(
     time = event_t.detach().to(state.dtype)
     value = events.first_of(time, state.unpack(flat))
     slope, f = slope_along(_flat_function(func, state), events, time, flat.detach(), state)
+    if slope == 0 or not torch.isfinite(slope):
+        if any(tensor.requires_grad for tensor in (value, flat, t0)):
+            raise ValueError(
+                f"event_fn has no derivative at its crossing at t = {float(event_t):.6g}: along the solution its slope there is "
+                f"{float(slope)!r}"
+            )
+        return event_t, solution
     # value is zero, but for rounding: what follows changes no number, and gives them their derivatives.
     shift = -(value - value.detach()) / slope
     event_t = FirstDerivatives.apply(event_t.detach() + shift.to(event_t.dtype))

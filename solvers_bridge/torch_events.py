@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .crossing import FIRST_HORIZON, Search
+from .crossing import FIRST_HORIZON, INSTEAD_OF_BOOLEAN, Search
 from .torch_primitive import as_array
 
 
@@ -68,7 +68,10 @@ def first_change(problem, state, z0, leaves, event_fn, start, end):
 
     def entries(t, z):
         # A clone, into which event_fn may write.
-        return event_fn(dynamics.time(t), state.unpack(z.clone())).reshape(-1)
+        values = event_fn(dynamics.time(t), state.unpack(z.clone())).reshape(-1)
+        if values.dtype == torch.bool:
+            raise TypeError(f"event_fn must return numbers that change their sign, got booleans; {INSTEAD_OF_BOOLEAN}")
+        return values
 
     def values(t, z):
         with torch.no_grad():

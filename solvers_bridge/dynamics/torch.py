@@ -20,9 +20,11 @@ class TorchDynamics(Dynamics):
     dtype, device : of what func is given.
     wants_t : whether func is differentiated with respect to t.
     is_complete : whether params are meant to be all that func uses; if it uses another, its derivatives raise ValueError.
+    directions : tensors, of which each is that in which a param moves in the tangent system.
     """
 
-    def __init__(self, func, params, dtype, device, wants_t=True, is_complete=False):
+    def __init__(self, func, params, dtype, device, wants_t=True, is_complete=False, directions=()):
+        self.directions = tuple(directions)
         self.func, self.params, self.wants_t, self.is_complete = func, tuple(params), wants_t, is_complete
         self.torch_dtype, self.device = dtype, device
         self.dtype = np.dtype(str(dtype).removeprefix("torch."))
@@ -43,6 +45,14 @@ class TorchDynamics(Dynamics):
 
     def augmented(self, layout, structure):
         return self.with_function(_augmented_function(self.func, self.params, layout.size, self.wants_t, self.is_complete))
+
+    def along(self, directions):
+        """The same with directions for its tangent system."""
+        return TorchDynamics(self.func, self.params, self.torch_dtype, self.device, self.wants_t, directions=directions)
+
+    def tangent(self, layout, structure):
+        func, params = _tangent_function(self.func, self.params, self.directions, layout.size), (*self.params, *self.directions)
+        return TorchDynamics(func, params, self.torch_dtype, self.device, self.wants_t)
 
     def with_function(self, func):
         """The same about another function of flat states."""
@@ -94,6 +104,30 @@ def _augmented_function(func, params, n, wants_t, is_complete):
         return torch.cat([part.reshape(-1).to(device=s.device) for part in (f, *parts)])
 
     return augmented
+
+
+def _tangent_function(func, params, directions, n):
+    """(t, [z, v]) -> [f, df/dz v + df/dtheta w], flat, for the directions w of params; differentiable where traced."""
+
+    def tangent(t, s):
+        is_traced = torch.is_grad_enabled()
+        z, v = s[:n], s[n:]
+        if not (is_traced and z.requires_grad):
+            z = z.detach().requires_grad_()
+        with torch.enable_grad():
+            f = func(t.clone(), z.clone())
+            moving = [(value, w) for value, w in zip((z, *params), (v, *directions)) if value.requires_grad]
+            # The pullback is linear in its cotangent u, so the derivative of <pullback(u), direction> by u is the tangent.
+            u, inner = torch.zeros_like(f).requires_grad_(), None
+            if f.requires_grad:
+                bars = torch.autograd.grad(f, [value for value, _ in moving], u, allow_unused=True, create_graph=True)
+                inner = sum(torch.sum(bar * w.to(bar)) for bar, (_, w) in zip(bars, moving) if bar is not None)
+            if not isinstance(inner, torch.Tensor) or not inner.requires_grad:
+                return torch.cat([f, torch.zeros_like(f)])
+            (f_dot,) = torch.autograd.grad(inner, u, allow_unused=True, create_graph=is_traced, materialize_grads=True)
+        return torch.cat([f, f_dot])
+
+    return tangent
 
 
 def tensors_used_by(func, t, z):

@@ -199,6 +199,29 @@ def oscillator_of_one(t, y, p):
     return anp.array([y[1], -y[0]])
 
 
+# On y = 1 - t: what comes to zero at t = 1, and how it goes on.
+COMING_TO_ZERO = {
+    "stays": lambda t, y, p: anp.maximum(y, 0.0),
+    "stays, from below": lambda t, y, p: anp.minimum(-y, 0.0),
+    "jumps and stays": lambda t, y, p: anp.where(y > 0, 1.0, 0.0),
+    "goes on later": lambda t, y, p: anp.maximum(y, 0.0) + anp.minimum(y + 0.1, 0.0),
+}
+
+
+@pytest.mark.parametrize("method", ("adams", "lsoda", "dopri5", "radau"))
+@pytest.mark.parametrize("event", COMING_TO_ZERO.values(), ids=COMING_TO_ZERO)
+def test_an_event_that_stays_at_zero_lies_where_it_comes_there(event, method):
+    t, y = odeint_event(lambda t, y, p: -1.0 + 0.0 * y, 1.0, 0.0, event, method=method)
+    np.testing.assert_allclose([t, y], [1.0, 0.0], rtol=1e-7, atol=1e-7)
+
+
+def test_the_derivative_of_an_event_that_stays_at_zero():
+    def time_of(k):
+        return odeint_event(lambda t, y, k: -k + 0.0 * y, 1.0, 0.0, COMING_TO_ZERO["stays"], k)[0]
+
+    np.testing.assert_allclose(grad(time_of)(2.0), -0.25, rtol=1e-6)
+
+
 def test_a_failing_solve_says_so():
     with pytest.raises(SolverError, match="max_num_steps|step"):
         odeint_event(lambda t, y, p: y**2, 1.0, 0.0, lambda t, y, p: y + 1, t_max=2.0, method="dopri5")
@@ -219,6 +242,7 @@ def test_a_crossing_without_a_slope():
     (
         ({"event": lambda t, y, g: y}, ValueError, r"one real number, got shape \(2,\); for several events, their product"),
         ({"event": lambda t, y, g: None}, TypeError, "event must return one real number"),
+        ({"event": lambda t, y, g: y[0] > 0}, TypeError, "must return a number that changes its sign, got a boolean"),
         ({"event": lambda t, y, g: np.nan}, ValueError, r"event returned nan at t = 0\.5"),
         ({"event": "height"}, TypeError, "event must be a function"),
         ({"t_max": 0.5}, ValueError, "t_max must be other than t0 = 0.5"),

@@ -5,7 +5,7 @@ import warnings
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from autograd import grad
+from autograd import grad, make_jvp
 
 from solvers_bridge import GradientWarning, odeint
 from solvers_bridge.statistics import warn_user
@@ -36,6 +36,14 @@ def test_a_warning_is_shown_once_a_line_of_the_user():
     told = [warning for warning in caught if issubclass(warning.category, GradientWarning)]
     assert len(told) == 1 and told[0].filename == __file__
     assert "lost z(t) between t = 1.0 and 0.0" in str(told[0].message) and "'reconstruction': 'auto'" in str(told[0].message)
+
+
+@pytest.mark.parametrize(
+    "second", (lambda f: make_jvp(grad(f))(25.0)(1.0), lambda f: grad(grad(f))(25.0)), ids=("forward", "reverse")
+)
+def test_a_gradient_that_is_differentiated_warns_as_well(second):
+    _, told = warnings_of(lambda: second(relax))
+    assert told and "which is being differentiated in its turn" in str(told[0].message) and told[0].filename == __file__
 
 
 def test_filters_make_an_error_of_it():

@@ -10,6 +10,7 @@ import solvers_bridge
 from solvers_bridge import SolverError, TensorFlowDynamics, record_solves
 from solvers_bridge import tensorflow as door
 from solvers_bridge.dynamics import native
+from tests.helpers import run_script
 
 rng = np.random.default_rng(0)
 W, S, Y0, T = rng.normal(size=(3, 3)), 0.7, np.array([1.0, -0.4, 0.5]), np.array([0.0, 0.5, 1.2])
@@ -88,6 +89,37 @@ def test_inside_a_function(compiled, where):
         bars = compiled[where](tf.constant(y0), tf.constant(T))
         for bar, expected in zip(bars, reference((y0, T, W, S))):
             np.testing.assert_allclose(bar, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_constants_in_a_function():
+    """Nothing is solved while the function is traced, which took for ever, nor what nobody asks for. In a process, to be ended."""
+    run_script(
+        """
+        import numpy as np, tensorflow as tf
+        from solvers_bridge import record_solves
+        from solvers_bridge.tensorflow import odeint
+
+        y0, k = tf.constant([1.0, 2.0], tf.float64), tf.constant(0.5, tf.float64)
+
+        @tf.function
+        def gradient():
+            with tf.GradientTape() as tape:
+                tape.watch(k)
+                loss = tf.reduce_sum(odeint(lambda t, y, k: -k * y, y0, [0.0, 1.0], k)[-1])
+            return tape.gradient(loss, k)
+
+        @tf.function
+        def unused():
+            odeint(lambda t, y, k: -k * y, y0, [0.0, 1.0], k)
+            return y0
+
+        with record_solves() as solves:
+            traced, _ = gradient.get_concrete_function(), unused()
+        assert not solves, solves
+        np.testing.assert_allclose(traced(), -3 * np.exp(-0.5), rtol=1e-6)
+        print("OK")
+        """
+    )
 
 
 def test_states_and_shapes_in_a_graph_with_an_unknown_batch():
@@ -372,6 +404,19 @@ def test_bad_arguments(kwargs, kind, message):
     arguments = {"func": lambda t, y, p: -y, "y0": tf.ones(2, tf.float64), "t": [0.0, 1.0], **kwargs}
     with pytest.raises(kind, match=message):
         door.odeint(**arguments)
+
+
+@pytest.mark.parametrize("t", (0.5, [], [[0.0, 1.0]]), ids=str)
+def test_times_that_are_no_vector(t):
+    def solve(y0, t):
+        return door.odeint(lambda t, y, p: -y, y0, t)
+
+    y0 = tf.ones(2, tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch(y0)
+        for way in (solve, tf.function(solve)):
+            with pytest.raises(ValueError, match="t must be one-dimensional with at least one time, got shape"):
+                way(y0, tf.constant(t, tf.float64))
 
 
 def test_failures_eagerly_and_in_a_graph():

@@ -3,11 +3,14 @@
 import sys
 from functools import partial
 
+import autograd
+import autograd.numpy as anp
 import numpy as np
 import pytest
 
 import solvers_bridge
-from solvers_bridge import SolverError, record_solves
+from solvers_bridge import GradientWarning, SolverError, record_solves
+from tests.helpers import some_fast
 
 METHODS = ("adams", "bdf", "lsoda", "dopri5", "dop853", "radau", "euler", "midpoint", "rk4", "rk4_classic")
 
@@ -283,6 +286,83 @@ def test_the_first_change_of_a_sign_is_the_event_where_entries_are_zero_at_the_s
             torch.autograd.grad(t_v, v)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_an_event_that_stays_at_zero_lies_where_it_comes_there(dtype):
+    k = torch.tensor(2.0, dtype=dtype, requires_grad=True)
+
+    def crossing(event_fn):
+        y0, t0 = torch.ones(1, dtype=dtype), torch.tensor(0.0, dtype=dtype)
+        return door.odeint_event(lambda t, y: -k + 0.0 * y, y0, t0, event_fn=event_fn)
+
+    t, _ = crossing(lambda t, y: torch.relu(y))
+    np.testing.assert_allclose([t.item(), torch.autograd.grad(t, k)[0].item()], [0.5, -0.25], rtol=1e-6)
+    with pytest.raises(ValueError, match="no derivative at its crossing at t = 0.5"):
+        crossing(lambda t, y: (y > 0).to(dtype))
+    with torch.no_grad():
+        np.testing.assert_allclose(crossing(lambda t, y: (y > 0).to(dtype))[0], 0.5, rtol=1e-6)
+
+
+def contracting(adjoint_options=None, method="lsoda", wants_t=False, create_graph=True):
+    """sin 3 y(1) of y' = -60 (y - cos t), and its derivatives by (k = 60, y0); z(t) is lost on the way back."""
+    k, y0 = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (60.0, 1.2))
+    t, means = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=wants_t), {"rtol": 1e-6, "atol": 1e-6}
+    y = door.odeint_adjoint(
+        lambda t, y: -k * (y - torch.cos(t)), y0, t, method=method, adjoint_params=(k,), adjoint_options=adjoint_options, **means
+    )
+    inputs = (k, y0, t) if wants_t else (k, y0)
+    return k, torch.autograd.grad(torch.sin(3 * y[-1]), inputs, create_graph=create_graph)
+
+
+def contracting_exactly(k):
+    """The same loss: y = p(t) + (1.2 - p(0)) exp(-k t), p = (k^2 cos t + k sin t) / (1 + k^2)."""
+    p, p_start = (k**2 * np.cos(1.0) + k * np.sin(1.0)) / (1 + k**2), k**2 / (1 + k**2)
+    return anp.sin(3 * (p + (1.2 - p_start) * anp.exp(-k)))
+
+
+@pytest.mark.parametrize(
+    "way, method",
+    some_fast(
+        [(way, method) for way in ("auto", "interpolate") for method in ("adams", "lsoda", "radau")],
+        ("auto", "lsoda"), ("interpolate", "adams"),
+    ),
+)  # fmt: skip
+def test_derivatives_of_derivatives_where_z_is_lost_on_the_way_back(way, method):
+    options = {"reconstruction": way}
+    k, bars = contracting(options, method)
+    for bar, plain in zip(bars, contracting(options, method, create_graph=False)[1], strict=True):
+        torch.testing.assert_close(bar.detach(), plain, rtol=0, atol=0)
+    (second,) = torch.autograd.grad(bars[0], k, create_graph=True)
+    (third,) = torch.autograd.grad(second, k)
+    of_k = autograd.grad(contracting_exactly)
+    expected = [of_k(60.0), autograd.grad(of_k)(60.0), autograd.grad(autograd.grad(of_k))(60.0)]
+    np.testing.assert_allclose([bars[0].item(), second.item(), third.item()], expected, rtol=0.05)
+
+
+def test_what_is_lost_is_told_where_it_is_not_healed():
+    with pytest.warns(GradientWarning, match="lost z"):
+        contracting({"reconstruction": "solve"})
+    with pytest.raises(NotImplementedError, match="with respect to y0 and what func uses only"):
+        contracting(wants_t=True)
+
+
+def test_products_with_hessians_by_the_tangent_system():
+    """Of a network, by params and y0, at several times, some of which are stored only, against z(t) solved backwards."""
+    func, products = ODE(), []
+    for options in (
+        {},
+        {"reconstruction": "interpolate"},
+        {"reconstruction": "interpolate", "checkpoint": 2},
+        {"restart": "warm"},
+    ):
+        y0 = start()
+        inputs = [y0, *func.parameters()]
+        y = door.odeint_adjoint(func, 2 * y0, T, method="dopri5", rtol=1e-9, atol=1e-9, adjoint_options=options)
+        bars = torch.autograd.grad(torch.sin(y).sum(), inputs, create_graph=True)
+        products.append(torch.autograd.grad(sum((bar**2).sum() for bar in bars), inputs))
+    for others in products[1:]:
+        assert_close(others, products[0], 1e-5)
+
+
 def test_an_interface_that_hands_on_another_event_fn():
     def odeint(func, y0, t, event_fn):
         return door.odeint(func, y0, t, event_fn=lambda t, y: event_fn(t, y))
@@ -424,6 +504,7 @@ def test_the_gradient_of_an_output_time_on_the_grid_is_the_slope_of_the_interpol
         ({"func": lambda t, y: y[:1]}, ValueError, "shape of y, \\(2,\\), got \\(1,\\)"),
         ({"func": lambda t, y: None}, TypeError, "func must return dy/dt"),
         ({"method": "rk4", "options": {"step_size": 0.1, "grid_constructor": len}}, ValueError, "exclude"),
+        ({"event_fn": lambda t, y: y > 0}, TypeError, "event_fn must return numbers that change their sign, got booleans"),
         ({"event_fn": lambda t, y: y.sum(), "t": torch.tensor([0.0, 1.0, 2.0])}, ValueError, "len\\(t\\) == 2"),
     ],
 )
