@@ -11,10 +11,10 @@ from autograd.tracer import getval, isbox
 from .dynamics import AutogradDynamics, Dynamics
 from .integrators import INTEGRATORS, Integrator, Options
 from .integrators.dop import Dop
-from .integrators.fixed_grid import FixedGrid
+from .integrators.fixed_grid import FixedGrid, ends_of_steps
 from .integrators.quiet import ignore_scipy_warnings
 from .nested import LEAF, Layout, bare, flatten, flatten_state
-from .solve import Problem, Solver, are_close
+from .solve import CLOSE_TIMES, Problem, Solver, are_close
 from .statistics import warn_user
 
 ADJOINT_ONLY_OPTIONS = ("reconstruction", "checkpoint", "restart", "norm")
@@ -69,7 +69,7 @@ def check(func, y0, t, params, method, rtol, atol, options, adjoint_method, adjo
         warm_restart=special["restart"] == "warm",
         seminorm=special["norm"] == "seminorm",
     )
-    return problem, y0_leaves, t, leaves, [*stored, *_checkpoints(special["checkpoint"], getval(t))]
+    return problem, y0_leaves, t, leaves, [*stored, *_checkpoints(special["checkpoint"], getval(t), solver, stored)]
 
 
 def _warn_of_tight_tolerances(solvers):
@@ -116,8 +116,16 @@ def _refuse_masked(tree, where):
         )
 
 
-def _checkpoints(count, times):
-    return np.linspace(times[0], times[-1], count + 2)[1:-1] if count and len(times) > 1 else []
+def _checkpoints(count, times, solver, jumps):
+    """As many times, evenly between the first and the last; on a fixed grid those nearest to them at which steps end."""
+    if not count or len(times) < 2:
+        return []
+    even = np.linspace(times[0], times[-1], count + 2)[1:-1]
+    if solver.integrator.adaptive:
+        return even
+    outputs = np.sort(np.concatenate([times, jumps]))
+    ends = ends_of_steps(outputs if times[-1] >= times[0] else outputs[::-1], solver.options.step_size)
+    return np.unique(ends[np.abs(ends[:, None] - even).argmin(axis=0)]) if len(ends) else []
 
 
 def _precision(dynamics):
@@ -201,6 +209,12 @@ def checked_times(t):
     differences = np.diff(value.astype(np.float64))
     if not (np.all(differences >= 0) or np.all(differences <= 0)):
         raise ValueError("t must be increasing or decreasing, got times in no order")
+    steps = np.abs(differences[differences != 0])
+    if len(steps) > 1 and np.median(steps) <= CLOSE_TIMES * np.spacing(np.abs(value).max()):
+        raise ValueError(
+            f"t has times {np.median(steps):.3g} apart around {value[0]:.6g}, which is too far from zero to tell them apart "
+            f"(within {CLOSE_TIMES} units in the last place they count as one): give t - t[0], and add t[0] in func if it uses t"
+        )
     return t if isbox(t) else t.astype(np.float64)
 
 

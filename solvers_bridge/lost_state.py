@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .reverse import is_lost, reconstruction
+from .reverse import is_lost, lost_words, reconstruction
 from .solve import Problem
 from .statistics import warn_user
 
@@ -37,9 +37,4 @@ class Watch:
     def tell(self) -> None:
         """Warn of what was lost and not healed."""
         if self.at is not None:
-            warn_user(
-                f"the reverse solve of {self.solver.integrator.name} lost z(t) between t = {self.at[0]!r} and {self.at[1]!r}: it "
-                f"ended {self.gap:.1e} tolerances away from the stored state, so the gradient, which is being "
-                "differentiated in its turn, may be wrong. adjoint_options={'reconstruction': 'auto'} or 'interpolate' takes "
-                "z(t) from the forward solve instead; 'checkpoint': K helps where the loss is slow."
-            )
+            warn_user(lost_words(self.solver.integrator.name, *self.at, self.gap))

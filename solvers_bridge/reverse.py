@@ -85,6 +85,15 @@ def is_lost(solver, gap, part):
     return gap > lost_gap(solver) or part > LOST_PART
 
 
+def lost_words(method, start, end, gap):
+    """The warning of a z(t) that was lost between two times and not healed."""
+    return (
+        f"the reverse solve of {method} lost z(t) between t = {start!r} and {end!r}: it ended {gap:.1e} tolerances away from the "
+        "stored state, so the gradient may be wrong. adjoint_options={'reconstruction': 'auto'} or 'interpolate' takes z(t) from "
+        "the forward solve instead; 'checkpoint': K helps where the loss is slow."
+    )
+
+
 def _is_zero(a, theta_bar):
     return not (np.any(a) or np.any(theta_bar))
 
@@ -296,10 +305,4 @@ class _Reverse:
                 "parameters out of it; or give odeint only what func uses."
             )
         if self.lost_at is not None:
-            start, end, gap = self.lost_at
-            warn_user(
-                f"the reverse solve of {self.adjoint.solver.integrator.name} lost z(t) between t = {start!r} and "
-                f"{end!r}: it ended {gap:.1e} tolerances away from the stored state, so the gradient "
-                "may be wrong. adjoint_options={'reconstruction': 'auto'} or 'interpolate' takes z(t) from the forward solve "
-                "instead; 'checkpoint': K helps where the loss is slow."
-            )
+            warn_user(lost_words(integrator.name, *self.lost_at))

@@ -223,7 +223,9 @@ def are_close(t0, t1):
 
 def pieces(ts, options):
     """(start, end) of the pieces of ts (T,) between which func jumps."""
-    bounds = [0, *(1 + np.flatnonzero(np.isin(ts[1:-1], options.jump_t))), len(ts) - 1]
+    # Of times that are too close to be solved apart, another one than that of the jump may stand for both.
+    is_jump = [any(are_close(time, jump) for jump in options.jump_t) for time in ts[1:-1]] if options.jump_t else []
+    bounds = [0, *(1 + np.flatnonzero(is_jump)), len(ts) - 1]
     return list(zip(bounds, bounds[1:])) if len(ts) > 1 else []
 
 

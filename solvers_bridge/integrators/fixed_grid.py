@@ -41,6 +41,18 @@ def rk4_38_step(f, t, h, z):
 STEPS = {"euler": euler_step, "midpoint": midpoint_step, "rk4": rk4_step, "rk4_38": rk4_38_step}
 
 
+def steps_in(length, step_size):
+    """The number of steps in an interval between output times."""
+    # A whole number of steps that rounding made a little larger is still that number.
+    return 1 if step_size is None else max(1, math.ceil(length / step_size * (1 - 1e-12)))
+
+
+def ends_of_steps(ts, step_size):
+    """The times (K,) between those of ts at which steps end."""
+    inner = [np.linspace(start, end, steps_in(abs(end - start), step_size) + 1)[1:-1] for start, end in zip(ts, ts[1:])]
+    return np.concatenate(inner) if inner else np.empty(0)
+
+
 def integrate_on_grid(method, f, z0, ts, step_size, after_step, keep, value=float):
     """keep(z) of the state at each of ts after the first; f, z0 and ts may be traced, which differentiates through every step.
 
@@ -51,9 +63,7 @@ def integrate_on_grid(method, f, z0, ts, step_size, after_step, keep, value=floa
     z = z0
     for i in range(len(ts) - 1):
         interval = ts[i + 1] - ts[i]
-        length = abs(float(value(interval)))
-        # A whole number of steps that rounding made a little larger is still that number.
-        count = 1 if step_size is None else max(1, math.ceil(length / step_size * (1 - 1e-12)))
+        count = steps_in(abs(float(value(interval))), step_size)
         h = interval / count
         for k in range(count):
             t = ts[i] + k * h

@@ -330,3 +330,18 @@ def test_checkpoints_repair_a_reconstruction_that_diverges(method):
             return
     assert [warning.category for warning in caught] == [GradientWarning]
     assert np.abs(plain - want).max() > 10 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("t", ([0.0, 1.0], [1.0, 0.6, 0.0]))
+@pytest.mark.parametrize("options", ({}, {"step_size": 0.3}))
+@pytest.mark.parametrize("more", ({}, {"adjoint_method": "discrete"}))
+def test_checkpoints_leave_the_steps_of_a_fixed_grid_as_they_are(t, options, more):
+    def ends(count):
+        more_options = {"options": options, "adjoint_options": {"checkpoint": count}, **more}
+        with record_solves() as solves:
+            y = odeint(lambda t, y, _: -y, 1.0, t, method="euler", **more_options)
+        return y, sum(solve.nfe for solve in solves)
+
+    (y, nfe), (of_checkpoints, their_nfe) = ends(0), ends(3)
+    np.testing.assert_allclose(of_checkpoints, y, rtol=1e-13, atol=1e-300)
+    assert their_nfe == nfe

@@ -288,3 +288,27 @@ def test_discrete_counts_and_watches_the_slope_at_a_jump(method):
     # Of Euler's, no other evaluation is there.
     with pytest.raises(SolverError, match="not finite"):
         odeint(lambda t, y, p: np.nan if 0.49 < t < 0.5 else 1.0, 1.0, [0.0, 1.0, 1.7], **means)
+
+
+@pytest.mark.parametrize("t, jump, right", [([0.0, 3.0], 0.9, -1.1), ([3.0, 0.0], 0.3, 3.7)])
+@pytest.mark.parametrize(
+    "method, options", [("euler", {"step_size": 0.5}), ("rk4", {"step_size": 1.0}), ("dopri5", {}), ("adams", {})]
+)
+def test_a_checkpoint_beside_a_jump_does_not_hide_it(method, options, t, jump, right):
+    """The ninth part of the way is an ulp before 0.9."""
+
+    def f(t, y, _):
+        return anp.where(t < jump, 0.0, -1.0) * anp.ones_like(y)
+
+    options = {"jump_t": [jump], **options}
+    y = odeint(f, np.ones(1), t, method=method, options=options, adjoint_options={"checkpoint": 9})
+    assert y[-1, 0] == pytest.approx(right, rel=1e-9)
+
+
+@pytest.mark.parametrize("more", ({}, {"adjoint_method": "discrete"}))
+def test_a_jump_between_close_output_times(more):
+    ulp = np.spacing(0.9)
+    t = [0.0, 0.9 - 20 * ulp, 0.9 - 10 * ulp, 3.0]
+    options = {"jump_t": [0.9], "step_size": 3.0}
+    y = odeint(lambda t, y, _: anp.where(t < 0.9, 0.0, -1.0) * y**0, np.ones(1), t, method="euler", options=options, **more)
+    np.testing.assert_allclose(y[:, 0], [1.0, 1.0, 1.0, -1.1], rtol=1e-9)

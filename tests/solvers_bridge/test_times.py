@@ -321,3 +321,14 @@ def test_a_derivative_by_t_that_is_infinite_where_nobody_asks_for_it(method, rec
 
     assert grad(end)(1.0) == pytest.approx(2 / 3 * 0.8**1.5, rel=1e-5)
     assert grad(end)(1.0) == pytest.approx(0.47703, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ("adams", "rk4"))
+def test_times_that_cannot_be_told_apart_are_refused(method):
+    def f(t, y, _):
+        return -2e5 * y
+
+    with pytest.raises(ValueError, match=r"too far from zero to tell them apart .*give t - t\[0\]"):
+        odeint(f, 1.0, 1.7e9 + np.arange(8) * 1e-6, method=method)
+    few = np.array([0.0, 0.7, np.nextafter(0.7, 1.0), 2.0])
+    assert odeint(lambda t, y, _: -y, 1.0, few, method=method).shape == (4,)
