@@ -48,7 +48,10 @@ class Sweep(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("t", "slope_t", "zs", "zs_bar", "is_close")),
         ("vector_tolerances", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("rtol", "atol")),
-        *((name, ctypes.c_double) for name in ("grid_unit", "gap_limit", "part_limit")),
+        *(
+            (name, ctypes.c_double)
+            for name in ("grid_unit", "gap_limit", "greatest_rtol", "greatest_atol", "lost_part", "lost_roots")
+        ),
         ("stops_where_lost", ctypes.c_int64),
         ("blown_up", ctypes.c_double),
         *((name, ctypes.c_int64) for name in ("is_warm", "warm_from_last")),
@@ -142,7 +145,10 @@ class _Run:
             vector_tolerances=len(rtol) > 1,
             grid_unit=0.0 if means.integrator.adaptive else reverse.grid_unit,
             gap_limit=reverse.gap_limit,
-            part_limit=reverse.part_limit,
+            greatest_rtol=rtol.max(),
+            greatest_atol=atol.max(),
+            lost_part=reverse.lost_part,
+            lost_roots=reverse.lost_roots,
             stops_where_lost=reverse.problem.reconstruction == "auto",
             blown_up=reverse.blown_up,
             is_warm=reverse.warm is not None,
@@ -199,7 +205,7 @@ class _Run:
             outcome = self.outcomes[k]
             if outcome.solved:
                 reverse.has_solved = reverse.adjoint.solver.integrator.adaptive
-                reverse.is_lost(outcome.gap, outcome.part, k)
+                reverse.is_lost(outcome.gap, outcome.excess, k)
                 if is_recorded:
                     self._publish(outcome, outcome.evaluations, outcome.gap)
 

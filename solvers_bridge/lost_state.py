@@ -18,7 +18,7 @@ class Watch:
 
     def __init__(self, problem: Problem) -> None:
         self.heals, self.solver = problem.reconstruction != "solve", problem.adjoint_solver
-        self.greatest_part = self.gap = 0.0
+        self.greatest_excess = self.gap = 0.0
         self.at: tuple[float, float] | None = None
 
     def check(self, z: np.ndarray, stored: np.ndarray, origin: np.ndarray, start: float, end: float) -> None:
@@ -26,15 +26,16 @@ class Watch:
         solver = self.solver
         if not solver.integrator.adaptive:
             return
-        gap, part = reconstruction(solver, z, stored, origin)
-        if not is_lost(solver, gap, part):
+        gap, excess = reconstruction(solver, z, stored, origin)
+        if not is_lost(solver, gap, excess):
             return
         if self.heals:
             raise Lost(f"the reverse solve of {solver.integrator.name} lost z(t) between t = {float(start)!r} and {float(end)!r}")
-        if part > self.greatest_part:
-            self.greatest_part, self.gap, self.at = part, gap, (float(start), float(end))
+        if excess > self.greatest_excess:
+            self.greatest_excess, self.gap, self.at = excess, gap, (float(start), float(end))
 
     def tell(self) -> None:
         """Warn of what was lost and not healed."""
         if self.at is not None:
-            warn_user(lost_words(self.solver.integrator.name, *self.at, self.gap))
+            which = "the gradient, which is being differentiated in its turn,"
+            warn_user(lost_words(self.solver.integrator.name, *self.at, self.gap, which))

@@ -19,11 +19,12 @@ from .statistics import SolverError, warn_user
 # with known states or than the tolerance, and none else; those of the others were up to 15 times worse, at whatever gap. The
 # traces of 2018 stay below half of it; wrong gradients of stiff problems begin at fifty times.
 LOST_GAP = 100.0
-# Or where a component ends further from its stored value than this part of the greatest component at both ends: where tolerances
-# are loose, or small for z alone, the above allows any error, and a root mean square hides a component among many. On a flow that
-# contracts, with six methods at 1e-2 to 1e-8, the gradient's relative error is a third of this part; the ODE-Nets of the paper
-# stay below it at 1e-1 (adams 0.05, dopri5 0.01), those at 1e-3 below 0.004.
-LOST_PART = 0.1
+# Or where a component ends further from its stored value than this part of the greatest component at both ends, or, if that is
+# more, than the other one times the root of the tolerance relative to it: the gap above allows any error where rtol is far below
+# atol, and a root mean square hides a component among many. On a flow that contracts, with six methods at 1e-2 to 1e-8, the
+# gradient's relative error is a third of the part. The ODE-Nets of the paper stay below 0.05 at 1e-1 and 0.004 at 1e-3 (adams);
+# the traces of 2018, all at 1e-3, below 0.64, which is 20 roots.
+LOST_PART, LOST_ROOTS = 0.1, 22.0
 # The same for a fixed grid, which has no tolerance: in thousandths of the greatest component.
 LOST_GAP_ON_GRID, GRID_UNIT = 100.0, 1e-3
 # Growth of z beyond both ends of a segment at which a reverse solve is given up: integrators would follow it to overflow.
@@ -64,15 +65,17 @@ def gradient(problem, t, zs, zs_bar, leaves, wants_t):
 
 
 def reconstruction(solver, z, stored, end):
-    """(gap, part): how far z, found anew from `end`, is from the stored state: RMS in units of the tolerance; and its greatest
-    error as a part of the greatest component of both.
+    """(gap, excess): how far z, found anew from `end`, is from the stored state: RMS in units of the tolerance; and its greatest
+    error over that at which it counts as lost.
     """
-    tiny = np.finfo(float).tiny
+    error, adaptive, tiny = np.abs(z - stored), solver.integrator.adaptive, np.finfo(float).tiny
     greatest = max(np.abs(stored).max(), tiny)
-    unit = solver.atol + solver.rtol * np.abs(stored) if solver.integrator.adaptive else max(GRID_UNIT * greatest, tiny)
-    error = np.abs(z - stored)
-    gap, part = float(np.sqrt(np.mean((error / unit) ** 2))), float(error.max() / max(greatest, np.abs(end).max()))
-    return (gap, part) if np.isfinite(gap) else (np.inf, np.inf)
+    unit = solver.atol + solver.rtol * np.abs(stored) if adaptive else max(GRID_UNIT * greatest, tiny)
+    gap = float(np.sqrt(np.mean((error / unit) ** 2)))
+    greatest = max(greatest, np.abs(end).max())
+    tolerance = max(np.max(solver.rtol), np.max(solver.atol) / greatest) if adaptive else 0.0
+    excess = float(error.max() / (greatest * max(LOST_PART, LOST_ROOTS * np.sqrt(tolerance))))
+    return (gap, excess) if np.isfinite(gap) else (np.inf, np.inf)
 
 
 def lost_gap(solver):
@@ -80,17 +83,18 @@ def lost_gap(solver):
     return LOST_GAP / np.sqrt(np.max(solver.rtol)) if solver.integrator.adaptive else LOST_GAP_ON_GRID
 
 
-def is_lost(solver, gap, part):
+def is_lost(solver, gap, excess):
     """Whether z(t) counts as lost by a reverse solver, as `reconstruction` found it."""
-    return gap > lost_gap(solver) or part > LOST_PART
+    return gap > lost_gap(solver) or excess > 1.0
 
 
-def lost_words(method, start, end, gap):
-    """The warning of a z(t) that was lost between two times and not healed."""
+def lost_words(method, start, end, gap, which="the gradient"):
+    """The warning of a z(t) that was lost between two times and not healed, from which `which` suffers."""
     return (
         f"the reverse solve of {method} lost z(t) between t = {start!r} and {end!r}: it ended {gap:.1e} tolerances away from the "
-        "stored state, so the gradient may be wrong. adjoint_options={'reconstruction': 'auto'} or 'interpolate' takes z(t) from "
-        "the forward solve instead; 'checkpoint': K helps where the loss is slow."
+        f"stored state, so {which} may be wrong. "
+        "adjoint_options={'reconstruction': 'auto'} or 'interpolate' takes z(t) from the forward solve instead; 'checkpoint': K "
+        "helps where the loss is slow."
     )
 
 
@@ -112,9 +116,10 @@ class _Reverse:
         )
         is_warm = problem.warm_restart and problem.adjoint_solver.integrator.adaptive
         self.warm = Warm(None if problem.warm is None else problem.warm.step) if is_warm else None
-        self.gap_limit, self.part_limit, self.grid_unit = lost_gap(problem.adjoint_solver), LOST_PART, GRID_UNIT
+        self.gap_limit, self.grid_unit = lost_gap(problem.adjoint_solver), GRID_UNIT
+        self.lost_part, self.lost_roots = LOST_PART, LOST_ROOTS
         self.blown_up = BLOWN_UP if problem.reconstruction == "auto" else 0.0
-        self.greatest_part, self.lost_at = 0.0, None
+        self.greatest_excess, self.lost_at = 0.0, None
         self.has_solved = False
         self.allowance = self._allowance()
 
@@ -177,19 +182,19 @@ class _Reverse:
                 raise
             return self.with_known_state(i, a, theta_bar, t0_bar)
         z, *bars = self.augmented.split(s)
-        gap, part = reconstruction(self.problem.adjoint_solver, z, self.zs[i - 1], self.zs[i])
+        gap, excess = reconstruction(self.problem.adjoint_solver, z, self.zs[i - 1], self.zs[i])
         self.statistics.reconstruction_gap = gap
-        if self.is_lost(gap, part, i) and way == "auto":
+        if self.is_lost(gap, excess, i) and way == "auto":
             self.spend(self.statistics.nfe)
             return self.with_known_state(i, a, theta_bar, t0_bar)
         return bars
 
-    def is_lost(self, gap, part, i):
+    def is_lost(self, gap, excess, i):
         """Whether z(t) was lost on the way to t[i - 1]; where it was lost most is kept, to be told where nobody heals it."""
-        if not is_lost(self.problem.adjoint_solver, gap, part):
+        if not is_lost(self.problem.adjoint_solver, gap, excess):
             return False
-        if self.problem.reconstruction == "solve" and part > self.greatest_part:
-            self.greatest_part, self.lost_at = part, (float(self.t[i]), float(self.t[i - 1]), gap)
+        if self.problem.reconstruction == "solve" and excess > self.greatest_excess:
+            self.greatest_excess, self.lost_at = excess, (float(self.t[i]), float(self.t[i - 1]), gap)
         return True
 
     def _until_lost(self, i):

@@ -248,7 +248,7 @@ def test_lost_states_are_healed_as_through_the_graph(both, method, restart):
         assert got.nfe == wanted.nfe if is_failed else told(got) == told(wanted)
 
 
-@pytest.mark.parametrize("method, end", some_fast([("adams", 0.8), ("lsoda", 1.2), ("dopri5", 0.8)], ("dopri5", 0.8)))
+@pytest.mark.parametrize("method, end", [("adams", 0.9), ("dopri5", 1.2)])
 def test_a_component_lost_at_a_loose_tolerance_is_healed_as_through_the_graph(both, method, end):
     case = {"t": np.array([0.0, end]), "y0": (1.0, 2.0, 0.5), "params": decay([10.0, 1.0, 2.0]), "method": method}
     of_graph, of_native = (gradient(dynamics, rtol=1e-3, atol=1e-3, **case) for dynamics in both)

@@ -33,7 +33,7 @@ struct Plan {
 // What one solve cost.
 struct Outcome {
   int64_t evaluations, steps, jacobians, last_order, beside, solved;
-  double last_step, first_step, seconds, gap, part;
+  double last_step, first_step, seconds, gap, excess;
 };
 
 using Dvode = void (*)(void*, int*, double*, double*, double*, int*, const double*, const double*, int*, int*, int*, double*, int*,
@@ -245,7 +245,8 @@ struct Sweep {
   int64_t vector_tolerances;
   const double *rtol, *atol;  // units of the gap, with which z(t) counts as found from gap_limit downwards
   double grid_unit;           // of a fixed grid: this part of the greatest component
-  double gap_limit, part_limit;
+  double gap_limit;
+  double greatest_rtol, greatest_atol, lost_part, lost_roots;  // what error makes an excess of one (reverse.LOST_PART)
   int64_t stops_where_lost;
   double blown_up;
   int64_t is_warm, warm_from_last;
@@ -312,8 +313,10 @@ static void compare(const Sweep& sweep, const double* z, const double* stored, c
     sum += error / unit * (error / unit);
   }
   outcome.gap = std::sqrt(sum / sweep.n);
-  outcome.part = greatest_error / std::max(greatest, greatest_of(end, sweep.n));
-  if (!is_finite(outcome.gap)) outcome.gap = outcome.part = __builtin_inf();
+  greatest = std::max(greatest, greatest_of(end, sweep.n));
+  double tolerance = sweep.grid_unit > 0 ? 0 : std::max(sweep.greatest_rtol, sweep.greatest_atol / greatest);
+  outcome.excess = greatest_error / (greatest * std::max(sweep.lost_part, sweep.lost_roots * std::sqrt(tolerance)));
+  if (!is_finite(outcome.gap)) outcome.gap = outcome.excess = __builtin_inf();
 }
 
 // From t[sweep.i] on as far as goes: 0 at the beginning, else the i of the segment that is left to Python.
@@ -355,7 +358,7 @@ EXPORT int64_t sb_sweep(Binding* binding, Sweep* sweep_) {
       if (!solve(*binding, plan, ts, 2, states.data(), size, outcome)) return i;
       compare(sweep, &states[size], z_next, z, outcome);
       if (sweep.is_warm && outcome.steps) sweep.warm_step = std::abs(sweep.warm_from_last ? outcome.last_step : outcome.first_step);
-      if (sweep.stops_where_lost && (outcome.gap > sweep.gap_limit || outcome.part > sweep.part_limit)) return i;
+      if (sweep.stops_where_lost && (outcome.gap > sweep.gap_limit || outcome.excess > 1)) return i;
       std::memcpy(s, &states[size], size * sizeof(double));
     }
     if (i == 1 && needs_slopes && sweep.steps != nullptr) {
