@@ -117,15 +117,15 @@ def _refuse_masked(tree, where):
 
 
 def _checkpoints(count, times, solver, jumps):
-    """As many times, evenly between the first and the last; on a fixed grid those nearest to them at which steps end."""
+    """As many times between the first and the last: evenly, or on a fixed grid where steps end, with evenly many between them."""
     if not count or len(times) < 2:
         return []
-    even = np.linspace(times[0], times[-1], count + 2)[1:-1]
     if solver.integrator.adaptive:
-        return even
+        return np.linspace(times[0], times[-1], count + 2)[1:-1]
     outputs = np.sort(np.concatenate([times, jumps]))
     ends = ends_of_steps(outputs if times[-1] >= times[0] else outputs[::-1], solver.options.step_size)
-    return np.unique(ends[np.abs(ends[:, None] - even).argmin(axis=0)]) if len(ends) else []
+    ranks = np.linspace(-1, len(ends), count + 2)[1:-1].round().astype(int)
+    return ends[np.unique(ranks.clip(0, len(ends) - 1))] if len(ends) else []
 
 
 def _precision(dynamics):

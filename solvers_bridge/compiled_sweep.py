@@ -23,6 +23,7 @@ from .integrators.compiled import (
     has_false_success,
 )
 from .jacobian import jacobian_of
+from .lost_state import GRID_UNIT, LOST_PART, LOST_ROOTS, lost_gap
 from .solve import CLOSE_TIMES, FAR_TIMES, inside_of, slope_time
 from .statistics import new_statistics, publish, recorders_are_open
 
@@ -143,12 +144,12 @@ class _Run:
             p=reverse.augmented.p,
             count=count,
             vector_tolerances=len(rtol) > 1,
-            grid_unit=0.0 if means.integrator.adaptive else reverse.grid_unit,
-            gap_limit=reverse.gap_limit,
+            grid_unit=0.0 if means.integrator.adaptive else GRID_UNIT,
+            gap_limit=lost_gap(means),
             greatest_rtol=rtol.max(),
             greatest_atol=atol.max(),
-            lost_part=reverse.lost_part,
-            lost_roots=reverse.lost_roots,
+            lost_part=LOST_PART,
+            lost_roots=LOST_ROOTS,
             stops_where_lost=reverse.problem.reconstruction == "auto",
             blown_up=reverse.blown_up,
             is_warm=reverse.warm is not None,
@@ -205,7 +206,7 @@ class _Run:
             outcome = self.outcomes[k]
             if outcome.solved:
                 reverse.has_solved = reverse.adjoint.solver.integrator.adaptive
-                reverse.is_lost(outcome.gap, outcome.excess, k)
+                reverse.watch.is_lost(outcome.gap, outcome.excess, reverse.t[k], reverse.t[k - 1])
                 if is_recorded:
                     self._publish(outcome, outcome.evaluations, outcome.gap)
 

@@ -12,7 +12,7 @@ from autograd.tracer import getval, isbox
 
 from .arguments import check
 from .crossing import FIRST_HORIZON, INSTEAD_OF_BOOLEAN, LAST_TIME, Search
-from .dynamics.autograd import differentiable
+from .dynamics.autograd import differentiable, own
 from .dynamics.base import Dynamics
 from .dynamics.tape import vjp
 from .odeint import odeint, tell_states, with_its_dtype
@@ -155,9 +155,7 @@ class _EventOf:
     def __call__(self, t, z, leaves):
         """The event's value at a flat state, traced if anything is."""
         problem = self.problem
-        # Into its argument event may write.
-        z = z if isbox(z) else np.array(z)
-        value = self.event(t, problem.layout.unpack(z, anp.reshape), problem.structure.unflatten(leaves))
+        value = self.event(t, problem.layout.unpack(own(z), anp.reshape), problem.structure.unflatten(leaves))
         if isinstance(value, (list, tuple)):
             value = anp.array(value)
         array = np.asarray(getval(value))

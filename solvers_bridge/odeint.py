@@ -68,14 +68,15 @@ def odeint(
     adjoint_options : dict. "reconstruction": "auto" (default), "solve" (the paper's: z(t) is solved backwards with the adjoint;
         memory O(1); a GradientWarning says where that lost z(t)) or "interpolate" (z(t) from the forward solve's interpolant, as
         CVODES has it; memory O(steps)). "auto" solves backwards, and where z(t) was lost between two output times, solves
-        forwards again there and takes its interpolant. "checkpoint": K states stored, evenly spaced in time, on the way forward,
-        from which z(t) is found anew; with "interpolate", memory is O(K + steps of a segment). "restart": "fresh" (default; each
-        output time begins a new solve, as in the paper) or "warm" (it begins with a known step size); "norm": None or "seminorm":
-        gradients with respect to params and t out of the error norm, so that z and a are held to the tolerances as if solved
-        alone, however many parameters there are. None takes the root mean square of all methods but lsoda over the parameters,
-        too, which loosens it for z and a. So a wide network can take more evaluations with "seminorm" than with None (adams 25
-        for 22, radau twice as many), and its gradients with respect to params, whose error nothing controls, have two to three
-        times the error. Further, options of the adjoint method, which inherits the forward ones if it is the same method.
+        forwards again there and takes its interpolant. "checkpoint": K states stored on the way forward, evenly spaced in time
+        or, on a fixed grid, in steps, from which z(t) is found anew; with "interpolate", memory is O(K + steps of a segment).
+        "restart": "fresh" (default; each output time begins a new solve, as in the paper) or "warm" (it begins with a known step
+        size); "norm": None or "seminorm": gradients with respect to params and t out of the error norm, so that z and a are held
+        to the tolerances as if solved alone, however many parameters there are. None takes the root mean square of all methods
+        but lsoda over the parameters, too, which loosens it for z and a. So a wide network can take more evaluations with
+        "seminorm" than with None (adams 25 for 22, radau twice as many), and its gradients with respect to params, whose error
+        nothing controls, have two to three times the error. Further, options of the adjoint method, which inherits the forward
+        ones if it is the same method.
 
     Raises
     ------
@@ -236,7 +237,7 @@ def _traced_gradient(problem, zs, zs_bar, z0, t, leaves, wants_t):
 def _sweep_of_traced_solves(problem, zs, zs_bar, t, leaves, p):
     adjoint, augmented = adjoint_problem(problem, leaves), Augmented(problem.layout.size, p)
     f_traced = differentiable(problem.dynamics, problem.layout, problem.structure)
-    watch = Watch(problem)
+    watch = Watch(problem, traced=True)
     step, is_warm = problem.warm and problem.warm.step, problem.warm_restart and problem.adjoint_solver.integrator.adaptive
 
     def segment(i, a, theta_bar, t0_bar):

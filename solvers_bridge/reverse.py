@@ -10,23 +10,10 @@ from .dynamics.base import num_params
 from .integrators.compiled import compiled_of
 from .interpolant import Interpolant
 from .jacobian import jacobian_of
+from .lost_state import Watch, reconstruction
 from .solve import Kept, Warm, adjoint_problem, are_close, inside_of, slope_time, solve
 from .statistics import SolverError, warn_user
 
-# A reverse solve has lost z(t) where it ends further from the stored state than this over the root of rtol, in units of
-# atol + rtol |z| (RMS): at 1e-8 an error of z of a hundredth. Measured on problems of DETEST, A1 to C4, at 1e-2 to 1e-10 with
-# five methods (271 solves) it singles out those that contract (B2, C4, once C1), whose gradients were up to 117 times worse than
-# with known states or than the tolerance, and none else; those of the others were up to 15 times worse, at whatever gap. The
-# traces of 2018 stay below half of it; wrong gradients of stiff problems begin at fifty times.
-LOST_GAP = 100.0
-# Or where a component ends further from its stored value than this part of the greatest component at both ends, or, if that is
-# more, than the other one times the root of the tolerance relative to it: the gap above allows any error where rtol is far below
-# atol, and a root mean square hides a component among many. On a flow that contracts, with six methods at 1e-2 to 1e-8, the
-# gradient's relative error is a third of the part. The ODE-Nets of the paper stay below 0.05 at 1e-1 and 0.004 at 1e-3 (adams);
-# the traces of 2018, all at 1e-3, below 0.64, which is 20 roots.
-LOST_PART, LOST_ROOTS = 0.1, 22.0
-# The same for a fixed grid, which has no tolerance: in thousandths of the greatest component.
-LOST_GAP_ON_GRID, GRID_UNIT = 100.0, 1e-3
 # Growth of z beyond both ends of a segment at which a reverse solve is given up: integrators would follow it to overflow.
 BLOWN_UP = 1e6
 # An attempt to solve z(t) backwards is given up after this many times the forward solve's evaluations, and so many more: what
@@ -64,40 +51,6 @@ def gradient(problem, t, zs, zs_bar, leaves, wants_t):
     return bars
 
 
-def reconstruction(solver, z, stored, end):
-    """(gap, excess): how far z, found anew from `end`, is from the stored state: RMS in units of the tolerance; and its greatest
-    error over that at which it counts as lost.
-    """
-    error, adaptive, tiny = np.abs(z - stored), solver.integrator.adaptive, np.finfo(float).tiny
-    greatest = max(np.abs(stored).max(), tiny)
-    unit = solver.atol + solver.rtol * np.abs(stored) if adaptive else max(GRID_UNIT * greatest, tiny)
-    gap = float(np.sqrt(np.mean((error / unit) ** 2)))
-    greatest = max(greatest, np.abs(end).max())
-    tolerance = max(np.max(solver.rtol), np.max(solver.atol) / greatest) if adaptive else 0.0
-    excess = float(error.max() / (greatest * max(LOST_PART, LOST_ROOTS * np.sqrt(tolerance))))
-    return (gap, excess) if np.isfinite(gap) else (np.inf, np.inf)
-
-
-def lost_gap(solver):
-    """The gap from which on z(t) counts as lost by a reverse solver."""
-    return LOST_GAP / np.sqrt(np.max(solver.rtol)) if solver.integrator.adaptive else LOST_GAP_ON_GRID
-
-
-def is_lost(solver, gap, excess):
-    """Whether z(t) counts as lost by a reverse solver, as `reconstruction` found it."""
-    return gap > lost_gap(solver) or excess > 1.0
-
-
-def lost_words(method, start, end, gap, which="the gradient"):
-    """The warning of a z(t) that was lost between two times and not healed, from which `which` suffers."""
-    return (
-        f"the reverse solve of {method} lost z(t) between t = {start!r} and {end!r}: it ended {gap:.1e} tolerances away from the "
-        f"stored state, so {which} may be wrong. "
-        "adjoint_options={'reconstruction': 'auto'} or 'interpolate' takes z(t) from the forward solve instead; 'checkpoint': K "
-        "helps where the loss is slow."
-    )
-
-
 def _is_zero(a, theta_bar):
     return not (np.any(a) or np.any(theta_bar))
 
@@ -116,10 +69,8 @@ class _Reverse:
         )
         is_warm = problem.warm_restart and problem.adjoint_solver.integrator.adaptive
         self.warm = Warm(None if problem.warm is None else problem.warm.step) if is_warm else None
-        self.gap_limit, self.grid_unit = lost_gap(problem.adjoint_solver), GRID_UNIT
-        self.lost_part, self.lost_roots = LOST_PART, LOST_ROOTS
         self.blown_up = BLOWN_UP if problem.reconstruction == "auto" else 0.0
-        self.greatest_excess, self.lost_at = 0.0, None
+        self.watch = Watch(problem)
         self.has_solved = False
         self.allowance = self._allowance()
 
@@ -184,18 +135,10 @@ class _Reverse:
         z, *bars = self.augmented.split(s)
         gap, excess = reconstruction(self.problem.adjoint_solver, z, self.zs[i - 1], self.zs[i])
         self.statistics.reconstruction_gap = gap
-        if self.is_lost(gap, excess, i) and way == "auto":
+        if self.watch.is_lost(gap, excess, self.t[i], self.t[i - 1]) and way == "auto":
             self.spend(self.statistics.nfe)
             return self.with_known_state(i, a, theta_bar, t0_bar)
         return bars
-
-    def is_lost(self, gap, excess, i):
-        """Whether z(t) was lost on the way to t[i - 1]; where it was lost most is kept, to be told where nobody heals it."""
-        if not is_lost(self.problem.adjoint_solver, gap, excess):
-            return False
-        if self.problem.reconstruction == "solve" and excess > self.greatest_excess:
-            self.greatest_excess, self.lost_at = excess, (float(self.t[i]), float(self.t[i - 1]), gap)
-        return True
 
     def _until_lost(self, i):
         """f_augmented, which gives up where z is so great that there is no way back, or after too many evaluations."""
@@ -309,5 +252,4 @@ class _Reverse:
                 f"{np.sqrt(1 + zeros / rest):.0f} times looser than those given: adjoint_options={{'norm': 'seminorm'}} leaves "
                 "parameters out of it; or give odeint only what func uses."
             )
-        if self.lost_at is not None:
-            warn_user(lost_words(integrator.name, *self.lost_at))
+        self.watch.tell()

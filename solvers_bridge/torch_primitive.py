@@ -89,7 +89,7 @@ def _traced_gradient(solved, z0, t, zs, zs_bar, wants_t):
 def _sweep_of_traced_solves(solved, t, zs, zs_bar, wants_t):
     problem, leaves, params, constants = solved
     dynamics, augmented = problem.dynamics, Augmented(problem.layout.size, num_params(leaves))
-    adjoint, times, watch = adjoint_problem(problem._replace(discrete=False), leaves), as_array(t), Watch(problem)
+    adjoint, times, watch = adjoint_problem(problem._replace(discrete=False), leaves), as_array(t), Watch(problem, traced=True)
     step, is_warm = problem.warm and problem.warm.step, problem.warm_restart and problem.adjoint_solver.integrator.adaptive
 
     def segment(i, a, theta_bar, t0_bar):

@@ -132,15 +132,15 @@ def differentiable(dynamics, layout, structure):
     if isinstance(dynamics, AutogradDynamics):
 
         def f(t, z, *leaves):
-            dy = dynamics.func(t, layout.unpack(_own(z), anp.reshape), structure.unflatten(leaves))
-            return _own(layout.pack(_traced_derivative(dy, layout), anp.reshape, anp.concatenate))
+            dy = dynamics.func(t, layout.unpack(own(z), anp.reshape), structure.unflatten(leaves))
+            return own(layout.pack(_traced_derivative(dy, layout), anp.reshape, anp.concatenate))
 
         return f
     evaluations = _Evaluations(dynamics, layout, structure)
     return lambda t, z, *leaves: _evaluate(evaluations, t, z, *leaves)
 
 
-def _own(z):
+def own(z):
     """z; of a bare array, which func may write into now or later, a copy. Into autograd's boxes nobody can write."""
     return z if isbox(z) else np.array(z)
 

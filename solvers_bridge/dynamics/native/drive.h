@@ -246,7 +246,7 @@ struct Sweep {
   const double *rtol, *atol;  // units of the gap, with which z(t) counts as found from gap_limit downwards
   double grid_unit;           // of a fixed grid: this part of the greatest component
   double gap_limit;
-  double greatest_rtol, greatest_atol, lost_part, lost_roots;  // what error makes an excess of one (reverse.LOST_PART)
+  double greatest_rtol, greatest_atol, lost_part, lost_roots;  // what error makes an excess of one (lost_state.LOST_PART)
   int64_t stops_where_lost;
   double blown_up;
   int64_t is_warm, warm_from_last;
@@ -300,7 +300,7 @@ static double greatest_of(const double* x, int64_t n) {
   return greatest;
 }
 
-// How far z is from the stored state (reverse.reconstruction).
+// How far z is from the stored state (lost_state.reconstruction).
 static void compare(const Sweep& sweep, const double* z, const double* stored, const double* end, Outcome& outcome) {
   constexpr double tiny = 2.2250738585072014e-308;
   double sum = 0, greatest_error = 0, greatest = std::max(greatest_of(stored, sweep.n), tiny);
