@@ -61,7 +61,8 @@ def odeint(
     func : function (t, y) or nn.Module; t is a scalar tensor, y shaped as y0 (a tuple if y0 is one). What it uses is found by
         watching it once, at t[0]; the parameters of an nn.Module count as used. Where it uses another tensor later, the adjoint
         method's backward raises ValueError: such tensors have to be given to odeint_adjoint as adjoint_params. It may write into
-        its arguments.
+        its arguments. Where it uses both a tensor and one that was made of it, each derivative of func goes back through the
+        making, too: let func do that, or use one of them, if it is dear.
     y0 : a tensor of float32 or float64, or a tuple of them on one device.
     t : strictly increasing or decreasing floating-point tensor.
     rtol, atol : numbers or tensors, or tuples of one for each tensor of y0.
@@ -327,7 +328,7 @@ class _Asked:
                 constant = None if len(perturbed) else torch.Tensor.detach
                 zs = torch.stack(solve_traced(problem, problem.dynamics.traced, z0, times, as_array, constant))
             elif problem.discrete and is_differentiated:
-                zs = through_steps(problem, z0, times, params)
+                zs = through_steps(problem, z0, times)
             else:
                 if is_differentiated:
                     from_steps = problem.reconstruction == "interpolate" and not len(inner)

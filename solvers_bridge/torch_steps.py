@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .dynamics.torch import other_leaves
+from .dynamics.torch_graph import Linked, Used, other_leaves
 from .solve import Kept, at_slope_time, beside, inside_of, solve
 from .torch_primitive import as_array
 
 
-def through_steps(problem, z0, t, params):
+def through_steps(problem, z0, t):
     """States (T, n) of an explicit Runge-Kutta method at times t (T,) from z0 (n,), with the steps it took in PyTorch's graph.
 
     k_i = f(t + c_i h, Y_i), Y_i = z + h sum_j a_ij k_j, z_next = z + h sum_i b_i k_i; step sizes count as given, in proportion to
@@ -19,7 +19,7 @@ def through_steps(problem, z0, t, params):
     """
     times, kept = as_array(t), Kept()
     kept.tape = []
-    evaluations = _Evaluations(problem.dynamics, params, t.requires_grad)
+    evaluations = _Evaluations(problem.dynamics, t.requires_grad)
     layout = problem.layout
     zs, statistics = solve(problem.solver, evaluations, as_array(z0), times, problem.direction, layout=layout, kept=kept)
     found = len(evaluations.made)
@@ -61,15 +61,15 @@ def _linked_step(problem, evaluations, step, end, inside, z, t):
 class _Evaluations:
     """f(t, z) for the integrator, which keeps each evaluation with its graph."""
 
-    def __init__(self, dynamics, params, wants_t):
-        self.dynamics, self.params, self.wants_t = dynamics, params, wants_t
+    def __init__(self, dynamics, wants_t):
+        self.dynamics, self.wants_t = dynamics, wants_t
         self.made, self.searched = [], 0
 
     def __call__(self, t, z):
         return self._evaluate(t, z).value
 
     def _evaluate(self, t, z):
-        self.made.append(_Evaluation(self.dynamics, self.params, self.wants_t, t, z))
+        self.made.append(_Evaluation(self.dynamics, self.wants_t, t, z))
         return self.made[-1]
 
     def of_step(self, step, times, a):
@@ -94,8 +94,8 @@ class _Evaluations:
 class _Evaluation:
     """One evaluation of func: t, value (n,), z, and `output` as a function of `leaves` in a graph of its own."""
 
-    def __init__(self, dynamics, params, wants_t, t, z):
-        self.t, self.wants_t = t, wants_t
+    def __init__(self, dynamics, wants_t, t, z):
+        self.t, self.wants_t, used = t, wants_t, dynamics.used
         with torch.enable_grad():
             state = torch.tensor(z, dtype=dynamics.torch_dtype, device=dynamics.device).requires_grad_()
             time = dynamics.time(t).requires_grad_(wants_t)
@@ -103,8 +103,8 @@ class _Evaluation:
             self.output = dynamics.func(time.clone(), state.clone())
         own = (state, time) if wants_t else (state,)
         # What func used for the first time later is found in the graph.
-        others = other_leaves(self.output, (*own, *params)) if self.output.requires_grad else ()
-        self.leaves, self.params = own, (*params, *others)
+        others = other_leaves(self.output, (*own, *used.tensors)) if self.output.requires_grad else ()
+        self.leaves, self.used = own, Used((*used.tensors, *others)) if others else used
         # A copy: func may return the same memory each time.
         self.value = np.array(as_array(self.output))
 
@@ -117,40 +117,8 @@ class _Evaluation:
         """The value in float64, as the function of z, t and params that it is."""
         if not self.output.requires_grad:
             return torch.as_tensor(self.value, device=dynamics.device)
-        inputs = (z.to(dynamics.torch_dtype), *((dynamics.time(t),) if self.wants_t else ()), *self.params)
-        return _Linked.apply((self.output, self.leaves, self.params), *inputs).to(torch.float64)
-
-
-class _Linked(torch.autograd.Function):
-    """The output of a graph of its own leaves and params, as the same function of inputs: differentiable to any order.
-
-    inputs have the values of leaves, and stand in their places in the graph around it; then they are params.
-    """
-
-    @staticmethod
-    def forward(ctx, local, *inputs):
-        output, leaves, ctx.params = local
-        # As saved tensors they are freed when PyTorch frees its graph; which params must not have changed, output's graph knows.
-        ctx.save_for_backward(output, *leaves, *inputs[: len(leaves)])
-        return output.detach()
-
-    @staticmethod
-    def backward(ctx, bar):
-        output, *tensors = ctx.saved_tensors
-        leaves, inputs = tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]
-        together, is_traced = (*leaves, *ctx.params), torch.is_grad_enabled()
-        wanted = [i for i in range(len(together)) if ctx.needs_input_grad[1 + i]]
-        own = bar.detach().requires_grad_(is_traced)
-        with torch.enable_grad():
-            found = torch.autograd.grad(
-                output, [together[i] for i in wanted], own, allow_unused=True, retain_graph=True, create_graph=is_traced
-            )
-        bars = [None] * len(together)
-        for i, value in zip(wanted, found):
-            is_constant = value is None or not value.requires_grad
-            local = (value, (own, *leaves), ctx.params)
-            bars[i] = value if is_constant else _Linked.apply(local, bar, *inputs, *ctx.params)
-        return None, *bars
+        inputs = (z.to(dynamics.torch_dtype), *((dynamics.time(t),) if self.wants_t else ()), *self.used.tensors)
+        return Linked.apply((self.output, self.leaves, self.used), *inputs).to(torch.float64)
 
 
 def _combined(value, h, coefficients, z, ks):

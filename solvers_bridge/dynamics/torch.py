@@ -7,6 +7,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from .base import Dynamics
+from .torch_graph import Linked, Used, other_leaves
 
 
 class TorchDynamics(Dynamics):
@@ -21,11 +22,13 @@ class TorchDynamics(Dynamics):
     wants_t : whether func is differentiated with respect to t.
     is_complete : whether params are meant to be all that func uses; if it uses another, its derivatives raise ValueError.
     directions : tensors, of which each is that in which a param moves in the tangent system.
+    takes_gradients : whether func asks PyTorch for gradients with respect to what it is given.
     """
 
-    def __init__(self, func, params, dtype, device, wants_t=True, is_complete=False, directions=()):
+    def __init__(self, func, params, dtype, device, wants_t=True, is_complete=False, directions=(), takes_gradients=False):
         self.directions = tuple(directions)
         self.func, self.params, self.wants_t, self.is_complete = func, tuple(params), wants_t, is_complete
+        self.used, self.takes_gradients = Used(self.params), takes_gradients
         self.torch_dtype, self.device = dtype, device
         self.dtype = np.dtype(str(dtype).removeprefix("torch."))
 
@@ -44,24 +47,30 @@ class TorchDynamics(Dynamics):
         return jacobian
 
     def augmented(self, layout, structure):
-        return self.with_function(_augmented_function(self.func, self.params, layout.size, self.wants_t, self.is_complete))
+        func = _augmented_function(self.func, self.used, layout.size, self.wants_t, self.is_complete)
+        about = (self.params, self.torch_dtype, self.device, self.wants_t, self.is_complete)
+        return TorchDynamics(func, *about, takes_gradients=True)
 
     def along(self, directions):
-        """The same with directions for its tangent system."""
-        return TorchDynamics(self.func, self.params, self.torch_dtype, self.device, self.wants_t, directions=directions)
+        """The same with directions for its tangent system: their values, for which tensors of their own stand in it."""
+        own = [direction.detach().requires_grad_() for direction in directions]
+        return TorchDynamics(self.func, self.params, self.torch_dtype, self.device, self.wants_t, directions=own)
 
     def tangent(self, layout, structure):
-        func, params = _tangent_function(self.func, self.params, self.directions, layout.size), (*self.params, *self.directions)
-        return TorchDynamics(func, params, self.torch_dtype, self.device, self.wants_t)
-
-    def with_function(self, func):
-        """The same about another function of flat states."""
-        return TorchDynamics(func, self.params, self.torch_dtype, self.device, self.wants_t, self.is_complete)
+        func, params = _tangent_function(self.func, self.used, self.directions, layout.size), (*self.params, *self.directions)
+        return TorchDynamics(func, params, self.torch_dtype, self.device, self.wants_t, takes_gradients=True)
 
     def traced(self, t, z):
         """f (n,) in float64 at tensors t and z (n,) of float64, in the graph of whatever is being differentiated."""
-        # Copies, into which func may write.
-        return self.func(self.time(t).clone(), z.to(self.torch_dtype, copy=True)).to(torch.float64)
+        t, z = self.time(t), z.to(self.torch_dtype)
+        if not self.takes_gradients:
+            # Copies, into which func may write.
+            return self.func(t.clone(), z.clone()).to(torch.float64)
+        # z may depend on params or t in the graph around: through it, gradients with respect to them would count twice.
+        own = t.detach().requires_grad_(self.wants_t), z.detach().requires_grad_()
+        with torch.enable_grad():
+            output = self.func(*own)
+        return Linked.apply((output, own, self.used), t, z, *self.params).to(torch.float64)
 
     def time(self, t):
         """t, a number or a tensor of float64, as a scalar tensor for func."""
@@ -76,7 +85,7 @@ def _as_array(tensor):
     return tensor.detach().to("cpu", torch.float64).numpy()
 
 
-def _augmented_function(func, params, n, wants_t, is_complete):
+def _augmented_function(func, used, n, wants_t, is_complete):
     """(t, s) -> [f, -a df/dz, -a df/dtheta, -a df/dt], flat (see Dynamics.augmented); differentiable where traced."""
 
     def augmented(t, s):
@@ -87,26 +96,18 @@ def _augmented_function(func, params, n, wants_t, is_complete):
         with torch.enable_grad():
             # Clones, into which func may write.
             f = func(t.clone(), z.clone())
-            inputs = (z, *params, t)
+            inputs = (z, *used.tensors, t)
             if is_complete and not is_traced and f.requires_grad and other_leaves(f, inputs):
-                _check_known(func, t, z, params)
-            bars = [None] * len(inputs)
-            if f.requires_grad:
-                # Of z and t only what is traced can be asked for; what func does not use has a gradient of zero.
-                asked = [i for i, value in enumerate(inputs) if value.requires_grad]
-                wanted = [inputs[i] for i in asked]
-                found = torch.autograd.grad(
-                    f, wanted, -a.to(f.dtype), allow_unused=True, retain_graph=True, create_graph=is_traced
-                )
-                for i, bar in zip(asked, found):
-                    bars[i] = bar
+                _check_known(func, t, z, used.tensors)
+            z_bar, t_bar, *theta_bars = used.gradients(f, (z, t), -a.to(f.dtype), traced=is_traced)
+            bars = (z_bar, *theta_bars, t_bar)
             parts = [torch.zeros_like(value) if bar is None else bar for value, bar in zip(inputs, bars)]
         return torch.cat([part.reshape(-1).to(device=s.device) for part in (f, *parts)])
 
     return augmented
 
 
-def _tangent_function(func, params, directions, n):
+def _tangent_function(func, used, directions, n):
     """(t, [z, v]) -> [f, df/dz v + df/dtheta w], flat, for the directions w of params; differentiable where traced."""
 
     def tangent(t, s):
@@ -116,12 +117,10 @@ def _tangent_function(func, params, directions, n):
             z = z.detach().requires_grad_()
         with torch.enable_grad():
             f = func(t.clone(), z.clone())
-            moving = [(value, w) for value, w in zip((z, *params), (v, *directions)) if value.requires_grad]
             # The pullback is linear in its cotangent u, so the derivative of <pullback(u), direction> by u is the tangent.
-            u, inner = torch.zeros_like(f).requires_grad_(), None
-            if f.requires_grad:
-                bars = torch.autograd.grad(f, [value for value, _ in moving], u, allow_unused=True, create_graph=True)
-                inner = sum(torch.sum(bar * w.to(bar)) for bar, (_, w) in zip(bars, moving) if bar is not None)
+            u = torch.zeros_like(f).requires_grad_()
+            bars = used.gradients(f, (z,), u, traced=True)
+            inner = sum(torch.sum(bar * w.to(bar)) for bar, w in zip(bars, (v, *directions)) if bar is not None)
             if not isinstance(inner, torch.Tensor) or not inner.requires_grad:
                 return torch.cat([f, torch.zeros_like(f)])
             (f_dot,) = torch.autograd.grad(inner, u, allow_unused=True, create_graph=is_traced, materialize_grads=True)
@@ -186,20 +185,3 @@ def _tensors(tree):
             yield from _tensors(item)
     elif isinstance(tree, dict):
         yield from _tensors(list(tree.values()))
-
-
-def other_leaves(f, used):
-    """Leaves of the graph of f that are reached by none of used: what a function that is not PyTorch's own was given."""
-    ends = {tensor.grad_fn for tensor in used if tensor.grad_fn is not None}
-    known = {id(tensor) for tensor in used}
-    nodes, seen, leaves = [f.grad_fn], set(), []
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen or node in ends:
-            continue
-        seen.add(node)
-        leaf = getattr(node, "variable", None)
-        if leaf is not None and id(leaf) not in known:
-            leaves.append(leaf)
-        nodes += [parent for parent, _ in node.next_functions]
-    return leaves
