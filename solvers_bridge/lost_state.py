@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .solve import Problem
@@ -27,7 +29,7 @@ class Lost(Exception):
     """A reverse solve has lost z(t), which is known from the forward solve."""
 
 
-def reconstruction(solver, z: np.ndarray, stored: np.ndarray, origin: np.ndarray) -> tuple[float, float]:
+def reconstruction(solver: Any, z: np.ndarray, stored: np.ndarray, origin: np.ndarray) -> tuple[float, float]:
     """(gap, excess): how far z, found anew from `origin`, is from the stored state: RMS in units of the tolerance; and its
     greatest error over that at which it counts as lost. All (n,).
     """
@@ -41,7 +43,7 @@ def reconstruction(solver, z: np.ndarray, stored: np.ndarray, origin: np.ndarray
     return (gap, excess) if np.isfinite(gap) else (np.inf, np.inf)
 
 
-def lost_gap(solver) -> float:
+def lost_gap(solver: Any) -> float:
     """The gap from which on z(t) counts as lost by a reverse solver."""
     return LOST_GAP / np.sqrt(np.max(solver.rtol)) if solver.integrator.adaptive else LOST_GAP_ON_GRID
 
