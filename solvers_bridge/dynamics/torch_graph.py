@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cached_property
 
 import torch
@@ -40,14 +41,27 @@ class Used:
             found = torch.autograd.grad(output, asked, bar, allow_unused=True, retain_graph=True, create_graph=traced)
             return dict(zip(onto, found))
 
-        # Of a tensor of which another was made, PyTorch gives the gradient through that one, too.
-        bars, first = pulled_back(f, wanted, cotangent), len(own)
-        for i, above in self.made_of.items():
-            if bars.get(first + i) is not None:
-                through = pulled_back(inputs[first + i], [first + j for j in above if first + j in bars], bars[first + i])
-                for j, bar in through.items():
-                    bars[j] = bars[j] if bar is None else bars[j] - bar
+        with self._without_hooks():
+            # Of a tensor of which another was made, PyTorch gives the gradient through that one, too.
+            bars, first = pulled_back(f, wanted, cotangent), len(own)
+            for i, above in self.made_of.items():
+                if bars.get(first + i) is not None:
+                    through = pulled_back(inputs[first + i], [first + j for j in above if first + j in bars], bars[first + i])
+                    for j, bar in through.items():
+                        bars[j] = bars[j] if bar is None else bars[j] - bar
         return [bars.get(i) for i in range(len(inputs))]
+
+    @contextmanager
+    def _without_hooks(self):
+        """Keep the hooks that were registered on tensors for their whole gradients, which are not known here."""
+        kept = [(tensor._backward_hooks, dict(tensor._backward_hooks)) for tensor in self.tensors if tensor._backward_hooks]
+        for hooks, _ in kept:
+            hooks.clear()
+        try:
+            yield
+        finally:
+            for hooks, items in kept:
+                hooks.update(items)
 
 
 def _reached_from(tensor, others):

@@ -67,6 +67,25 @@ def test_what_another_tensor_was_made_of_and_is_used_only_later_has_its_part_too
     )
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("hook", [lambda bar: 2 * bar, lambda bar: torch.clamp(bar, -0.1, 0.1)], ids=["twice", "clamped"])
+def test_a_hook_sees_the_whole_gradient_once(way, hook):
+    found = []
+    for hooked in (False, True):
+        k = number(0.7)
+        w = torch.sin(k)
+        for tensor in (k, w) if hooked else ():
+            tensor.register_hook(lambda bar: found.append(bar) or hook(bar))
+        y = solved(way, lambda t, y: -w * y + k, torch.ones(1, dtype=torch.float64), torch.tensor([0.0, 0.6]), (w, k)).sum()
+        (w_bar,) = torch.autograd.grad(y, w, retain_graph=True) if not hooked else (None,)
+        y.backward()
+        if not hooked:
+            total, of_w = k.grad, w_bar
+    # What came to w was changed before it went on to k.
+    at_k = total - of_w * torch.cos(k.detach()) + hook(of_w) * torch.cos(k.detach())
+    torch.testing.assert_close([*found, k.grad], [of_w, at_k, hook(at_k)], rtol=1e-10, atol=0)
+
+
 @pytest.mark.parametrize(
     "way, order",
     some_fast(
