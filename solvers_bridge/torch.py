@@ -140,7 +140,9 @@ def odeint_adjoint(
         "adjoint_atol": checked_tolerance(adjoint_atol, asked.state, "adjoint_atol"),
         "adjoint_options": checked_adjoint_options(adjoint_options, back),
     }
-    return asked.answer(t, checked_times(t, asked.state), event_fn, [param for param in params if param.requires_grad], adjoint)
+    # One that is given twice has one gradient.
+    once = {id(param): param for param in params if param.requires_grad}
+    return asked.answer(t, checked_times(t, asked.state), event_fn, tuple(once.values()), adjoint)
 
 
 def odeint_event(

@@ -67,6 +67,14 @@ def test_what_another_tensor_was_made_of_and_is_used_only_later_has_its_part_too
     )
 
 
+def test_a_tensor_that_is_given_twice_has_one_gradient():
+    k = number(0.7)
+    y = solved(
+        "adjoint by dopri5", lambda t, y: -k * y, torch.ones(1, dtype=torch.float64), torch.tensor([0.0, 0.6]), (k, k)
+    ).sum()
+    np.testing.assert_allclose(torch.autograd.grad(y, k)[0].item(), -0.6 * np.exp(-0.42), rtol=1e-6)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("hook", [lambda bar: 2 * bar, lambda bar: torch.clamp(bar, -0.1, 0.1)], ids=["twice", "clamped"])
 def test_a_hook_sees_the_whole_gradient_once(way, hook):
