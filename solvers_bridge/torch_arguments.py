@@ -75,10 +75,22 @@ def checked_state(y0):
             )
         if part.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"{name} must be of dtype float32 or float64, got {part.dtype}")
+        _refuse_transformed(part, name)
         if part.device != parts[0].device:
             raise ValueError(f"{name} must be on the device of y0[0], {parts[0].device}, got {part.device}")
     flat = torch.cat([part.reshape(-1) for part in parts]) if is_tuple else y0.reshape(-1)
     return flat, State(tuple(part.shape for part in parts), is_tuple, flat.dtype, flat.device)
+
+
+def _refuse_transformed(tensor, name):
+    """TypeError for what stands for a tensor inside a transform of torch.func, and has no numbers for Fortran."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError as error:
+        raise TypeError(
+            f"{name} is transformed by torch.func (grad, vmap, jvp) or its like, where nobody can read its numbers; use "
+            "torch.autograd.grad, and a batch as a dimension of y0"
+        ) from error
 
 
 def checked_times(t, state):
@@ -88,6 +100,7 @@ def checked_times(t, state):
         raise TypeError(f"t must be a floating-point tensor, got {got}")
     if t.ndim != 1 or t.numel() == 0:
         raise ValueError(f"t must be one-dimensional with at least one time, got shape {tuple(t.shape)}")
+    _refuse_transformed(t, "t")
     steps = t.detach().diff()
     if not (torch.all(steps > 0) or torch.all(steps < 0)):
         raise ValueError("t must be strictly increasing or decreasing")

@@ -514,6 +514,21 @@ def test_what_makes_no_sense_is_refused(change, kind, match):
         door.odeint(given.pop("func"), given.pop("y0"), given.pop("t"), **given)
 
 
+@pytest.mark.parametrize("interface", [door.odeint, partial(door.odeint_adjoint, adjoint_params=())])
+@pytest.mark.parametrize(
+    "transformed",
+    [
+        lambda f, y0: torch.func.vmap(f)(y0),
+        lambda f, y0: torch.func.jacrev(f)(y0),
+        lambda f, y0: torch.func.jvp(f, (y0,), (y0,)),
+    ],
+    ids=["vmap", "jacrev", "jvp"],
+)
+def test_transforms_of_torch_func_are_refused(interface, transformed):
+    with pytest.raises(TypeError, match="y0 is transformed by torch.func"):
+        transformed(lambda y: interface(lambda t, y: -y, y, torch.tensor([0.0, 1.0])), torch.ones(1, 2))
+
+
 def test_a_failed_solve_tells_where_it_came_to():
     with pytest.raises(SolverError) as info:
         door.odeint(
