@@ -16,13 +16,12 @@ class Used:
 
     @cached_property
     def made_of(self):
-        """{i: those j of whose tensors tensor i was made}, without those made of none; what was made of others comes first."""
+        """{i: the numbers of those of which tensor i was made}, for those made of any; what was made of the most comes first."""
+        made = [i for i, tensor in enumerate(self.tensors) if tensor.grad_fn is not None]
         made_of = {}
-        for i, tensor in enumerate(self.tensors):
-            above = set() if tensor.grad_fn is None else _reached_from(tensor, self.tensors)
-            if above - {i}:
-                made_of[i] = sorted(above - {i})
-        return {i: made_of[i] for i in sorted(made_of, key=lambda i: len(made_of[i]), reverse=True)}
+        if _reached_from([self.tensors[i] for i in made], self.tensors):
+            made_of = {i: sorted(_reached_from([self.tensors[i]], self.tensors) - {i}) for i in made}
+        return {i: made_of[i] for i in sorted(made_of, key=lambda i: len(made_of[i]), reverse=True) if made_of[i]}
 
     def gradients(self, f, own, cotangent, *, traced, wanted=None):
         """[d<f, cotangent>/dx for x in (*own, *tensors)], each with all others held; None where f does not use x.
@@ -64,11 +63,12 @@ class Used:
                 hooks.update(items)
 
 
-def _reached_from(tensor, others):
-    """The numbers of those of others from which a tensor was made."""
+def _reached_from(tensors, others):
+    """The numbers of those of others from which any of tensors was made."""
     leaves = {id(other): i for i, other in enumerate(others) if other.grad_fn is None}
     inner = {(other.grad_fn, other.output_nr): i for i, other in enumerate(others) if other.grad_fn is not None}
-    nodes, seen, reached = [tensor.grad_fn], {tensor.grad_fn}, set()
+    nodes, reached = [tensor.grad_fn for tensor in tensors], set()
+    seen = set(nodes)
     while nodes:
         for node, output in nodes.pop().next_functions:
             leaf = getattr(node, "variable", None)
