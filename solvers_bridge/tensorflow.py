@@ -7,8 +7,9 @@ autograd's.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import autograd.numpy as anp
@@ -205,12 +206,11 @@ class _Solve(NamedTuple):
 
         @tf.custom_gradient
         def solve(*inputs):
-            zs, every = _call(self._forward, inputs, 2)
+            def pullback(inputs, outputs, zs_bar, _):
+                return self._gradient(outputs[1], zs_bar, *inputs)
 
-            def pullback(zs_bar, _):
-                return self._gradient(every, zs_bar, *inputs)
-
-            return (zs, every), _with_none_for_variables(pullback)
+            zs, every = _call(self._forward, inputs, 2, pullback)
+            return (zs, every), _with_none_for_variables(partial(pullback, inputs, (zs, every)))
 
         return solve(*inputs)[0]
 
@@ -219,8 +219,12 @@ class _Solve(NamedTuple):
 
         @tf.custom_gradient
         def first(zs_bar, *inputs):
-            (bars,) = _call(self._backward, (every, zs_bar, *inputs), 1)
-            return bars, _with_none_for_variables(lambda bar: _derivative(self._traced_backward, (zs_bar, *inputs), bar))
+            def pullback(inputs, outputs, bar):
+                return [None, *_derivative(self._traced_backward, inputs[1:], bar)]
+
+            arguments = every, zs_bar, *inputs
+            (bars,) = _call(self._backward, arguments, 1, pullback)
+            return bars, _with_none_for_variables(lambda bar: pullback(arguments, bars, bar)[1:])
 
         return _unpacked(first(zs_bar, *inputs), inputs)
 
@@ -285,8 +289,11 @@ def _derivative(function, inputs, bar):
 
     @tf.custom_gradient
     def call(bar, *inputs):
-        (bars,) = _call(lambda *arrays: (backward(*arrays),), (bar, *inputs), 1)
-        return bars, _with_none_for_variables(lambda bars_bar: _derivative(backward, (bar, *inputs), bars_bar))
+        def pullback(inputs, outputs, bars_bar):
+            return _derivative(backward, inputs, bars_bar)
+
+        (bars,) = _call(lambda *arrays: (backward(*arrays),), (bar, *inputs), 1, pullback)
+        return bars, _with_none_for_variables(partial(pullback, (bar, *inputs), bars))
 
     return _unpacked(call(bar, *inputs), inputs)
 
@@ -308,8 +315,15 @@ def _unpacked(flat, inputs):
     return [tf.reshape(part, tf.shape(value)) if value.dtype.is_floating else None for part, value in zip(parts, inputs)]
 
 
-def _call(function, inputs, count):
-    """function of arrays, which returns count arrays of float64, called with tensors; at once, or as an operation of a graph."""
+_operations = itertools.count()
+
+
+def _call(function, inputs, count, pullback):
+    """function of arrays, which returns count arrays of float64, called with tensors; at once, or as an operation of a graph.
+
+    pullback(inputs, outputs, *bars), cotangents of inputs: the operation's own gradient, for where TensorFlow loses the custom
+    gradient around it and takes it for zero: in vectorized_map, and in jacobians that are differentiated in their turn.
+    """
 
     def on_arrays(*arrays):
         return tuple(np.asarray(out, np.float64) for out in function(*map(np.asarray, arrays)))
@@ -324,4 +338,7 @@ def _call(function, inputs, count):
     # Without a state of its own, a solve whose result nobody uses is pruned; but of constants alone it would be folded, while the
     # graph around it is locked. What may be fed is no constant.
     fed = tf.raw_ops.PlaceholderWithDefault(input=inputs[0], shape=inputs[0].shape)
-    return tf.numpy_function(on_arrays, [fed, *inputs[1:]], [tf.float64] * count, stateful=False)
+    name = f"SolversBridge-{next(_operations)}"
+    tf.RegisterGradient(name)(lambda op, *bars: pullback(list(op.inputs), list(op.outputs), *bars))
+    with fed.graph.gradient_override_map({"PyFuncStateless": name}):
+        return tf.numpy_function(on_arrays, [fed, *inputs[1:]], [tf.float64] * count, stateful=False)

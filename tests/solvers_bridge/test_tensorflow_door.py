@@ -419,6 +419,52 @@ def test_times_that_are_no_vector(t):
                 way(y0, tf.constant(t, tf.float64))
 
 
+def decay(y0, t, k):
+    """y(t[-1]) = y0 / (1 + k y0 (t[-1] - t[0])), by a solve."""
+    return door.odeint(lambda t, y, k: -k * y * y, y0, t, k, method="dopri5", rtol=1e-9, atol=1e-9)[-1]
+
+
+def decay_exactly(y0, t, k):
+    return y0 / (1 + k * y0 * (t[-1] - t[0]))
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_gradients_through_vectorized_map(in_graph):
+    y0, t, k = (
+        tf.constant([[1.0, 2.0], [3.0, 4.0]], tf.float64),
+        tf.constant([0.0, 0.5, 0.9], tf.float64),
+        tf.Variable(0.7, dtype=tf.float64),
+    )
+
+    def gradients(end):
+        with tf.GradientTape() as tape:
+            tape.watch([y0, t])
+            loss = tf.reduce_sum(tf.vectorized_map(lambda y: end(y, t, k), y0) ** 2)
+        return tape.gradient(loss, [y0, t, k])
+
+    found = (tf.function(gradients) if in_graph else gradients)(decay)
+    for bar, expected in zip(found, gradients(decay_exactly), strict=True):
+        np.testing.assert_allclose(bar, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_jacobians_that_are_differentiated(in_graph):
+    y0, t, k = tf.constant([1.0, 2.0], tf.float64), tf.constant([0.0, 0.9], tf.float64), tf.constant(0.7, tf.float64)
+
+    def second(end):
+        with tf.GradientTape() as outer:
+            outer.watch([y0, t, k])
+            with tf.GradientTape() as inner:
+                inner.watch([y0, t, k])
+                states = end(y0, t, k)
+            jacobian = tf.concat([tf.reshape(part, [2, -1]) for part in inner.jacobian(states, [y0, t, k])], 1)
+        return outer.jacobian(jacobian, [y0, t, k])
+
+    found = (tf.function(second) if in_graph else second)(decay)
+    for part, expected in zip(found, second(decay_exactly), strict=True):
+        np.testing.assert_allclose(part, expected, atol=1e-6)
+
+
 def test_failures_eagerly_and_in_a_graph():
     def solve():
         return door.odeint(lambda t, y, p: y**2, tf.ones([], tf.float64), [0.0, 0.5, 2.0], options={"max_num_steps": 500})
