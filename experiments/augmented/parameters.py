@@ -45,11 +45,6 @@ def run(settings, places):
     return records.record_measured(NAME, settings, places, measure, {name: size._asdict() for name, size in SIZES.items()})
 
 
-def evaluate(settings, places):
-    """The metrics of `run`."""
-    return measure(settings, places)[0]
-
-
 def measure(settings, places):
     """(metrics, no history): totals as published, without the weights of time channels, and as the public code has them."""
     metrics = {}
@@ -98,8 +93,6 @@ EXPERIMENT = Experiment(
     shows="numbers of parameters of the models of images, as published and as in the public code",
     run=run,
     description=__doc__,
-    evaluate=evaluate,
-    measure=measure,
     takes={"quick": "10 s"},
     section=Section("Augmented Neural ODEs: numbers of parameters", table),
     page="docs/augmented.md",
