@@ -18,7 +18,7 @@ except ImportError as error:
 
 from .arguments import check
 from .crossing import LAST_TIME
-from .dynamics.torch import TorchDynamics, tensors_used_by
+from .dynamics.torch import TorchDynamics, tensors_used_by, under_present_autocast
 from .solve import Kept, solve_traced, with_stored
 from .statistics import SolverError
 from .torch_arguments import (
@@ -225,7 +225,7 @@ class _Asked:
         self.z0, self.state = checked_state(y0)
         state = self.state
         self.func, self.method = func, method
-        self.flat = _flat_function(func, state)
+        self.flat = under_present_autocast(_flat_function(func, state), state.device)
         self.options, self.grid = checked_options(options, method)
         self.tolerances = {
             "rtol": checked_tolerance(rtol, state, "rtol"),

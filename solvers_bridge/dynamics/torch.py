@@ -81,6 +81,26 @@ class TorchDynamics(Dynamics):
         return torch.tensor(z, dtype=self.torch_dtype, device=self.device)
 
 
+def under_present_autocast(func, device):
+    """func under the autocast of now on device, wherever it is called: backward, say, comes after torch.autocast has ended."""
+    kind = device.type
+    if not torch.amp.is_autocast_available(kind):
+        return func
+
+    def present():
+        return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
+
+    wanted = present()
+
+    def under_it(t, z):
+        if present() == wanted:
+            return func(t, z)
+        with torch.autocast(kind, wanted or None, enabled=bool(wanted)):
+            return func(t, z)
+
+    return under_it
+
+
 def _as_array(tensor):
     return tensor.detach().to("cpu", torch.float64).numpy()
 

@@ -591,3 +591,31 @@ def test_derivatives_by_times_around_a_jump(times, method, way):
     want[0] = -rates[0] * (weights[1:] @ states.detach()[1:])
     torch.testing.assert_close(bars.detach(), want, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(by_start[0], -rates[0] * want[0], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("backward", ["inside", "outside"])
+@pytest.mark.parametrize("forward", ["inside", "outside"])
+@pytest.mark.parametrize("method", ["adams", "dopri5"])
+@pytest.mark.parametrize("odeint", [door.odeint, door.odeint_adjoint])
+def test_backward_evaluates_func_under_the_autocast_of_the_solve(odeint, method, forward, backward):
+    linear, dtypes = torch.nn.Linear(3, 3), set()
+
+    class Func(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = linear
+
+        def forward(self, t, y):
+            dy = self.linear(y)
+            dtypes.add(dy.dtype)
+            return dy.tanh()
+
+    def autocast(where):
+        return torch.autocast("cpu", torch.bfloat16, enabled=where == "inside")
+
+    with autocast(forward):
+        y = odeint(Func(), torch.ones(2, 3), torch.tensor([0.0, 1.0]), rtol=1e-2, atol=1e-2, method=method)
+    with autocast(backward):
+        y[-1].sum().backward()
+    assert dtypes == {torch.bfloat16 if forward == "inside" else torch.float32}
+    assert linear.weight.grad.dtype == torch.float32
