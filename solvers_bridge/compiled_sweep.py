@@ -23,7 +23,7 @@ from .integrators.compiled import (
     has_false_success,
 )
 from .jacobian import jacobian_of
-from .lost_state import GRID_UNIT, LOST_PART, LOST_ROOTS, lost_gap
+from .lost_state import DOUBTFUL_TOLERANCES, GRID_UNIT, LOST_PART, LOST_ROOTS, Found, lost_gap
 from .solve import CLOSE_TIMES, FAR_TIMES, inside_of, slope_time
 from .statistics import new_statistics, publish, recorders_are_open
 
@@ -51,7 +51,10 @@ class Sweep(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("rtol", "atol")),
         *(
             (name, ctypes.c_double)
-            for name in ("grid_unit", "gap_limit", "greatest_rtol", "greatest_atol", "lost_part", "lost_roots")
+            for name in (
+                *("grid_unit", "gap_limit", "greatest_rtol", "greatest_atol"),
+                *("lost_part", "lost_roots", "doubtful_tolerances"),
+            )
         ),
         ("stops_where_lost", ctypes.c_int64),
         ("blown_up", ctypes.c_double),
@@ -150,6 +153,7 @@ class _Run:
             greatest_atol=atol.max(),
             lost_part=LOST_PART,
             lost_roots=LOST_ROOTS,
+            doubtful_tolerances=DOUBTFUL_TOLERANCES,
             stops_where_lost=reverse.problem.reconstruction == "auto",
             blown_up=reverse.blown_up,
             is_warm=reverse.warm is not None,
@@ -206,7 +210,8 @@ class _Run:
             outcome = self.outcomes[k]
             if outcome.solved:
                 reverse.has_solved = reverse.adjoint.solver.integrator.adaptive
-                reverse.watch.is_lost(outcome.gap, outcome.excess, reverse.t[k], reverse.t[k - 1])
+                found = Found(outcome.gap, outcome.excess, outcome.doubt)
+                reverse.watch.is_lost(found, reverse.t[k], reverse.t[k - 1])
                 if is_recorded:
                     self._publish(outcome, outcome.evaluations, outcome.gap)
 

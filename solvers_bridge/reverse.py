@@ -133,9 +133,9 @@ class _Reverse:
                 raise
             return self.with_known_state(i, a, theta_bar, t0_bar)
         z, *bars = self.augmented.split(s)
-        gap, excess = reconstruction(self.problem.adjoint_solver, z, self.zs[i - 1], self.zs[i])
-        self.statistics.reconstruction_gap = gap
-        if self.watch.is_lost(gap, excess, self.t[i], self.t[i - 1]) and way == "auto":
+        found = reconstruction(self.problem.adjoint_solver, z, self.zs[i - 1], self.zs[i])
+        self.statistics.reconstruction_gap = found.gap
+        if self.watch.is_lost(found, self.t[i], self.t[i - 1]) and way == "auto":
             self.spend(self.statistics.nfe)
             return self.with_known_state(i, a, theta_bar, t0_bar)
         return bars

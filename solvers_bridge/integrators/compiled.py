@@ -60,7 +60,7 @@ class Outcome(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("evaluations", "steps", "jacobians", "last_order", "beside", "solved")),
-        *((name, ctypes.c_double) for name in ("last_step", "first_step", "seconds", "gap", "excess")),
+        *((name, ctypes.c_double) for name in ("last_step", "first_step", "seconds", "gap", "excess", "doubt")),
     ]
 
 

@@ -53,6 +53,31 @@ def test_filters_make_an_error_of_it():
             grad(relax)(25.0)
 
 
+def brusselator_gradient(method, tolerance, **means):
+    """Of a component at the end, by [*y0, k]: the end is good to a few tolerances, while the way back expands."""
+
+    def func(t, y, k):
+        made = y[0] ** 2 * y[1]
+        return k * anp.array([1 + made - 4 * y[0], 3 * y[0] - made])
+
+    def end(p):
+        return odeint(func, p[:2], [0.0, 10.0], p[2], method=method, rtol=tolerance, atol=tolerance, **means)[-1, 0]
+
+    return grad(end)(np.array([1.5, 3.0, 1.0]))
+
+
+@pytest.mark.parametrize("method", ("adams", "bdf", "lsoda"))
+def test_a_state_that_is_hardly_found_is_told(method):
+    exact = brusselator_gradient("dop853", 1e-10)
+    bars, told = warnings_of(lambda: brusselator_gradient(method, 1e-4))
+    assert len(told) == 1 and told[0].filename == __file__
+    message = str(told[0].message)
+    assert "hardly found z(t) between t = 10.0 and 0.0" in message and "{'reconstruction': 'interpolate'}" in message
+    known, none = warnings_of(lambda: brusselator_gradient(method, 1e-4, adjoint_options={"reconstruction": "interpolate"}))
+    assert not none and 20 * np.linalg.norm(known - exact) < np.linalg.norm(bars - exact)
+    assert not warnings_of(lambda: brusselator_gradient(method, 1e-8))[1]
+
+
 def test_the_line_is_the_one_outside_this_package():
     def calls_it():
         warn_user("something", UserWarning)

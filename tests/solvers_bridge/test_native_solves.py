@@ -271,6 +271,18 @@ def test_lost_states_are_told_where_nobody_heals_them(both):
             )
 
 
+@pytest.mark.parametrize("method, end", [("adams", 0.6), ("dopri5", 0.85)])
+def test_states_that_are_hardly_found_are_told(both, method, end):
+    case = {"t": np.array([0.0, end]), "y0": (1.0, 2.0, 0.5), "params": decay([10.0, 1.0, 2.0]), "method": method}
+    gaps = []
+    for dynamics in both:
+        with pytest.warns(GradientWarning, match=rf"hardly found z\(t\) between t = {end} and 0.0"):
+            *_, solves = gradient(dynamics, rtol=1e-3, atol=1e-3, **case)
+        assert [solve.direction for solve in solves] == ["forward", "backward"]
+        gaps.append(solves[-1].reconstruction_gap)
+    assert gaps[1] == pytest.approx(gaps[0], rel=1e-6)
+
+
 @pytest.mark.parametrize("method", ["adams", "bdf", "lsoda", "dopri5", "dop853", "rk4"])
 def test_not_a_number_is_told_with_its_time_as_through_the_graph(both, method):
     errors = []

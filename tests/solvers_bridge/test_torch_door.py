@@ -619,3 +619,13 @@ def test_backward_evaluates_func_under_the_autocast_of_the_solve(odeint, method,
         y[-1].sum().backward()
     assert dtypes == {torch.bfloat16 if forward == "inside" else torch.float32}
     assert linear.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_state_that_is_hardly_found_is_told(traced):
+    k = torch.tensor([10.0, 1.0], dtype=torch.float64, requires_grad=True)
+    times = torch.tensor([0.0, 0.85], dtype=torch.float64)
+    y = door.odeint_adjoint(lambda t, y: -k * y, torch.ones(2).double(), times, rtol=1e-3, atol=1e-3, adjoint_params=(k,))
+    words = "hardly found .*which is being differentiated" if traced else "hardly found"
+    with pytest.warns(GradientWarning, match=words):
+        torch.autograd.grad(y[-1].sum(), k, create_graph=traced)

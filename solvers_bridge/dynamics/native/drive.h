@@ -33,7 +33,7 @@ struct Plan {
 // What one solve cost.
 struct Outcome {
   int64_t evaluations, steps, jacobians, last_order, beside, solved;
-  double last_step, first_step, seconds, gap, excess;
+  double last_step, first_step, seconds, gap, excess, doubt;
 };
 
 using Dvode = void (*)(void*, int*, double*, double*, double*, int*, const double*, const double*, int*, int*, int*, double*, int*,
@@ -246,7 +246,8 @@ struct Sweep {
   const double *rtol, *atol;  // units of the gap, with which z(t) counts as found from gap_limit downwards
   double grid_unit;           // of a fixed grid: this part of the greatest component
   double gap_limit;
-  double greatest_rtol, greatest_atol, lost_part, lost_roots;  // what error makes an excess of one (lost_state.LOST_PART)
+  double greatest_rtol, greatest_atol;
+  double lost_part, lost_roots, doubtful_tolerances;  // what error makes an excess, and a doubt, of one (lost_state.LOST_PART)
   int64_t stops_where_lost;
   double blown_up;
   int64_t is_warm, warm_from_last;
@@ -315,8 +316,10 @@ static void compare(const Sweep& sweep, const double* z, const double* stored, c
   outcome.gap = std::sqrt(sum / sweep.n);
   greatest = std::max(greatest, greatest_of(end, sweep.n));
   double tolerance = sweep.grid_unit > 0 ? 0 : std::max(sweep.greatest_rtol, sweep.greatest_atol / greatest);
-  outcome.excess = greatest_error / (greatest * std::max(sweep.lost_part, sweep.lost_roots * std::sqrt(tolerance)));
-  if (!is_finite(outcome.gap)) outcome.gap = outcome.excess = __builtin_inf();
+  double part = greatest_error / greatest;
+  outcome.excess = part / std::max(sweep.lost_part, sweep.lost_roots * std::sqrt(tolerance));
+  outcome.doubt = part / std::max(sweep.lost_part, sweep.doubtful_tolerances * tolerance);
+  if (!is_finite(outcome.gap)) outcome.gap = outcome.excess = outcome.doubt = __builtin_inf();
 }
 
 // From t[sweep.i] on as far as goes: 0 at the beginning, else the i of the segment that is left to Python.
