@@ -24,8 +24,10 @@ from .dynamics.tensorflow_call import has_tangent, is_watched, may_record
 from .integrators.fixed_grid import FixedGrid
 from .nested import Structure, flatten, flatten_state, is_differentiable
 from .odeint import odeint as odeint_of_autograd
+from .odeint import tell_states
 from .reverse import gradient
 from .solve import Kept, forward, with_stored
+from .statistics import SolverError
 
 
 def odeint(
@@ -239,7 +241,11 @@ class _Solve(NamedTuple):
 
     def _forward(self, t, *rest):
         problem, z0, times, leaves, order = self._problem(t, rest)
-        every = forward(problem._replace(keep=self.kept), z0, times, leaves)
+        try:
+            every = forward(problem._replace(keep=self.kept), z0, times, leaves)
+        except SolverError as error:
+            tell_states(error, problem.layout, t)
+            raise
         return every[np.flatnonzero(order < len(t))], every
 
     def _backward(self, every, zs_bar, t, *rest):

@@ -475,6 +475,17 @@ def test_failures_eagerly_and_in_a_graph():
         tf.function(solve)()
 
 
+@pytest.mark.parametrize("checkpoint", [None, 3])
+def test_what_a_failed_solve_reached_is_nested_as_y0(checkpoint):
+    y0 = {"a": tf.ones([2, 1]), "b": tf.zeros([], tf.float64)}
+    means = {"options": {"max_num_steps": 500}, "adjoint_options": {"checkpoint": checkpoint} if checkpoint else None}
+    with pytest.raises(SolverError) as caught:
+        door.odeint(lambda t, y, p: {"a": y["a"] ** 2, "b": 0.0 * y["b"]}, y0, [0.0, 0.25, 0.5, 2.0], **means)
+    np.testing.assert_array_equal(caught.value.ts, [0.0, 0.25, 0.5])
+    np.testing.assert_allclose(caught.value.ys["a"], np.reshape([1, 1, 4 / 3, 4 / 3, 2, 2], (3, 2, 1)), rtol=1e-5)
+    np.testing.assert_array_equal(caught.value.ys["b"], np.zeros(3))
+
+
 def test_nan_in_the_loss():
     y0 = tf.zeros([], tf.float64)
     with tf.GradientTape() as tape:
