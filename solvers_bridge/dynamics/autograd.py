@@ -234,6 +234,10 @@ def _checked_array(dy, shape):
         )
     if dy is None:
         raise TypeError(f"func returned None; it must return dy/dt, an array of shape {shape}")
+    if any(np.ma.is_masked(part) for part in (dy if isinstance(dy, (list, tuple)) else (dy,))):
+        raise TypeError(
+            "func returned a masked array, whose mask would be ignored; it must return a plain one, by .filled(value)"
+        )
     try:
         array = np.asarray(dy)
     except ValueError as error:

@@ -224,3 +224,9 @@ def test_masked_arrays(name, value):
     arguments = {"y0": np.ones(2), "t": [0.0, 1.0], "params": (), name: value}
     with pytest.raises(TypeError, match=f"^{name} must not be or hold a masked array"):
         odeint(lambda t, y, params: 1 / 0, **arguments)
+
+
+@pytest.mark.parametrize("made", (lambda y: MASKED * y, lambda y: [y[0], MASKED[1]]), ids=("array", "list"))
+def test_masked_numbers_from_func(made):
+    with pytest.raises(TypeError, match="func returned a masked array"):
+        odeint(lambda t, y, params: made(y), np.ones(2), [0.0, 1.0])
