@@ -60,7 +60,9 @@ class Sweep(ctypes.Structure):
         ("blown_up", ctypes.c_double),
         *((name, ctypes.c_int64) for name in ("is_warm", "warm_from_last")),
         ("warm_step", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("s", "t_bars", "outcomes", "steps")),
+        *((name, ctypes.c_void_p) for name in ("s", "t_bars")),
+        *((name, ctypes.c_double) for name in ("off", "terms")),
+        *((name, ctypes.c_void_p) for name in ("outcomes", "steps")),
         ("stages", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("tableau_a", "tableau_b", "tableau_c")),
         ("i", ctypes.c_int64),
@@ -159,6 +161,7 @@ class _Run:
             is_warm=reverse.warm is not None,
             warm_from_last=means.integrator.restart_from_last_step,
             warm_step=(reverse.warm and reverse.warm.step) or 0.0,
+            off=np.nan,
             outcomes=ctypes.addressof(self.outcomes),
             i=count - 1,
             **{name: array.ctypes.data for name, array in self.arrays.items()},
@@ -199,6 +202,8 @@ class _Run:
                 sweep.i = i - 1
         a, theta_bar, t0_bar = self.s[n : 2 * n], self.s[2 * n : -1], self.s[-1]
         self.t_bars[0] = t0_bar
+        if not np.isnan(sweep.off):
+            reverse.balance = sweep.off, sweep.terms
         return a.copy(), self.t_bars, theta_bar.copy()
 
     def _tell(self, begun, i):

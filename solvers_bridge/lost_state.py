@@ -102,11 +102,11 @@ class Watch:
             method = self.solver.integrator.name
             raise Lost(f"the reverse solve of {method} lost z(t) between t = {float(start)!r} and {float(end)!r}")
 
-    def tell(self) -> None:
-        """Warn of what was lost and not healed, or else of what is doubtful."""
+    def tell(self) -> bool:
+        """Warn of what was lost and not healed, or else of what is doubtful; whether there was any."""
         worst = self.lost or self.doubtful
         if worst is None:
-            return
+            return False
         suffers = "the gradient, which is being differentiated in its turn," if self.traced else "the gradient"
         did, ways, further = (
             ("lost", "'auto'} or 'interpolate'", "'checkpoint': K helps where the loss is slow")
@@ -116,5 +116,7 @@ class Watch:
         warn_user(
             f"the reverse solve of {self.solver.integrator.name} {did} z(t) between t = {worst.start!r} and {worst.end!r}: it "
             f"ended {worst.found.gap:.1e} tolerances away from the stored state, so {suffers} may be wrong. "
-            f"adjoint_options={{'reconstruction': {ways} takes z(t) from the forward solve instead; {further}."
+            f"adjoint_options={{'reconstruction': {ways} takes z(t) from the forward solve instead; {further}.",
+            kind=did,
         )
+        return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .adjoint import Augmented, reverse_sweep, seminorm_without_state, without_state
+from .balance import balance, tell_imbalance
 from .compiled_sweep import compiled_sweep
 from .dynamics.base import num_params
 from .integrators.compiled import compiled_of
@@ -47,7 +48,7 @@ def gradient(problem, t, zs, zs_bar, leaves, wants_t):
         if bars is None:
             from_slope = problem.discrete or bool(problem.solver.options.jump_t)
             bars = reverse_sweep(segment, reverse.slope, t, zs, zs_bar, reverse.augmented.p, _is_zero, t0_from_slope=from_slope)
-    reverse.tell(theta_bar=bars[2])
+        reverse.tell(bars, zs_bar)
     return bars
 
 
@@ -72,6 +73,8 @@ class _Reverse:
         self.blown_up = BLOWN_UP if problem.reconstruction == "auto" else 0.0
         self.watch = Watch(problem)
         self.has_solved = False
+        # At t[0]: by how much a . f + a_t is not zero, and the size of the terms of a . f, once known.
+        self.balance: tuple[float, float] | None = None
         self.allowance = self._allowance()
 
     def _allowance(self):
@@ -237,11 +240,17 @@ class _Reverse:
                 bars = self.f_augmented(stage_t, s)[n:]
                 stage_bars[k] = bars[:n]
                 theta_bar += bars[n:-1]
+                t0_bar += bars[-1]
                 a += bars[:n]
+        if i == 1:
+            # The first stage of the first step is the slope, too.
+            slope = ks[0] if self.problem.keep.tape[0] else self.slope(self.t[0], self.zs[0])
+            self.balance = balance(a, slope, t0_bar)
         return a, theta_bar, t0_bar
 
-    def tell(self, theta_bar):
+    def tell(self, bars, zs_bar):
         """Warn of what the gradient suffered from."""
+        z0_bar, t_bar, theta_bar = bars
         integrator = self.adjoint.solver.integrator
         zeros = self.augmented.p - np.count_nonzero(theta_bar)
         rest = self.augmented.size - zeros
@@ -250,6 +259,12 @@ class _Reverse:
                 f"{zeros} of {self.augmented.p} parameters have a gradient of exactly zero. As unknowns of the reverse solve "
                 "they dilute its error norm, which holds all others to tolerances "
                 f"{np.sqrt(1 + zeros / rest):.0f} times looser than those given: adjoint_options={{'norm': 'seminorm'}} leaves "
-                "parameters out of it; or give odeint only what func uses."
+                "parameters out of it; or give odeint only what func uses.",
+                kind="dilution",
             )
-        self.watch.tell()
+        has_balance = len(self.t) > 1 and self.problem.adjoint_solver.integrator.adaptive
+        if not self.watch.tell() and has_balance and not self.problem.solver.options.jump_t:
+            a = z0_bar - zs_bar[0]
+            if self.balance is None:
+                self.balance = balance(a, self.slope(self.t[0], self.zs[0]), t_bar[0])
+            tell_imbalance(self, a, t_bar, zs_bar)

@@ -93,14 +93,31 @@ class GradientWarning(UserWarning):
 _NOT_THE_USER = {__name__.partition(".")[0], "autograd", "importlib", "tensorflow", "keras", "torch"}
 
 
-def warn_user(message: str, category: type[Warning] = GradientWarning) -> None:
-    """Warn at the innermost line outside this package and what calls it, so that Python's filters show it once a call site."""
+class _OfItsKind(str):
+    """A warning's text, equal to all of its kind, so that one with other numbers is not shown at the same call site again."""
+
+    kind: str
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _OfItsKind) and other.kind == self.kind
+
+    def __hash__(self) -> int:
+        return hash(self.kind)
+
+
+def warn_user(message: str, category: type[Warning] = GradientWarning, *, kind: str | None = None) -> None:
+    """Warn at the innermost line outside this package and what calls it, so that Python's filters show it once a call site.
+
+    kind: what the texts of one kind of warning have in common, whatever their numbers; by default the text.
+    """
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_USER:
         frame = frame.f_back
         # warnings itself leaves these out of its count.
         level += not frame.f_code.co_filename.startswith("<frozen importlib")
-    warnings.warn(message, category, stacklevel=level + 1)
+    text = _OfItsKind(message)
+    text.kind = kind or message
+    warnings.warn(text, category, stacklevel=level + 1)
 
 
 @dataclass

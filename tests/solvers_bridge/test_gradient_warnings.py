@@ -6,6 +6,7 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd import grad, make_jvp
+from autograd.tracer import getval
 
 from solvers_bridge import GradientWarning, odeint
 from solvers_bridge.statistics import warn_user
@@ -76,6 +77,73 @@ def test_a_state_that_is_hardly_found_is_told(method):
     known, none = warnings_of(lambda: brusselator_gradient(method, 1e-4, adjoint_options={"reconstruction": "interpolate"}))
     assert not none and 20 * np.linalg.norm(known - exact) < np.linalg.norm(bars - exact)
     assert not warnings_of(lambda: brusselator_gradient(method, 1e-8))[1]
+
+
+# --- An adjoint that has lost its balance.
+
+
+def van_der_pol_gradient(tolerance):
+    """d/dmu of y0 after a jump, by which errors of z(t) are multiplied: -0.00243."""
+
+    def func(t, y, mu):
+        return anp.array([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]])
+
+    return grad(lambda mu: odeint(func, [2.0, 0.0], [0.0, 1500.0], mu, method="lsoda", rtol=tolerance, atol=tolerance)[-1, 0])(
+        1e3
+    )
+
+
+def test_a_gradient_without_balance_is_told():
+    got, told = warnings_of(lambda: van_der_pol_gradient(1e-3))
+    assert abs(got) > 0.3 and len(told) == 1 and told[0].filename == __file__
+    assert "the gradient by lsoda may be wrong: the adjoint's a . f + a_t" in str(told[0].message)
+    got, told = warnings_of(lambda: van_der_pol_gradient(1e-9))
+    assert got == pytest.approx(-0.00243, rel=1e-2) and not told
+
+
+def relaxed(rate, times=(0.0, 0.3, 1.0), **means):
+    """Stable steps of dopri5 at its limit of stability, of which the derivative is not that of the solution: -8.303e-5."""
+    return odeint(lambda t, y, k: -k * (y - anp.cos(t)), 0.5, list(times), rate, method="dopri5", **means)[-1]
+
+
+@pytest.mark.parametrize("times", ((0.0, 0.3, 1.0), (1.0, 0.3, 0.0)), ids=str)
+def test_a_gradient_through_steps_without_balance_is_told(times):
+    rate = 100.0 if times[-1] else -100.0
+    loose = lambda: grad(lambda k: relaxed(k, times, rtol=1e-2, atol=1e-2, adjoint_method="discrete"))(rate)
+    exact = grad(lambda k: relaxed(k, times, rtol=1e-10, atol=1e-10, adjoint_options={"reconstruction": "interpolate"}))(rate)
+    got, told = warnings_of(loose)
+    assert abs(got) > 10 * abs(exact) and len(told) == 1 and told[0].filename == __file__
+    assert "the gradient through the steps of dopri5 may be wrong" in str(told[0].message)
+    got, told = warnings_of(lambda: grad(lambda k: relaxed(k, times, rtol=1e-6, atol=1e-6, adjoint_method="discrete"))(rate))
+    assert got == pytest.approx(exact, rel=1e-2) and not told
+
+
+@pytest.mark.parametrize("adjoint_method", (None, "discrete"))
+@pytest.mark.parametrize(
+    "drive", (lambda t: 5.0 if 0.3 < t < 0.4 else 0.0, lambda t: np.sin(5 * t), lambda t: np.interp(t, [0, 0.5, 1], [1, 5, 2]))
+)
+def test_a_hidden_dependence_on_time_is_no_fault_of_the_gradient(drive, adjoint_method):
+    """dL/dt0 would be wrong, and nobody asked for it."""
+    means = {"method": "dopri5", "rtol": 1e-4, "atol": 1e-4, "adjoint_method": adjoint_method}
+    end = lambda k: odeint(lambda t, y, k: -k * y + drive(float(getval(t))), 1.0, [0.0, 1.0], k, **means)[-1]
+    assert not warnings_of(lambda: grad(end)(1.0))[1]
+
+
+def test_fixed_grids_have_their_own_gradients():
+    """Whoever takes one step of Euler's wants no flow."""
+    means = {"method": "euler", "options": {"step_size": 1.0}}
+    for adjoint_method in (None, "discrete"):
+        end = lambda k: odeint(lambda t, y, k: -k * y**3, 1.0, [0.0, 1.0], k, **means, adjoint_method=adjoint_method)[-1]
+        assert not [one for one in warnings_of(lambda: grad(end)(1.5))[1] if "a . f" in str(one.message)]
+
+
+def test_a_training_is_told_once_whatever_the_numbers():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.resetwarnings()
+        warnings.simplefilter("default")
+        for rate in (100.0, 101.0, 103.0):
+            grad(lambda k: relaxed(k, rtol=1e-2, atol=1e-2, adjoint_method="discrete"))(rate)
+    assert len([warning for warning in caught if issubclass(warning.category, GradientWarning)]) == 1
 
 
 def test_the_line_is_the_one_outside_this_package():

@@ -5,6 +5,7 @@ import pickle
 import signal
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import autograd.numpy as anp
@@ -281,6 +282,43 @@ def test_states_that_are_hardly_found_are_told(both, method, end):
         assert [solve.direction for solve in solves] == ["forward", "backward"]
         gaps.append(solves[-1].reconstruction_gap)
     assert gaps[1] == pytest.approx(gaps[0], rel=1e-6)
+
+
+def driven(t, y, rate):
+    return -rate * (y - tf.cos(t))
+
+
+@pytest.mark.parametrize(
+    "t, means",
+    [
+        ([0.0, 0.3, 1.0], {"method": "dopri5", "adjoint_method": "discrete"}),
+        ([0.0, 0.0, 0.3, 0.3, 1.0], {"method": "dopri5", "adjoint_method": "discrete"}),
+        ([1.0, 0.3, 0.0], {"method": "dopri5", "adjoint_method": "discrete"}),
+        ([0.0, 1.0], {"method": "dopri5"}),
+        ([0.0, 1.0], {"method": "lsoda"}),
+        ([0.0, 1.0], {"method": "dopri5", "adjoint_options": {"reconstruction": "interpolate"}}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("wants_t", [False, True])
+def test_gradients_without_balance_are_told(own_cache, t, means, wants_t):
+    """At the limit of stability: they are off by as much by either compiler, and at tight tolerances by nothing."""
+    rate, parts = 100.0 if t[-1] else -100.0, []
+    for compiler in ("graph", "native"):
+        dynamics = TensorFlowDynamics(driven, "float64", compiler=compiler)
+
+        def end(rate, t, tolerance, dynamics=dynamics):
+            return odeint(dynamics, [0.5, 0.6], t, rate, rtol=tolerance, atol=tolerance, **means)[-1, 0]
+
+        grads = grad(end, (0, 1)) if wants_t else grad(end)
+        with pytest.warns(GradientWarning, match="flow, was off by [0-9]* %") as caught:
+            grads(rate, np.array(t), 1e-2)
+        assert len(caught) == 1
+        parts.append(str(caught[0].message).partition(" %")[0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            grads(rate, np.array(t), 1e-6)
+    assert parts[0] == parts[1]
 
 
 @pytest.mark.parametrize("method", ["adams", "bdf", "lsoda", "dopri5", "dop853", "rk4"])

@@ -1,6 +1,7 @@
 """solvers_bridge.torch: torchdiffeq's signatures with our integrators; run where PyTorch and torchdiffeq are installed."""
 
 import sys
+import warnings
 from functools import partial
 
 import autograd
@@ -629,3 +630,34 @@ def test_a_state_that_is_hardly_found_is_told(traced):
     words = "hardly found .*which is being differentiated" if traced else "hardly found"
     with pytest.warns(GradientWarning, match=words):
         torch.autograd.grad(y[-1].sum(), k, create_graph=traced)
+
+
+def test_an_adjoint_that_has_lost_its_balance_is_told():
+    mu = torch.tensor(10.0, dtype=torch.float64, requires_grad=True)
+
+    def van_der_pol(t, y):
+        return torch.stack([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]])
+
+    y0, times = torch.tensor([2.0, 0.0], dtype=torch.float64), torch.tensor([0.0, 15.0], dtype=torch.float64)
+    y = door.odeint(van_der_pol, y0, times, method="lsoda", rtol=1e-2, atol=1e-2)
+    with pytest.warns(GradientWarning, match="the gradient by lsoda may be wrong"):
+        y[-1, 0].backward()
+
+
+@pytest.mark.parametrize("wants_t", [False, True])
+def test_a_derivative_by_time_that_nobody_asked_for_is_not_missed(wants_t):
+    """Without it the balance of a func that depends on t cannot be known."""
+    rate = torch.tensor(100.0, dtype=torch.float64, requires_grad=True)
+    times = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=wants_t)
+
+    def solved(tolerance):
+        y0 = torch.full((1,), 0.5, dtype=torch.float64)
+        func = lambda t, y: -rate * (y - torch.cos(t))
+        return door.odeint_adjoint(func, y0, times, rtol=tolerance, atol=tolerance, adjoint_params=(rate,))[-1].sum()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        solved(1e-6).backward()
+        assert not caught
+        solved(1e-2).backward()
+    assert len(caught) == wants_t

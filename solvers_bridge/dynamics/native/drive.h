@@ -254,6 +254,7 @@ struct Sweep {
   double warm_step;
   double* s;
   double* t_bars;     // (count)
+  double off, terms;  // at t[0]: by how much a . f + a_t is not zero, and the size of the terms of a . f (balance.py)
   Outcome* outcomes;  // (count), of the segment that ends at t[i - 1]
   const TakenSteps* steps;  // (count), of the discrete adjoint: those taken between t[i - 1] and t[i]; else none
   int64_t stages;
@@ -267,7 +268,7 @@ static void add(int64_t n, double factor, const double* x, double* to) {
 }
 
 // A segment by backpropagation through the steps that were taken (reverse._Reverse.through_steps); false if interrupted.
-static bool through_steps(Binding& binding, Sweep& sweep, const TakenSteps& steps, double* a, double* theta_bar) {
+static bool through_steps(Binding& binding, Sweep& sweep, const TakenSteps& steps, double* a, double* theta_bar, double& t0_bar) {
   int64_t n = sweep.n, p = sweep.p, stages = sweep.stages;
   std::vector<double> a_next(n), stage_bars(stages * n), s(2 * n);
   for (int64_t i = steps.count - 1; i >= 0; --i) {
@@ -290,6 +291,7 @@ static bool through_steps(Binding& binding, Sweep& sweep, const TakenSteps& step
       run(binding, std::min(std::max(steps.t[i] + sweep.tableau_c[k] * h, steps.low), steps.high), s.data());
       for (int64_t j = 0; j < n; ++j) a[j] += stage_bars[k * n + j] = binding.f[n + j];
       for (int64_t j = 0; j < p; ++j) theta_bar[j] += binding.f[2 * n + j];
+      t0_bar += binding.f[2 * n + p];
     }
   }
   return true;
@@ -339,15 +341,18 @@ EXPORT int64_t sb_sweep(Binding* binding, Sweep* sweep_) {
     int64_t i = sweep.i;
     const double *z = sweep.zs + i * n, *z_next = z - n, *z_bar = sweep.zs_bar + i * n;
     double t_bar = 0;
-    if (needs_slopes) {
-      sweep.slope(sweep.slope_binding, sweep.slope_t[i], z, dz.data());
-      for (int64_t j = 0; j < n; ++j) t_bar += z_bar[j] * (sweep.wants_t || is_finite(dz[j]) ? dz[j] : 0);
+    if (needs_slopes || (sweep.steps != nullptr && any(z_bar, n))) {
+      const double* f = dz.data();
+      // The first stage of the step that begins there is the slope, too.
+      if (!needs_slopes && i + 1 < sweep.count && sweep.steps[i + 1].count) f = sweep.steps[i + 1].k;
+      else sweep.slope(sweep.slope_binding, sweep.slope_t[i], z, dz.data());
+      for (int64_t j = 0; j < n; ++j) t_bar += z_bar[j] * (sweep.wants_t || is_finite(f[j]) ? f[j] : 0);
     }
     sweep.t_bars[i] = t_bar;
     t0_bar -= t_bar;
     bool is_needed = any(a, n) || any(a + n, p);
     if (is_needed && sweep.steps != nullptr) {
-      if (!through_steps(*binding, sweep, sweep.steps[i], a, a + n)) return i;
+      if (!through_steps(*binding, sweep, sweep.steps[i], a, a + n, t0_bar)) return i;
     } else if (is_needed && !sweep.is_close[i]) {
       std::memcpy(s, z, n * sizeof(double));
       std::memcpy(states.data(), s, size * sizeof(double));
@@ -364,10 +369,19 @@ EXPORT int64_t sb_sweep(Binding* binding, Sweep* sweep_) {
       if (sweep.stops_where_lost && (outcome.gap > sweep.gap_limit || outcome.excess > 1)) return i;
       std::memcpy(s, &states[size], size * sizeof(double));
     }
-    if (i == 1 && needs_slopes && sweep.steps != nullptr) {
-      sweep.slope(sweep.slope_binding, sweep.slope_t[0], sweep.zs, dz.data());
-      t0_bar = 0;
-      for (int64_t j = 0; j < n; ++j) t0_bar -= a[j] * (sweep.wants_t || is_finite(dz[j]) ? dz[j] : 0);
+    if (i == 1 && (needs_slopes || sweep.steps != nullptr)) {
+      const double* f = dz.data();
+      if (!needs_slopes && sweep.steps[1].count) f = sweep.steps[1].k;
+      else sweep.slope(sweep.slope_binding, sweep.slope_t[0], sweep.zs, dz.data());
+      double at_start = 0, terms = 0;
+      for (int64_t j = 0; j < n; ++j) {
+        double term = a[j] * (sweep.wants_t || is_finite(f[j]) ? f[j] : 0);
+        at_start += term;
+        terms += std::abs(term);
+      }
+      sweep.off = std::abs(t0_bar + at_start);
+      sweep.terms = terms;
+      if (sweep.steps != nullptr) t0_bar = -at_start;
     }
     for (int64_t j = 0; j < n; ++j) a[j] += sweep.zs_bar[(i - 1) * n + j];
   }
