@@ -12,6 +12,8 @@ ORDER = 5
 C1_TIMES_C2 = (4 - 6**0.5) * (4 + 6**0.5) / 100  # of the collocation points c1, c2, 1
 # A step this many times as long as the one after it says less of that one than its own stages do.
 LONG_BEFORE = 4.0
+# A step of fewer units in the last place of t, the remainder before the end perhaps, has not enough times between its ends.
+FEW_TIMES = 16
 
 
 class Radau(Integrator):
@@ -127,6 +129,9 @@ class _Interpolation:
 
 def _slopes_at_ends(dense_output, z, h):
     """dz/dt at both ends of a cubic that starts in z, from its values at a third, two thirds and the end."""
+    if abs(h) < FEW_TIMES * np.spacing(abs(dense_output.t_old)):
+        chord = (dense_output(dense_output.t) - z) / h
+        return chord, chord
     s = (dense_output.t_old + np.array([1 / 3, 2 / 3, 1.0]) * h - dense_output.t_old) / h
     values = dense_output(dense_output.t_old + s * h).T - z
     c1, c2, c3 = np.linalg.solve(s[:, None] ** np.arange(1, 4), values)

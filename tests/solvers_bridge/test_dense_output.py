@@ -162,3 +162,19 @@ def test_a_first_step_of_radau_is_met_to_order_5():
         return max(abs(solves[0].dense_output(t)[0] - np.exp(-np.sin(t))) for t in times)
 
     assert error(0.2) > 25 * error(0.1)
+
+
+@pytest.mark.parametrize("ulps", [1, 3, 20])
+def test_a_last_step_of_radau_that_is_the_remainder(ulps):
+    """It has no times in between."""
+    span = 1500.0 - ulps * np.spacing(1500.0)
+    means = {"method": "radau", "options": {"first_step": span, "max_step": span}}
+
+    def end(rate):
+        return odeint(
+            lambda t, y, k: -k * y, 1.0, [0.0, 1500.0], rate, adjoint_options={"reconstruction": "interpolate"}, **means
+        )[-1]
+
+    with record_solves(steps=True) as solves:
+        assert grad(end)(1e-9) == pytest.approx(-1500.0, rel=1e-5)
+    assert solves[0].steps == 2
