@@ -129,6 +129,24 @@ def test_a_hidden_dependence_on_time_is_no_fault_of_the_gradient(drive, adjoint_
     assert not warnings_of(lambda: grad(end)(1.0))[1]
 
 
+@pytest.mark.parametrize("method", ("adams", "lsoda", "dopri5"))
+@pytest.mark.parametrize("tolerance", (1e-2, 1e-4, 1.5e-8))
+def test_a_state_that_comes_to_rest_is_no_fault_of_the_gradient(method, tolerance):
+    """What is left of the adjoint at the start is nothing but its absolute tolerance, and the gradient by k is right."""
+    func = lambda t, y, k: anp.array([k - y[0], y[0] - 2 * y[1]])
+    end = lambda k: odeint(func, [3.0, 0.5], [0.0, 25.0], k, method=method, rtol=tolerance, atol=tolerance)[-1, 1]
+    bar, told = warnings_of(lambda: grad(end)(1.0))
+    assert bar == pytest.approx(0.5, rel=max(10 * tolerance, 1e-6)) and not told
+
+
+@pytest.mark.parametrize("adjoint_method", (None, "discrete"))
+def test_a_slope_that_is_zero_at_both_ends_is_no_fault_of_the_gradient(adjoint_method):
+    func = lambda t, y, k: k * anp.sin(np.pi * t)
+    means = {"method": "dopri5", "rtol": 1e-3, "atol": 1e-9, "adjoint_method": adjoint_method}
+    bar, told = warnings_of(lambda: grad(lambda k: odeint(func, 0.3, [0.0, 1.0], k, **means)[-1])(1.0))
+    assert bar == pytest.approx(2 / np.pi, rel=1e-3) and not told
+
+
 def test_fixed_grids_have_their_own_gradients():
     """Whoever takes one step of Euler's wants no flow."""
     means = {"method": "euler", "options": {"step_size": 1.0}}
