@@ -14,8 +14,8 @@ import numpy as np
 
 from .statistics import warn_user
 
-# The part of its terms by which the sum may be off, where that is more than the tolerances leave open. Chosen on 1,291 gradients of
-# 26 problems, at other times than those by which gradient_warnings judges it.
+# The part of its terms by which the sum may be off, where that is more than the tolerances leave open. Chosen on gradients of 26
+# problems, at other times than those by which gradient_warnings judges it.
 LIMIT = 0.2
 # What a reverse solve gathers may be off by this many relative tolerances.
 TOLERANCES = 10.0
