@@ -98,9 +98,20 @@ def _compiled(graph, specs, on_cpu):
     With XLA, which costs the least a call; but TensorFlow's own convolutions are faster, and on CPUs so are its large products.
     """
     concrete = tf.function(graph).get_concrete_function(*specs)
-    if not _has_operation(concrete.graph, "Conv") and not (on_cpu and _has_operation(concrete.graph, "ImagePatches")):
-        concrete = tf.function(graph, jit_compile=True).get_concrete_function(*specs)
+    slower = ("Conv", "PyFunc", *(["ImagePatches"] if on_cpu else []))
+    if not any(_has_operation(concrete.graph, name) for name in slower):
+        concrete = _by_xla(graph, specs) or concrete
     return _fast_evaluate(concrete, specs) or (lambda first, rest: concrete(first, *rest).numpy())
+
+
+def _by_xla(graph, specs):
+    """The function compiled with XLA, or None where it has operations that XLA does not know."""
+    concrete = tf.function(graph, jit_compile=True).get_concrete_function(*specs)
+    try:
+        concrete(*(tf.zeros(spec.shape, spec.dtype) for spec in specs))
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        return None
+    return concrete
 
 
 def _fast_evaluate(concrete, specs):

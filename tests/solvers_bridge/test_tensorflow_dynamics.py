@@ -187,6 +187,36 @@ def test_graphs_of_images_are_not_compiled_with_xla_on_cpus():
     assert len(traces) == 1  # without a second time for XLA
 
 
+@tf.custom_gradient
+def sine_of_numpy(x):
+    return tf.ensure_shape(tf.numpy_function(np.sin, [x], x.dtype), x.shape), lambda bar: bar * tf.cos(x)
+
+
+@pytest.mark.parametrize("method", ("adams", "rk4"))
+@pytest.mark.parametrize(
+    "func",
+    (
+        lambda t, y, w: w * sine_of_numpy(y),
+        lambda t, y, w: w * tf.ensure_shape(tf.py_function(tf.sin, [y], y.dtype), y.shape),
+        lambda t, y, w: tf.matmul(y, tf.linalg.sqrtm(w * tf.eye(3, dtype=y.dtype))),
+    ),
+    ids=("numpy_function", "py_function", "sqrtm"),
+)
+def test_operations_that_xla_does_not_know(func, method):
+    def expected(y0, w):
+        right = (lambda t, y, w: w**0.5 * y) if "sqrtm" in func.__code__.co_names else (lambda t, y, w: w * anp.sin(y))
+        return anp.sum(solve(right, y0, T, w, method) ** 2)
+
+    dynamics = TensorFlowDynamics(func, "float64")
+    values = (
+        solve(dynamics, params=0.7, method=method),
+        *grad(lambda *a: anp.sum(solve(dynamics, a[0], T, a[1], method) ** 2), (0, 1))(Y0, 0.7),
+    )
+    np.testing.assert_allclose(np.sum(values[0] ** 2), expected(Y0, 0.7), rtol=1e-7)
+    for value, wanted in zip(values[1:], grad(expected, (0, 1))(Y0, 0.7), strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-6)
+
+
 @pytest.mark.parametrize("method", ("adams", "rk4"))
 def test_parameters_are_sent_once_a_solve(method, monkeypatch):
     dynamics = TensorFlowDynamics(lambda t, y, params: -tf.reduce_sum(params) * y, "float64")
