@@ -44,7 +44,7 @@ def conv_field(t, z, params, *, at_once=None, winograd=None):
     if winograd is None:
         winograd = _rows_are_faster(z.shape, params["conv"]["weight"].shape)
     at_once = at_once or (IMAGES_AT_ONCE_BY_ROWS if winograd else IMAGES_AT_ONCE)
-    image = _time_and_bias(params["conv"], t, z)
+    image = time_and_bias(params["conv"], t, z)
     part = _by_rows if winograd else _directly
     parts = [part(t, z[start : start + at_once], params, image) for start in range(0, z.shape[0], at_once)]
     return tf.concat(parts, 0)
@@ -77,8 +77,8 @@ def _conv_field_of_part(t, z, params, image, convolve):
     return tf.reshape(time_dense(params["contract"], t, tf.reshape(h, (-1, filters))), z.shape)
 
 
-def _time_and_bias(params, t, z):
-    """What the convolution `params` adds to each image: the bias (filters,), and with time an image (height, width, filters)."""
+def time_and_bias(params, t, z):
+    """What the 3 x 3 convolution adds to each of z: the bias (filters,), and with time an image (height, width, filters)."""
     if "time_weight" not in params:
         return params["bias"]
     height, width = z.shape[1:3]
@@ -106,12 +106,13 @@ def init_image_ode(rng, shape, filters, *, extra=0, classes=10, time=True, reado
     }
 
 
-def image_ode(*, extra=0, readout="all", **settings):
+def image_ode(*, field=conv_field, extra=0, readout="all", **settings):
     """A `NeuralOde` of images in [0, 1] (images, height, width, channels) by `conv_field`; labels (images,) integers.
 
-    readout "own" reads the images' own channels only, the control for what a larger head does. Settings are those of NeuralOde.
+    field: one that takes the same parameters, such as `tabulated_field.tabulated_conv_field`. readout "own" reads the images' own
+    channels only, the control for what a larger head does. Settings are those of NeuralOde.
     """
-    return NeuralOde(conv_field, "cross_entropy", extra=extra, readout=readout, **settings)
+    return NeuralOde(field, "cross_entropy", extra=extra, readout=readout, **settings)
 
 
 class LinearClassifier(GraphClassifier):

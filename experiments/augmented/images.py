@@ -10,6 +10,7 @@ and the test loss, accuracy and evaluations: which epoch is read decides some of
 is a result; `failed` says where and why, and the history until then is kept.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,7 @@ def model_of(task, shape):
     if task["linear"]:
         return augmented_images.LinearClassifier(), init_dense(rng, int(np.prod(shape)), classes)
     model = augmented_images.image_ode(
+        field=_field(shape[-1] + task["extra"]),
         extra=task["extra"],
         readout=task["readout"],
         method=task["method"],
@@ -127,6 +129,17 @@ def model_of(task, shape):
     )
     sizes = {"extra": task["extra"], "classes": classes, "readout": task["readout"]}
     return model, augmented_images.init_image_ode(rng, shape, task["filters"], **sizes)
+
+
+def _field(channels):
+    """The field's function for states of so many channels: of one by tables, where Numba is installed."""
+    if channels == 1 and find_spec("numba"):
+        from original_repro.tabulated_field import tabulated_conv_field
+
+        return tabulated_conv_field
+    from original_repro.augmented_images import conv_field
+
+    return conv_field
 
 
 def train(task, checkpoint, folder=None, *, progress=True):

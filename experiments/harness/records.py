@@ -28,6 +28,7 @@ PACKAGES = (
     "scipy",
     "autograd",
     "tensorflow",
+    "numba",
     "matplotlib",
     "tqdm",
     "platformdirs",
