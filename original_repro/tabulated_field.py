@@ -102,7 +102,7 @@ def _compiled(function):
 
 @_compiled
 def _convolve(values, intervals, table, image, n, row, column, h):
-    """Into h (k,): the convolution at a pixel of image n, with what `image` adds. In the margins' count the pixel is its corner."""
+    """Into h (k,): the convolution at a pixel of image n, with what `image` adds; in `values` its neighbours begin there."""
     filters = h.shape[0]
     added = image[row, column]
     for o in range(filters):

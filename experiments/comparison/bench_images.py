@@ -1,7 +1,8 @@
-"""A training step of Augmented Neural ODEs' models of images, with the 3 x 3 convolution by Winograd's algorithm and directly."""
+"""A training step of Augmented Neural ODEs' models of images, whose 3 x 3 convolution is made in several ways."""
 
 import functools
 import time
+from importlib.util import find_spec
 
 import numpy as np
 from tabulate import tabulate
@@ -10,38 +11,47 @@ from ..augmented import images
 from .side_by_side import compare, heading, take_turns
 
 DATA, BATCH = "mnist_sample_half", 256
-WAYS = {"direct": False, "winograd": True}
+WAYS = ("direct", "winograd", "tables")
 
 
 def bench_images(rounds, batch=BATCH, sizes=images.SIZES["grey"]):
     """Seconds of a step at the initialisation on halved digits, by model and way; sizes: {model: (filters, extra channels)}.
 
-    Returns metrics images_*, images_<model>_winograd_ratio among them: the time over the direct convolution's, median of the
-    rounds' ratios.
+    Returns metrics images_*, images_<model>_winograd_ratio and images_node_tables_ratio among them: the time over the direct
+    convolution's, median of the rounds' ratios. By tables only where the state has one channel and Numba is installed.
     """
     heading(f"Step of a model of images, 14 x 14, batch of {batch}, dopri5 at 1e-3 and its adjoint: seconds, median (minimum)")
-    candidates = {(model, way): _step(*sizes[model], winograd, batch) for model in sizes for way, winograd in WAYS.items()}
+    candidates = {
+        (model, way): _step(filters, extra, way, batch)
+        for model, (filters, extra) in sizes.items()
+        for way in WAYS
+        if way != "tables" or (extra == 0 and find_spec("numba"))
+    }
     results = take_turns(candidates, rounds)
     metrics, rows = {}, []
     for (model, way), seconds in results.items():
         metrics[f"images_{model}_{way}_seconds_median"] = float(np.median(seconds))
         metrics[f"images_{model}_{way}_seconds_min"] = min(seconds)
         rows.append([model, way, f"{np.median(seconds):.3g} ({min(seconds):.3g})"])
-        if way == "winograd":
-            metrics[f"images_{model}_winograd_ratio"] = compare(seconds, results[model, "direct"])[0]
-            rows[-1].append(f"{metrics[f'images_{model}_winograd_ratio']:.2f} of the time")
+        if way != "direct":
+            metrics[f"images_{model}_{way}_ratio"] = compare(seconds, results[model, "direct"])[0]
+            rows[-1].append(f"{metrics[f'images_{model}_{way}_ratio']:.2f} of the time")
     print(tabulate(rows, disable_numparse=True), flush=True)
     return metrics
 
 
-def _step(filters, extra, winograd, batch):
+def _step(filters, extra, way, batch):
     """A function that takes a training step's value and gradient, and gives its seconds."""
     from original_repro.augmented import NeuralOde
     from original_repro.augmented_images import conv_field, init_image_ode
 
     digits, labels, _, _ = images.load(images.task(data=DATA, examples=batch))
     params = init_image_ode(np.random.default_rng(0), digits.shape[1:], filters, extra=extra)
-    model = NeuralOde(functools.partial(conv_field, winograd=winograd), "cross_entropy", extra=extra)
+    if way == "tables":
+        from original_repro.tabulated_field import tabulated_conv_field as field
+    else:
+        field = functools.partial(conv_field, winograd=way == "winograd")
+    model = NeuralOde(field, "cross_entropy", extra=extra)
     x = np.float32(digits) / np.float32(255)
 
     def step():

@@ -1,10 +1,17 @@
-import numpy as np
+"""What `bench` says of a step of the models of images."""
 
 from experiments.comparison import bench_images
 
 
-def test_steps_of_a_model_are_timed_both_ways(capsys):
-    metrics = bench_images.bench_images(1, batch=4, sizes={"anode": (4, 1)})
-    ways = {f"images_anode_{way}_seconds_{which}" for way in ("direct", "winograd") for which in ("median", "min")}
-    assert metrics.keys() == ways | {"images_anode_winograd_ratio"}
-    assert all(0 < value < np.inf for value in metrics.values()) and "of the time" in capsys.readouterr().out
+def test_every_way_of_each_model_is_timed_and_compared_with_the_direct_one():
+    metrics = bench_images.bench_images(1, batch=4, sizes={"node": (4, 0), "anode": (4, 1)})
+    timed = {"node": ("direct", "winograd", "tables"), "anode": ("direct", "winograd")}
+    expected = {f"images_{model}_{way}_seconds_{of}" for model in timed for way in timed[model] for of in ("median", "min")}
+    expected |= {f"images_{model}_{way}_ratio" for model in timed for way in timed[model] if way != "direct"}
+    assert metrics.keys() == expected
+    assert all(value > 0 for value in metrics.values())
+
+
+def test_no_tables_without_numba(monkeypatch):
+    monkeypatch.setattr(bench_images, "find_spec", lambda name: None)
+    assert not any("tables" in name for name in bench_images.bench_images(1, batch=4, sizes={"node": (4, 0)}))
