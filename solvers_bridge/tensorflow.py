@@ -20,7 +20,7 @@ from .arguments import check
 from .dynamics.base import Dynamics
 from .dynamics.tape import vjp
 from .dynamics.tensorflow import FLOAT_TYPES, TensorFlowDynamics
-from .dynamics.tensorflow_call import has_tangent, is_watched, may_record
+from .dynamics.tensorflow_call import has_tangent, holding_its_thread, is_watched, may_record
 from .integrators.fixed_grid import FixedGrid
 from .nested import Structure, flatten, flatten_state, is_differentiable
 from .odeint import odeint as odeint_of_autograd
@@ -332,7 +332,8 @@ def _call(function, inputs, count, pullback):
     """
 
     def on_arrays(*arrays):
-        return tuple(np.asarray(out, np.float64) for out in function(*map(np.asarray, arrays)))
+        with holding_its_thread():
+            return tuple(np.asarray(out, np.float64) for out in function(*map(np.asarray, arrays)))
 
     if all(hasattr(value, "numpy") for value in inputs):
         return [tf.constant(out) for out in on_arrays(*(value.numpy() for value in inputs))]

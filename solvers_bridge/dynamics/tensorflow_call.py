@@ -6,8 +6,11 @@ without, more slowly.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import ctypes
+import functools
+import os
 import threading
 from concurrent.futures import Future
 
@@ -29,12 +32,24 @@ class StateGraph:
             with tf.device(device):
                 return tf.cast(function(tz[num_sent], tz[:num_sent], list(leaves)), tf.float64)
 
-        specs = [tf.TensorSpec([num_sent + 1], dtype), *(tf.TensorSpec(*spec) for spec in leaf_specs)]
-        self.evaluate = in_fresh_thread(_compiled, graph, specs, device.startswith("CPU"))
+        self.specs = [tf.TensorSpec([num_sent + 1], dtype), *(tf.TensorSpec(*spec) for spec in leaf_specs)]
+        self.concrete, self.by_xla = in_fresh_thread(_compiled, graph, self.specs, device.startswith("CPU"))
+
+    @functools.cached_property
+    def evaluate(self):
+        """evaluate(first, rest) -> array, for a tensor and a list of tensors."""
+        concrete = self.concrete
+        fast = in_fresh_thread(_fast_evaluate, concrete, self.specs)
+        return fast or (lambda first, rest: concrete(first, *rest).numpy())
+
+    @functools.cached_property
+    def evaluate_in_place(self):
+        """As evaluate, by this thread alone."""
+        return _in_place(self.concrete)
 
     def bind(self, leaves):
         """call(t, z) -> float64 array, for leaves that are tensors on the device."""
-        evaluate, num_sent = self.evaluate, self.num_sent
+        evaluate, num_sent = self._evaluate_here(), self.num_sent
         tz, tensor = _input_tensor(num_sent + 1, self.numpy_dtype, self.device)
 
         def bound(t, z):
@@ -43,6 +58,53 @@ class StateGraph:
             return evaluate(tf.constant(tz) if tensor is None else tensor, leaves)
 
         return bound
+
+    def _evaluate_here(self):
+        """The way of evaluating for this thread, which TensorFlow's threads of graphs may all be waiting for.
+
+        What XLA has compiled is one operation, which the calling thread runs itself.
+        """
+        if self.by_xla or not _is_of_tensorflow():
+            return self.evaluate
+        if all(tensor.dtype != tf.resource for tensor in self.concrete.captured_inputs):
+            return self.evaluate_in_place
+        if len(_holding) >= _graph_threads():
+            raise NotImplementedError(
+                "func uses a tf.Variable that is not in params, for which TensorFlow needs one more thread inside a graph:"
+                " give the variable in params, or call tf.config.threading.set_inter_op_parallelism_threads before anything else"
+            )
+        return self.evaluate
+
+
+_holding: set[int] = set()  # by their identifiers
+
+
+@contextlib.contextmanager
+def holding_its_thread():
+    """While Python is called in the midst of a graph: TensorFlow's thread waits, and can run no other graph.
+
+    On one core there is but one such thread, and of two solves side by side each may hold one of two.
+    """
+    me = threading.get_ident()
+    outermost = _is_of_tensorflow() and me not in _holding
+    if outermost:
+        _holding.add(me)
+    try:
+        yield
+    finally:
+        if outermost:
+            _holding.discard(me)
+
+
+def _is_of_tensorflow():
+    """Whether this thread is none of Python's."""
+    return type(threading.current_thread()).__name__ == "_DummyThread"
+
+
+def _graph_threads():
+    """How many threads TensorFlow has for operations of graphs."""
+    chosen = tf.config.threading.get_inter_op_parallelism_threads()
+    return chosen or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 
 
 def in_fresh_thread(function, *arguments):
@@ -93,15 +155,14 @@ HOST = "/job:localhost/replica:0/task:0/device:CPU:0"
 
 
 def _compiled(graph, specs, on_cpu):
-    """evaluate(first, rest) -> array, for a tensor and a list of tensors, of a function compiled for the given TensorSpecs.
+    """A function compiled for the given TensorSpecs, and whether with XLA.
 
-    With XLA, which costs the least a call; but TensorFlow's own convolutions are faster, and on CPUs so are its large products.
+    XLA costs the least a call; but TensorFlow's own convolutions are faster, and on CPUs so are its large products.
     """
     concrete = tf.function(graph).get_concrete_function(*specs)
     slower = ("Conv", "PyFunc", *(["ImagePatches"] if on_cpu else []))
-    if not any(_has_operation(concrete.graph, name) for name in slower):
-        concrete = _by_xla(graph, specs) or concrete
-    return _fast_evaluate(concrete, specs) or (lambda first, rest: concrete(first, *rest).numpy())
+    compiled = None if any(_has_operation(concrete.graph, name) for name in slower) else _by_xla(graph, specs)
+    return compiled or concrete, compiled is not None
 
 
 def _by_xla(graph, specs):
@@ -136,6 +197,34 @@ def _fast_evaluate(concrete, specs):
         return evaluate
     except (ImportError, AttributeError, TypeError, ValueError, AssertionError, tf.errors.OpError):
         return None
+
+
+def _in_place(concrete):
+    """evaluate(first, rest) for a compiled function without XLA and without variables, run by the calling thread alone."""
+    inner = concrete.graph
+    names = [tensor.name for tensor in (*inner.inputs, *inner.outputs)]
+    with tf.Graph().as_default() as graph:
+        *inputs, output = tf.import_graph_def(inner.as_graph_def(), return_elements=names, name="")
+    session, captured = tf.compat.v1.Session(graph=graph), list(concrete.captured_inputs)
+    call = _callable(session, inputs, output, tf.compat.v1.RunOptions(inter_op_thread_pool=-1))
+
+    def evaluate(first, rest):
+        return call(*(np.asarray(tensor) for tensor in (first, *rest, *captured)))
+
+    evaluate.keep = concrete  # it has Python's functions that the graph calls
+    return evaluate
+
+
+def _callable(session, inputs, output, options):
+    """call(*arrays) -> array of a session, by its private entry point, which costs a third, where TensorFlow has it."""
+    try:
+        from tensorflow.core.protobuf import config_pb2
+
+        wanted = config_pb2.CallableOptions(run_options=options, feed=[tensor.name for tensor in inputs], fetch=[output.name])
+        call = session._make_callable_from_options(wanted)
+        return lambda *arrays: call(*arrays)[0]
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return lambda *arrays: session.run(output, dict(zip(inputs, arrays, strict=True)), options=options)
 
 
 def is_watched(tensors):

@@ -269,3 +269,22 @@ def test_another_backend_is_refused():
             raise AssertionError("imported")
         """
     )
+
+
+def test_a_block_of_convolutions_is_trained_with_one_thread_for_graphs():
+    """As on one core: the block's solve holds that thread, and a graph of its function for another would wait for ever."""
+    run_script("""
+        import keras
+        import numpy as np
+        import tensorflow as tf
+
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        from solvers_bridge.keras import ODEBlock
+
+        block = ODEBlock(keras.layers.Conv2D(2, 3, padding="same", activation="tanh"))
+        model = keras.Sequential([keras.Input((5, 5, 2)), block, keras.layers.Flatten(), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        images = np.linspace(0.0, 1.0, 400).reshape(8, 5, 5, 2)
+        model.fit(images, np.zeros((8, 1)), batch_size=4, epochs=2, verbose=0)
+        assert np.all(np.isfinite(model.predict(images, verbose=0)))
+    """)

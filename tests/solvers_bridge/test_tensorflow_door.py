@@ -1,5 +1,7 @@
 """solvers_bridge.tensorflow.odeint: tensors in and out, gradients under tf.GradientTape, eagerly and inside tf.function."""
 
+import textwrap
+
 import autograd.numpy as anp
 import numpy as np
 import pytest
@@ -501,3 +503,92 @@ def test_a_slope_in_t_that_nobody_asked_for_may_be_infinite():
     with tf.GradientTape() as tape:
         end = door.odeint(lambda t, y, p: p * tf.sqrt(t) + 0.0 * y, tf.zeros([], tf.float64), [0.0, 0.8], p, method="dopri5")[-1]
     assert float(tape.gradient(end, p)) == pytest.approx(2 / 3 * 0.8**1.5, rel=1e-5)
+
+
+IN_GRAPHS = """
+    import numpy as np
+    import tensorflow as tf
+
+    tf.config.threading.set_inter_op_parallelism_threads(%d)
+    tf.config.set_soft_device_placement(False)
+    from solvers_bridge.tensorflow import odeint
+
+    Y0, T = tf.constant(np.linspace(-1.0, 1.0, 72).reshape(2, 6, 6, 1), tf.float64), [0.0, 0.2, 0.5]
+    KERNEL = tf.constant(np.linspace(-0.3, 0.4, 9).reshape(3, 3, 1, 1))
+    VARIABLE = tf.Variable(0.5, dtype=tf.float64, trainable=False)
+
+    @tf.custom_gradient
+    def sine(y):
+        return tf.ensure_shape(tf.numpy_function(np.sin, [y], y.dtype), y.shape), lambda bar: bar * tf.cos(y)
+
+    def convolution(t, y, w):
+        return tf.tanh(tf.nn.conv2d(y, w, 1, "SAME")) - tf.nn.conv2d(sine(y), w, 1, "SAME")
+
+    def with_variable(t, y, w):
+        return VARIABLE * tf.nn.conv2d(y, w, 1, "SAME")
+
+    def loss(func, y0, w, **settings):
+        return tf.reduce_sum(odeint(func, y0, T, w, **settings)[-1] ** 2)
+
+    def gradient(func, y0, w, **settings):
+        with tf.GradientTape() as tape:
+            tape.watch((y0, w))
+            total = loss(func, y0, w, **settings)
+        return total, *tape.gradient(total, (y0, w))
+
+    def side_by_side(y0, w):
+        both = [gradient(convolution, scale * y0, w) for scale in (1.0, 0.5, 0.25)]
+        return [sum(parts) for parts in zip(*both)]
+"""
+
+
+@pytest.mark.parametrize("threads", (1, 2))
+def test_solves_in_a_graph_need_no_further_thread_of_tensorflows(threads):
+    """A solve holds the thread that calls it; graphs of func, run by another, would wait for ever where there is none."""
+    run_script(
+        textwrap.dedent(IN_GRAPHS % threads)
+        + textwrap.dedent("""
+            for way in (
+                lambda y0, w: gradient(convolution, y0, w, method="bdf"),
+                lambda y0, w: gradient(convolution, y0, w, method="dopri5", adjoint_method="discrete"),
+                lambda y0, w: gradient(convolution, y0, w, method="rk4", options={"step_size": 0.1}),
+                side_by_side,
+            ):
+                for inside, outside in zip(tf.function(way)(Y0, KERNEL), way(Y0, KERNEL), strict=True):
+                    np.testing.assert_allclose(inside, outside, rtol=1e-12)
+            print("OK")
+        """)
+    )
+
+
+def test_variables_beside_params_in_a_graph():
+    """They belong to TensorFlow's own threads: with two they are read, with one a clear error takes the place of a hang."""
+    run_script(
+        textwrap.dedent(IN_GRAPHS % 2)
+        + textwrap.dedent("""
+            inside, outside = (f(with_variable, Y0, KERNEL) for f in (tf.function(loss), loss))
+            np.testing.assert_allclose(inside, outside, rtol=1e-12)
+
+            @tf.function
+            def many():
+                return [loss(with_variable, scale * Y0, KERNEL) for scale in (1.0, 2.0, 3.0, 4.0)]
+
+            for _ in range(5):
+                try:
+                    many()
+                except tf.errors.OpError as error:  # or they came one after the other
+                    assert "give the variable in params" in str(error), error
+        """)
+    )
+    run_script(
+        textwrap.dedent(IN_GRAPHS % 1)
+        + textwrap.dedent("""
+            try:
+                tf.function(loss)(with_variable, Y0, KERNEL)
+            except tf.errors.OpError as error:
+                assert "give the variable in params" in str(error), error
+            else:
+                raise AssertionError("no error")
+            assert float(loss(with_variable, Y0, KERNEL)) > 0
+        """)
+    )
