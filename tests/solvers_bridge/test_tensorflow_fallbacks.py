@@ -15,7 +15,9 @@ from tensorflow.python.framework import ops
 
 from solvers_bridge import TensorFlowDynamics, odeint, record_solves, tensorflow_primitive
 from solvers_bridge import tensorflow as door
+from solvers_bridge.dynamics.tensorflow_call import StateGraph
 
+CAPTURED = tf.constant(np.linspace(0.0, 1.0, 6))
 Y0, WEIGHTS = np.array([[0.3, -0.7]]), np.array([[0.5, -0.4], [0.9, 0.2]])
 
 
@@ -125,3 +127,17 @@ def test_primitives_and_functions_where_tapes_cannot_be_asked(monkeypatch):
         np.testing.assert_array_equal(grad(half)(Y0), Y0)
     states = tf.function(lambda y0: door.odeint(DECAY, y0, [0.0, 1.0]))(tf.constant(Y0))
     np.testing.assert_array_equal(states, odeint(DECAY, Y0, [0.0, 1.0]))
+
+
+@pytest.mark.parametrize("error", (None, AttributeError("gone"), TypeError("another signature")), ids=repr)
+def test_a_graph_that_runs_in_its_own_thread(monkeypatch, error):
+    """What a solve in the midst of another graph does, with the private call of a session and without."""
+
+    def function(t, z, leaves):
+        return t * tf.reshape(tf.nn.conv2d(tf.reshape(z, (1, 2, 3, 1)), leaves[0], 1, "SAME"), (-1,)) + CAPTURED
+
+    if error is not None:
+        instead(monkeypatch, tf.compat.v1.Session, "_make_callable_from_options", refuse(error))
+    graph = StateGraph(function, 6, [((3, 3, 1, 1), tf.float64)], tf.float64, "CPU:0")
+    tz, kernel = tf.constant(np.arange(7.0)), tf.constant(np.arange(9.0).reshape(3, 3, 1, 1))
+    np.testing.assert_array_equal(graph.evaluate_in_place(tz, [kernel]), graph.evaluate(tz, [kernel]))
