@@ -35,7 +35,12 @@ def time_dense(params, t, x):
     """Affine map of x (points, features_in) and the scalar t, which is added with the bias; without a time_weight, of x alone."""
     if "time_weight" not in params:
         return dense(params, x)
-    return tf.matmul(x, params["weight"]) + (params["bias"] + tf.cast(t, x.dtype) * params["time_weight"])
+    return tf.matmul(x, params["weight"]) + bias_at(params, t, x.dtype)
+
+
+def bias_at(params, t, dtype):
+    """What `time_dense` adds at the scalar t: (features_out,)."""
+    return params["bias"] + tf.cast(t, dtype) * params["time_weight"] if "time_weight" in params else params["bias"]
 
 
 def init_mlp_field(rng, dim, hidden, *, time=True):

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 import tensorflow as tf
 
+from original_repro.augmented import bias_at
 from original_repro.augmented_images import time_and_bias
 
 # Images that are computed together; parts wait for nothing of each other, so that cores can share them.
@@ -39,12 +40,7 @@ def tabulated_conv_field(t, z, params, *, at_once=IMAGES_AT_ONCE):
         _field_of_part(values[start : start + at_once], intervals[start : start + at_once], table, image, contract)
         for start in range(0, z.shape[0], at_once)
     ]
-    return tf.concat(parts, 0)[..., None] + _at(t, params["contract"], z.dtype)
-
-
-def _at(t, layer, dtype):
-    """The bias of a 1 x 1 convolution at time t."""
-    return layer["bias"] + tf.cast(t, dtype) * layer["time_weight"] if "time_weight" in layer else layer["bias"]
+    return tf.concat(parts, 0)[..., None] + bias_at(params["contract"], t, z.dtype)
 
 
 def _kinks_and_table(t, dtype, params):
@@ -52,7 +48,7 @@ def _kinks_and_table(t, dtype, params):
 
     Those of the k + 1 intervals below, between and above the kinks, then lines of zeros.
     """
-    weight, bias = params["expand"]["weight"][0], _at(t, params["expand"], dtype)
+    weight, bias = params["expand"]["weight"][0], bias_at(params["expand"], t, dtype)
     # A filter that does not look at the pixel has no kink; any place will do.
     looks = weight != 0
     kink = tf.stop_gradient(tf.where(looks, -bias / tf.where(looks, weight, 1), 0))

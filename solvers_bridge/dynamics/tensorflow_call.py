@@ -205,11 +205,11 @@ def _in_place(concrete):
     names = [tensor.name for tensor in (*inner.inputs, *inner.outputs)]
     with tf.Graph().as_default() as graph:
         *inputs, output = tf.import_graph_def(inner.as_graph_def(), return_elements=names, name="")
-    session, captured = tf.compat.v1.Session(graph=graph), list(concrete.captured_inputs)
+    session, captured = tf.compat.v1.Session(graph=graph), [np.asarray(tensor) for tensor in concrete.captured_inputs]
     call = _callable(session, inputs, output, tf.compat.v1.RunOptions(inter_op_thread_pool=-1))
 
     def evaluate(first, rest):
-        return call(*(np.asarray(tensor) for tensor in (first, *rest, *captured)))
+        return call(np.asarray(first), *map(np.asarray, rest), *captured)
 
     evaluate.keep = concrete  # it has Python's functions that the graph calls
     return evaluate

@@ -510,7 +510,6 @@ IN_GRAPHS = """
     import tensorflow as tf
 
     tf.config.threading.set_inter_op_parallelism_threads(%d)
-    tf.config.set_soft_device_placement(False)
     from solvers_bridge.tensorflow import odeint
 
     Y0, T = tf.constant(np.linspace(-1.0, 1.0, 72).reshape(2, 6, 6, 1), tf.float64), [0.0, 0.2, 0.5]
