@@ -140,8 +140,8 @@ def _most_pixels(size):
 
 @functools.lru_cache
 def _one_tile(outputs, size):
-    """`_winograd_matrices` for x (outputs,), zero-padded by size // 2; float64."""
-    to_image, to_points, kernel_to_points = _winograd_matrices(outputs, size, WINOGRAD_POINTS)
+    """`winograd_matrices` for x (outputs,), zero-padded by size // 2; float64."""
+    to_image, to_points, kernel_to_points = winograd_matrices(outputs, size, WINOGRAD_POINTS)
     padding = size // 2
     return to_image, to_points[:, padding : padding + outputs], kernel_to_points
 
@@ -154,7 +154,7 @@ def _winograd_row_matrices(height, size):
     """
     tiles = -(-height // (len(WINOGRAD_ROW_POINTS) + 2 - size))
     outputs, padding = -(-height // tiles), size // 2
-    tile_to_image, tile_to_points, kernel_to_points = _winograd_matrices(outputs, size, WINOGRAD_ROW_POINTS)
+    tile_to_image, tile_to_points, kernel_to_points = winograd_matrices(outputs, size, WINOGRAD_ROW_POINTS)
     points = len(kernel_to_points)
     to_image, to_points = np.zeros((tiles * outputs, points, tiles)), np.zeros((points, tiles, tiles * outputs + size - 1))
     for tile in range(tiles):
@@ -168,7 +168,7 @@ def _winograd_row_matrices(height, size):
     )
 
 
-def _winograd_matrices(outputs, size, points):
+def winograd_matrices(outputs, size, points):
     """(A, B, G) with A ((G g) * (B x)) the correlation of x (outputs + size - 1,) with g (size,); float64.
 
     Toom and Cook's multiplication of polynomials, transposed: exact in rational numbers. The points are the first of `points`,

@@ -10,12 +10,12 @@ It is for Neural ODEs on grey images; the zeros of an augmented one are further 
 Numba, which setup.cfg has among the extra `fast`.
 """
 
-import numba
 import numpy as np
 import tensorflow as tf
 
 from original_repro.augmented import bias_at
 from original_repro.augmented_images import time_and_bias
+from original_repro.compiled_loops import compiled
 
 # Images that are computed together; parts wait for nothing of each other, so that cores can share them.
 IMAGES_AT_ONCE = 64
@@ -91,12 +91,7 @@ def _pulled_back(field_bar, values, intervals, table, image, contract):
     return bars, refuse
 
 
-def _compiled(function):
-    """Compiled by Numba: sums in any order, as of a matrix product, and without Python's lock."""
-    return numba.njit(fastmath={"contract", "reassoc", "nsz"}, nogil=True, error_model="numpy")(function)
-
-
-@_compiled
+@compiled
 def _convolve(values, intervals, table, image, n, row, column, h):
     """Into h (k,): the convolution at a pixel of image n, with what `image` adds; in `values` its neighbours begin there."""
     filters = h.shape[0]
@@ -117,7 +112,7 @@ def _convolve(values, intervals, table, image, n, row, column, h):
             )
 
 
-@_compiled
+@compiled
 def _evaluate(values, intervals, table, image, contract):
     """`_field_of_part`'s result; NaN stays NaN."""
     images, (height, width, filters) = values.shape[0], image.shape
@@ -134,7 +129,7 @@ def _evaluate(values, intervals, table, image, contract):
     return field
 
 
-@_compiled
+@compiled
 def _differentiate(field_bar, values, intervals, table, image, contract):
     """(values_bar, table_bar, image_bar, contract_bar) from field_bar (images, height, width); convolves anew."""
     images, (height, width, filters) = values.shape[0], image.shape

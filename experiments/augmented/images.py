@@ -132,14 +132,16 @@ def model_of(task, shape):
 
 
 def _field(channels):
-    """The field's function for states of so many channels: of one by tables, where Numba is installed."""
-    if channels == 1 and find_spec("numba"):
-        from original_repro.tabulated_field import tabulated_conv_field
+    """The field's function for states of so many channels: on a processor with Numba by tables, of one, or in tiles, of more."""
+    import tensorflow as tf
 
-        return tabulated_conv_field
-    from original_repro.augmented_images import conv_field
-
-    return conv_field
+    if find_spec("numba") is None or tf.config.list_logical_devices("GPU"):
+        from original_repro.augmented_images import conv_field as field
+    elif channels == 1:
+        from original_repro.tabulated_field import tabulated_conv_field as field
+    else:
+        from original_repro.tiled_field import tiled_conv_field as field
+    return field
 
 
 def train(task, checkpoint, folder=None, *, progress=True):

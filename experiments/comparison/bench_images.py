@@ -11,21 +11,22 @@ from ..augmented import images
 from .side_by_side import compare, heading, take_turns
 
 DATA, BATCH = "mnist_sample_half", 256
-WAYS = ("direct", "winograd", "tables")
+WAYS = ("direct", "winograd", "tables", "tiles")
+COMPILED = ("tables", "tiles")
 
 
 def bench_images(rounds, batch=BATCH, sizes=images.SIZES["grey"]):
     """Seconds of a step at the initialisation on halved digits, by model and way; sizes: {model: (filters, extra channels)}.
 
-    Returns metrics images_*, images_<model>_winograd_ratio and images_node_tables_ratio among them: the time over the direct
-    convolution's, median of the rounds' ratios. By tables only where the state has one channel and Numba is installed.
+    Returns metrics images_*, images_<model>_winograd_ratio, images_node_tables_ratio and images_anode_tiles_ratio among them: the
+    time over the direct convolution's, median of the rounds' ratios. With Numba, one channel by tables, more in tiles.
     """
     heading(f"Step of a model of images, 14 x 14, batch of {batch}, dopri5 at 1e-3 and its adjoint: seconds, median (minimum)")
     candidates = {
         (model, way): _step(filters, extra, way, batch)
         for model, (filters, extra) in sizes.items()
         for way in WAYS
-        if way != "tables" or (extra == 0 and find_spec("numba"))
+        if way not in COMPILED or (find_spec("numba") and (way == "tables") == (extra == 0))
     }
     results = take_turns(candidates, rounds)
     metrics, rows = {}, []
@@ -49,6 +50,8 @@ def _step(filters, extra, way, batch):
     params = init_image_ode(np.random.default_rng(0), digits.shape[1:], filters, extra=extra)
     if way == "tables":
         from original_repro.tabulated_field import tabulated_conv_field as field
+    elif way == "tiles":
+        from original_repro.tiled_field import tiled_conv_field as field
     else:
         field = functools.partial(conv_field, winograd=way == "winograd")
     model = NeuralOde(field, "cross_entropy", extra=extra)
