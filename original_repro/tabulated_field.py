@@ -19,6 +19,7 @@ from original_repro.compiled_loops import compiled
 
 # Images that are computed together; parts wait for nothing of each other, so that cores can share them.
 IMAGES_AT_ONCE = 64
+FILTERS_AT_ONCE = 32
 
 
 def tabulated_conv_field(t, z, params, *, at_once=IMAGES_AT_ONCE):
@@ -32,6 +33,11 @@ def tabulated_conv_field(t, z, params, *, at_once=IMAGES_AT_ONCE):
     kinks, table = _kinks_and_table(t, z.dtype, params)
     image = tf.broadcast_to(time_and_bias(params["conv"], t, z), (*z.shape[1:3], table.shape[-1]))
     contract = params["contract"]["weight"][:, 0]
+    # Filters that are 0, so that none are left over by the processor's instructions for many.
+    table, image, contract = (
+        tf.pad(array, [(0, 0)] * (len(array.shape) - 1) + [(0, -array.shape[-1] % FILTERS_AT_ONCE)])
+        for array in (table, image, contract)
+    )
     intervals = tf.reshape(tf.searchsorted(kinks, tf.reshape(z, (-1,)), side="right"), z.shape[:3])
     margin = [(0, 0), (1, 1), (1, 1)]
     # What lies beyond the border is in an interval of its own, whose lines are 0.
