@@ -74,7 +74,7 @@ def _field_of_part(values, intervals, table, image, contract):
     table as of `_kinks_and_table`; image (height, width, k) is added before the last ReLU, contract (k,) follows it.
     """
     arguments = (values, intervals, table, image, contract)
-    field = tf.numpy_function(_evaluate, arguments, values.dtype)
+    field = tf.numpy_function(_evaluate, arguments, values.dtype, stateful=False)
     field.set_shape((values.shape[0], *image.shape[:2]))
 
     def backward(field_bar):
@@ -87,7 +87,9 @@ def _field_of_part(values, intervals, table, image, contract):
 @tf.custom_gradient
 def _pulled_back(field_bar, values, intervals, table, image, contract):
     """The gradients of `_field_of_part` by its arguments but the intervals."""
-    bars = tf.numpy_function(_differentiate, (field_bar, values, intervals, table, image, contract), [values.dtype] * 4)
+    bars = tf.numpy_function(
+        _differentiate, (field_bar, values, intervals, table, image, contract), [values.dtype] * 4, stateful=False
+    )
     for bar, like in zip(bars, (values, table, image, contract), strict=True):
         bar.set_shape(like.shape)
 

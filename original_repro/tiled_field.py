@@ -46,7 +46,7 @@ def _field_of_part(z, expand, kernels, image, contract):
     expand (channels + 1, k) is the first 1 x 1 convolution with its bias as the last row, kernels (36, k, k) are the 3 x 3 one at
     Winograd's points; image (height, width, k) is added before the last ReLU, contract (k, channels) follows it.
     """
-    field, activations = tf.numpy_function(_evaluate, (z, expand, kernels, image, contract), [z.dtype] * 2)
+    field, activations = tf.numpy_function(_evaluate, (z, expand, kernels, image, contract), [z.dtype] * 2, stateful=False)
     field.set_shape(z.shape)
 
     def backward(field_bar):
@@ -65,7 +65,7 @@ def _pulled_back(*arguments):
     def refuse(*_):
         raise NotImplementedError("tiled_conv_field can be differentiated once; use conv_field for second derivatives")
 
-    return tf.numpy_function(_differentiate, arguments, [arguments[0].dtype] * 5), refuse
+    return tf.numpy_function(_differentiate, arguments, [arguments[0].dtype] * 5, stateful=False), refuse
 
 
 @compiled

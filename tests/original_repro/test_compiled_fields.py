@@ -148,3 +148,17 @@ def test_experiments_take_tables_or_tiles_on_a_processor_with_numba(monkeypatch,
         monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: ["a GPU"])
     model, _ = images.model_of(images.task(filters=4, extra=extra), shape)
     assert model.field is (conv_field if missing else expected)
+
+
+@each_field
+def test_parts_wait_for_nothing_of_each_other(field, channels):
+    """TensorFlow runs what it takes for stateful one after the other."""
+    arguments = tf.nest.map_structure(tf.constant, made(channels))
+
+    @tf.function
+    def graph(t, z, params, z_bar):
+        return value_and_vjp(functools.partial(field, at_once=1), t, z, params, z_bar)
+
+    operations = graph.get_concrete_function(*arguments).graph.get_operations()
+    loops = [operation for operation in operations if operation.type.startswith("PyFunc")]
+    assert len(loops) == 10 and not any(loop.control_inputs for loop in loops)
