@@ -24,7 +24,7 @@ def made(channels=1, *, time=True, filters=6, count=5, dtype=np.float64, sides=(
 
 
 def value_and_vjp(field, t, z, params, z_bar):
-    t, z, params = tf.nest.map_structure(tf.constant, (t, z, params))
+    t, z, params = tf.nest.map_structure(tf.convert_to_tensor, (t, z, params))
     with tf.GradientTape() as tape:
         tape.watch((t, z, params))
         value = field(t, z, params)
