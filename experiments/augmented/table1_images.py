@@ -113,6 +113,7 @@ def draw(found, data, path):
     if all(record["configuration"]["linear"] for record in rows):
         return
     names = sorted({_label(record) for record in rows})
+    when = "epoch" if all(record["configuration"]["steps"] is None for record in rows) else "record of the history"
     figure, panels = plotting.subplots(2, 3, figsize=(13, 7))
     panels = panels.ravel()
     for record in rows:
@@ -126,14 +127,14 @@ def draw(found, data, path):
         }
         for axes, (title, values) in zip(panels, series.items()):
             axes.plot(epochs, values, ".-", color=colour, label=label)
-            axes.set(title=title, xlabel="record of the history")
+            axes.set(title=title, xlabel=when)
         if "nfe_forward" in history[0]["train"]:
             evaluations = [one["train"]["nfe_forward"] for one in history]
             panels[3].plot(epochs, evaluations, ".-", color=colour)
             panels[4].plot(series["training loss"], evaluations, ".-", color=colour)
             panels[5].plot(evaluations, [one["train"]["accuracy"] for one in history], ".-", color=colour)
     panels[0].legend(frameon=False, fontsize=8)
-    panels[3].set(title="evaluations forward", xlabel="record of the history")
+    panels[3].set(title="evaluations forward", xlabel=when)
     panels[4].set(title="evaluations over loss", xlabel="training loss")
     panels[5].set(title="training accuracy over evaluations", xlabel="evaluations forward")
     figure.suptitle(data)
