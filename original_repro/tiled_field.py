@@ -1,4 +1,4 @@
-"""The convolutional field of augmented images in tiles: `augmented_images.conv_field`'s values, in about half the time.
+"""The convolutional field of augmented images in tiles: `augmented_images.conv_field`'s values, in less time.
 
 The 3 x 3 convolution is Winograd's in both directions, F(4 x 4, 3 x 3) of Lavin and Gray (2016): 36 products where the direct way
 has 144. TensorFlow's operations would write and read all tiles at all points once more for each sum before and after; here one
