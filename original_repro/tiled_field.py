@@ -4,7 +4,7 @@ The 3 x 3 convolution is Winograd's in both directions, F(4 x 4, 3 x 3) of Lavin
 has 144. TensorFlow's operations would write and read all tiles at all points once more for each sum before and after; here one
 image after the other goes through 1 x 1 convolution, sums, products and 1 x 1 convolution within the processor's cache. The loops
 are compiled by Numba, which setup.cfg has among the extra `fast`; the products are BLAS's. In float32 values and gradients are
-good to 1e-5 of the largest.
+good to 2e-5 of the largest.
 """
 
 import numpy as np
