@@ -105,11 +105,11 @@ def metrics_of(result):
 
 def draw(found, data, path):
     """Figures 10 to 12 from all records of these images: a line a run, each model in its own colour. Without an ODE, none."""
-    own = [record for _, record in found if record["experiment"] == NAME and record["history"]]
-    rows = [record for record in own if record["configuration"]["data"] == data]
+    runs = [record for _, record in found if record["experiment"] == NAME and record["history"]]
+    rows = [record for record in runs if record["configuration"]["data"] == data]
     if all(record["configuration"]["linear"] for record in rows):
         return
-    names = sorted({_label(record) for record in own})  # of all images, so that a model keeps its colour
+    names = sorted({_label(record) for record in runs})  # of all images, so that a model keeps its colour
     when = "epoch" if all(record["configuration"]["steps"] is None for record in rows) else "record of the history"
     figure, panels = plotting.subplots(2, 3, figsize=(13, 7))
     panels = panels.ravel()

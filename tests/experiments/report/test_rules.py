@@ -75,6 +75,14 @@ def test_within_the_reported_deviation(measured, holds):
     assert found.holds == holds and "reported deviations" in found.detail
 
 
+def test_a_bound_itself_is_within_it_whatever_the_rounding():
+    assert rules.within_deviations([record(accuracy=0.979)], 0.982, "accuracy", 0.001).holds
+    assert not rules.within_deviations([record(accuracy=0.9789)], 0.982, "accuracy", 0.001).holds
+    assert rules.within([record(rmse=0.33)], 0.3, "rmse", 0.1).holds
+    assert rules.at_most([record(rmse=value) for value in (0.1, 0.2)], 0.15, "rmse").holds
+    assert rules.at_least([record(rmse=value) for value in (0.1, 0.7)], 0.4, "rmse").holds
+
+
 def test_at_most_and_at_least_judge_the_mean_over_seeds():
     records = [record(rmse=value) for value in (0.1, 0.2)]
     assert rules.at_most(records, 0.15 + 1e-12, "rmse").holds and not rules.at_most(records, 0.149, "rmse").holds
