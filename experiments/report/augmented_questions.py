@@ -64,6 +64,14 @@ def _accuracies(found):
     )
 
 
+def _kept(whole, own, node):
+    """What the augmented model with its readout cut keeps of the gap between the whole one and the plain, in words."""
+    if whole <= node:
+        return "is compared where there is no gap"
+    share = (own - node) / (whole - node)
+    return f"keeps {'nothing' if share <= 0 else 'all' if share >= 1 else f'{100 * share:.0f} %'} of the gap"
+
+
 def _readout(found):
     data, common = "mnist_half", f"python -m experiments run {IMAGES} --preset paper --data mnist_half --epochs 10"
     asked = (
@@ -89,13 +97,10 @@ def _readout(found):
         accuracies.append(float(np.mean([record["metrics"]["test_accuracy"] for record in records])))
         parts.append(f"{label}: {_accuracy(records)} %")
     whole, own, node, *_ = accuracies
-    share = (
-        f"keeps {100 * (own - node) / (whole - node):.0f} % of the gap" if whole > node else "is compared where there is no gap"
-    )
     return (
         "An augmented model's linear layer reads its channels of zeros, too, so that most of its parameters lie there. "
         f"Test accuracy on {LABELS[data]} after 10 epochs: {'; '.join(parts)}. With its readout cut to the image's own "
-        f"channel the augmented model {share}. (`{common} --readout own`)"
+        f"channel the augmented model {_kept(whole, own, node)}. (`{common} --readout own`)"
     )
 
 

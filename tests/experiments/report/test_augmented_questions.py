@@ -41,17 +41,24 @@ def test_accuracies_stand_beside_the_papers_and_sizes_that_are_not_matched_do_no
             answer("Are the accuracies", [waiting])
 
 
-def test_the_readouts_share_of_the_gap_needs_every_control():
-    records = [
+def with_controls(own):
+    return [
         images(0.98),
-        images(0.975, "-readout=own", readout="own"),
+        images(own, "-readout=own", readout="own"),
         images(0.96, "-model=node", model="node", filters=92, extra=0),
         images(0.95, "-filters=64-model=node", model="node", extra=0),
         images(0.92, "-model=linear", model="linear"),
     ]
-    assert "keeps 75 % of the gap" in answer("Is the gap", records)
+
+
+@pytest.mark.parametrize("own, kept", [(0.975, "75 %"), (0.95, "nothing"), (0.99, "all")])
+def test_the_readouts_share_of_the_gap(own, kept):
+    assert f"keeps {kept} of the gap" in answer("Is the gap", with_controls(own))
+
+
+def test_the_gap_needs_every_control():
     with pytest.raises(NotMeasured, match="--model linear"):
-        answer("Is the gap", records[:-1])
+        answer("Is the gap", with_controls(0.975)[:-1])
 
 
 @pytest.mark.parametrize("low, high, says", [(1.1, 1.5, "Yes, on g"), (0.8, 1.2, "Not measurably"), (0.7, 0.9, "No, more")])
