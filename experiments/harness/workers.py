@@ -154,6 +154,8 @@ def _process_pool(count, initializer, *initargs, tasks_a_process=None):
     try:
         yield pool
     except BrokenProcessPool as error:
+        # Its thread waits for the processes, too, and until it has noted a status nobody else finds one.
+        pool.shutdown(wait=True, cancel_futures=True)
         raise WorkerDied(_how_it_died(list(processes.values()))) from error
     except BaseException:
         for worker in list(processes.values()):

@@ -1,10 +1,12 @@
 """Pieces of an experiment, and parts of mini-batches, in processes of their own."""
 
 import functools
+import multiprocessing.popen_fork
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -147,6 +149,24 @@ def test_the_end_of_a_process_comes_out():
     with pytest.raises(workers.WorkerDied, match="before its work, with status 3;.*the same command goes on"):
         with workers.data_parallel(make_square, 2) as value_and_grad:
             value_and_grad(PARAMS, np.array([[1.0, 1.0], [np.inf, 1.0]]), np.ones((2, 2)))
+
+
+def test_the_end_of_a_process_comes_out_where_the_pool_asks_for_its_status_first(monkeypatch):
+    def poll(self, flag=os.WNOHANG):
+        ours = threading.current_thread() is threading.main_thread()
+        if self.returncode is None:
+            try:
+                time.sleep(0.3 if ours else 0)
+                pid, status = os.waitpid(self.pid, flag)
+            except ChildProcessError:
+                return self.returncode
+            time.sleep(0 if ours else 2)
+            if pid == self.pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    monkeypatch.setattr(multiprocessing.popen_fork.Popen, "poll", poll)
+    test_the_end_of_a_process_comes_out()
 
 
 def test_a_batch_that_does_not_go_round():
