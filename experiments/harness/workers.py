@@ -167,8 +167,6 @@ def _process_pool(count, initializer, *initargs, tasks_a_process=None):
 
 def _how_it_died(processes):
     """What is known of a process that ended by itself; the pool ends the others by SIGTERM."""
-    for worker in processes:
-        worker.join(process.PATIENCE)
     codes = [worker.exitcode for worker in processes if worker.exitcode not in (None, 0, -signal.SIGTERM)]
     how = "" if not codes else f", by {signal.Signals(-codes[0]).name}" if codes[0] < 0 else f", with status {codes[0]}"
     return (
